@@ -1,0 +1,174 @@
+"""Which kernels run: the one place that chooses a backend.
+
+A backend is a module of `fastrnn.kernels`.  One that is asked for by name and is missing raises
+`BackendUnavailable`; only when nobody asked is each tried in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from types import ModuleType
+
+from fastrnn.errors import BackendUnavailable
+
+__all__ = ["backend", "set_backend", "use_backend"]
+
+#: Environment variable that names the backend to use.
+ENVIRONMENT_VARIABLE = "FASTRNN_BACKEND"
+
+#: Backend name -> (module, how to get it), in the order in which they are tried when none is named.
+BACKENDS = {
+    "cython": (
+        "fastrnn.kernels.cython_kernels",
+        "it is built at install time when a C compiler is there: install one, then "
+        "'FASTRNN_CYTHON=1 pip install --force-reinstall --no-deps fastrnn' shows why it fails",
+    ),
+    "numba": ("fastrnn.kernels.numba_kernels", "'pip install numba'"),
+    "numpy": ("fastrnn.kernels.numpy_kernels", "'pip install numpy'"),
+}
+
+_loaded: dict[str, ModuleType] = {}
+_process_wide: ModuleType | None = None
+_in_context: ContextVar[ModuleType | None] = ContextVar("fastrnn_backend", default=None)
+
+
+def load(name: str) -> ModuleType:
+    """Import the kernels of the backend called `name`.
+
+    Parameters
+    ----------
+    name : {"cython", "numba", "numpy"}
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ValueError
+        If no backend has that name.
+    BackendUnavailable
+        If it exists but cannot be imported here.
+    """
+    module = _loaded.get(name) if isinstance(name, str) else None
+    if module is None:
+        if not isinstance(name, str) or name not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
+        path, remedy = BACKENDS[name]
+        try:
+            module = importlib.import_module(path)
+        except ImportError as error:
+            raise BackendUnavailable(
+                f"backend {name!r} is not available ({error}); how to get it: {remedy}"
+            ) from error
+        _loaded[name] = module
+    return module
+
+
+def kernels(name: str | None = None) -> ModuleType:
+    """Kernels of the backend called `name`, or of the one in use when `name` is None."""
+    if name is not None:
+        return load(name)
+    return _in_context.get() or _process_wide or _choose()
+
+
+def _choose() -> ModuleType:
+    """Take the backend that the environment names, else the first that can be imported."""
+    asked = os.environ.get(ENVIRONMENT_VARIABLE)
+    if asked:
+        try:
+            chosen = load(asked)
+        except ValueError as error:
+            raise ValueError(f"environment variable {ENVIRONMENT_VARIABLE}: {error}") from None
+    else:
+        chosen = _first_available()
+    global _process_wide
+    _process_wide = chosen
+    return chosen
+
+
+def _first_available() -> ModuleType:
+    reasons = []
+    for name in BACKENDS:
+        try:
+            return load(name)
+        except BackendUnavailable as error:
+            reasons.append(str(error))
+    raise BackendUnavailable("; ".join(reasons))
+
+
+def backend() -> str:
+    """Name of the backend in use.
+
+    Returns
+    -------
+    {"cython", "numba", "numpy"}
+        In this order: the one of the innermost `use_backend`, the one given to `set_backend`, the
+        one in the environment variable ``FASTRNN_BACKEND``, the first of ``"cython"``,
+        ``"numba"``, ``"numpy"`` that can be imported.
+
+    Raises
+    ------
+    BackendUnavailable
+        If the environment names one that is not available.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> with fastrnn.use_backend("numpy"):
+    ...     fastrnn.backend()
+    'numpy'
+    """
+    name: str = kernels().NAME
+    return name
+
+
+def set_backend(name: str | None) -> None:
+    """Use the backend called `name` from now on, in every thread of this process.
+
+    Parameters
+    ----------
+    name : {"cython", "numba", "numpy"} or None
+        None returns to the environment's or the default choice.
+
+    Raises
+    ------
+    ValueError
+        If no backend has that name.
+    BackendUnavailable
+        If it is not available; the backend in use stays as it was.
+    """
+    global _process_wide
+    _process_wide = None if name is None else load(name)
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Use the backend called `name` inside a ``with`` block, in this thread only.
+
+    Parameters
+    ----------
+    name : {"cython", "numba", "numpy"}
+
+    Raises
+    ------
+    ValueError
+        If no backend has that name.
+    BackendUnavailable
+        If it is not available.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> with fastrnn.use_backend("numpy"):
+    ...     rnn = fastrnn.SimpleRNN(4, 8, 4)
+    """
+    token = _in_context.set(load(name))
+    try:
+        yield
+    finally:
+        _in_context.reset(token)

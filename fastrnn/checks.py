@@ -1,0 +1,182 @@
+"""Checks of what users pass in, made before anything is modified.  Each error names the argument,
+what came and what is wanted."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "check_choice",
+    "check_dtype",
+    "check_indices",
+    "check_inputs",
+    "check_number",
+    "check_real_array",
+    "check_rng",
+    "check_size",
+    "kernel_array",
+]
+
+INDEX = np.dtype(np.int64)
+
+
+def check_size(value: Any, name: str, minimum: int = 1) -> int:
+    """Return `value` as an int that is at least `minimum`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if size < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {size}")
+    return size
+
+
+def check_number(value: Any, name: str, *, positive: bool = False, finite: bool = True) -> float:
+    """Return `value` as a float; `positive` refuses zero and less, NaN is always refused."""
+    is_number = isinstance(value, (numbers.Real, np.ndarray)) and not isinstance(value, (bool, np.bool_))
+    if not is_number or np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a real number, got {_describe(value)}")
+    number = float(value)
+    if math.isnan(number) or (finite and math.isinf(number)) or (positive and number <= 0):
+        wanted = f"a {'finite ' if finite else ''}{'positive ' if positive else ''}number"
+        raise ValueError(f"{name} must be {wanted}, got {number}")
+    return number
+
+
+def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
+    """Return `value` if it is one of `choices`."""
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def check_dtype(dtype: Any) -> np.dtype:
+    """Return `dtype` as NumPy's float32 or float64."""
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+    for supported in (np.dtype(np.float64), np.dtype(np.float32)):
+        if dtype is not None and wanted == supported:
+            return supported
+    raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
+
+
+def check_rng(rng: Any) -> np.random.Generator | None:
+    """Return `rng` as a Generator; an int is a seed, None (NumPy's global stream) stays None."""
+    if rng is None or isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, (bool, np.bool_)):
+        if rng < 0:
+            raise ValueError(f"rng must be a seed of at least 0, got {rng}")
+        return np.random.default_rng(rng)
+    raise TypeError(f"rng must be a numpy.random.Generator, an int or None, got {type(rng).__name__}")
+
+
+def kernel_array(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return `array` as kernels take it: native `dtype`, C-contiguous, aligned, writable."""
+    if array.dtype is dtype and array.flags.carray:
+        return array
+    converted = np.ascontiguousarray(array, dtype)
+    # ascontiguousarray makes 0-d arrays 1-d and may return a read-only original.
+    return converted.reshape(array.shape) if converted.flags.carray else converted.copy()
+
+
+def check_real_array(
+    value: Any, name: str, dtype: np.dtype, *shapes: tuple[int | str, ...]
+) -> np.ndarray:
+    """Return `value` as a kernel array of real numbers in one of `shapes`.
+
+    A letter in a shape stands for any length from 1 on.
+    """
+    array = _as_array(value, name)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got {_describe(value, array)}")
+    if not any(_fits(array.shape, shape) for shape in shapes):
+        wanted = " or ".join(_shape(shape) for shape in shapes)
+        raise ValueError(f"{name} must have shape {wanted}, got {_shape(array.shape)}")
+    return kernel_array(array, dtype)
+
+
+def check_indices(
+    value: Any, name: str, bound: int, kernels: ModuleType, *, length: int | None = None
+) -> np.ndarray:
+    """Return a sequence of class indices as int64 in [0, bound), negative ones counted from the end."""
+    array = _as_array(value, name)
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name} must be a one-dimensional sequence of class indices, got shape {_shape(array.shape)}"
+        )
+    if not len(array):
+        raise ValueError(f"{name} must hold at least one class index, got an empty sequence")
+    if array.dtype.kind not in "iu":
+        _refuse_huge(value, name, bound, array)
+        raise TypeError(f"{name} must hold integers (class indices), got {_describe(value, array)}")
+    if length is not None and len(array) != length:
+        raise ValueError(f"{name} must have length {length}, one for each time step, got {len(array)}")
+    if array.dtype == np.uint64:
+        array = np.minimum(array, np.uint64(bound))
+    out = np.empty(len(array), INDEX)
+    bad = kernels.wrap_indices(kernel_array(array, INDEX), bound, out)
+    if bad >= 0:
+        raise _index_error(name, value[bad], int(bad), bound)
+    return out
+
+
+def check_inputs(
+    value: Any, d: int, dtype: np.dtype, kernels: ModuleType
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs as ``indices (T,)`` and ``x (T, d)``, the one that is not meant without rows."""
+    array = _as_array(value, "inputs")
+    if array.ndim >= 2:
+        x = check_real_array(array, "inputs", dtype, ("T", d), ("T", d, 1))
+        return np.empty(0, INDEX), x.reshape(len(x), d)
+    return check_indices(value if array.ndim == 0 else array, "inputs", d, kernels), np.empty((0, d), dtype)
+
+
+def _as_array(value: Any, name: str) -> np.ndarray:
+    """`value` as an array, ragged and non-sequence values refused."""
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made an array: {error}") from None
+
+
+def _refuse_huge(value: Any, name: str, bound: int, array: np.ndarray) -> None:
+    """Name a Python int beyond int64, which NumPy makes an object array or float of."""
+    if array.dtype.kind in "Of" and not isinstance(value, np.ndarray):
+        for position, index in enumerate(value):
+            if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
+                return
+            if not -bound <= index < bound:
+                raise _index_error(name, index, position, bound)
+
+
+def _index_error(name: str, index: Any, position: int, bound: int) -> IndexError:
+    return IndexError(f"{name}[{position}] is {index}, outside [-{bound}, {bound})")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        n >= 1 if isinstance(m, str) else n == m for n, m in zip(shape, wanted, strict=True)
+    )
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _describe(value: Any, array: np.ndarray | None = None) -> str:
+    if array is not None and array.ndim:
+        return f"{type(value).__name__} of dtype {array.dtype}"
+    return f"{type(value).__name__} {value!r:.60}"

@@ -1,0 +1,254 @@
+"""The study notes' recurrent network as a plain NumPy loop: the truth for tests and the baseline of
+every benchmark.  Read this file first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ReferenceRNN"]
+
+
+class ReferenceRNN:
+    """Vanilla RNN, one small NumPy operation at a time, as the notes teach it.
+
+    The same members as `SimpleRNN`, without its checks of the arguments.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+        d, h and q.
+    dtype : dtype, default float64
+    rng : Generator, int or None
+        None draws the weights from NumPy's global stream.
+    backend : None
+        Accepted so that the signature is `SimpleRNN`'s; a plain loop has no backends.
+
+    Attributes
+    ----------
+    Wxh : ndarray, shape (h, d)
+    Whh : ndarray, shape (h, h)
+    Why : ndarray, shape (q, h)
+    bh : ndarray, shape (h, 1)
+    by : ndarray, shape (q, 1)
+
+    Examples
+    --------
+    >>> rnn = ReferenceRNN(26, 100, 26)
+    >>> rnn.num_parameters
+    15326
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        *,
+        dtype: Any = np.float64,
+        rng: Any = None,
+        backend: None = None,
+    ) -> None:
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.output_size = output_size
+        draw = np.random.standard_normal if rng is None else np.random.default_rng(rng).standard_normal
+        self.Wxh = (draw((hidden_size, input_size)) * 0.01).astype(dtype)
+        self.Whh = (draw((hidden_size, hidden_size)) * 0.01).astype(dtype)
+        self.Why = (draw((output_size, hidden_size)) * 0.01).astype(dtype)
+        self.bh = np.zeros((hidden_size, 1), dtype)
+        self.by = np.zeros((output_size, 1), dtype)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable numbers (eq. 3)."""
+        d, h, q = self.input_size, self.hidden_size, self.output_size
+        return h * (d + h + q + 1) + q
+
+    def _column(self, value: Any) -> np.ndarray:
+        """One input as a (d, 1) vector: a class index becomes one-hot."""
+        if isinstance(value, (int, np.integer)):
+            x = np.zeros((self.input_size, 1), self.Wxh.dtype)
+            x[value] = 1
+            return x
+        return np.asarray(value, self.Wxh.dtype).reshape(-1, 1)
+
+    def forward(self, inputs: Any, h_prev: np.ndarray) -> tuple[dict, dict, dict]:
+        """Run over a sequence (eqs. 1, 2, 16, 17).
+
+        Parameters
+        ----------
+        inputs : sequence of T int, or array, shape (T, d) or (T, d, 1)
+        h_prev : ndarray, shape (h, 1)
+
+        Returns
+        -------
+        xs, hs, ps : dict of int to ndarray
+            Inputs (d, 1), hidden states (h, 1) and probabilities (q, 1) by time step; ``hs[-1]`` is
+            a copy of `h_prev`.
+        """
+        xs: dict = {}
+        hs: dict = {-1: np.array(h_prev, self.Whh.dtype)}
+        ps: dict = {}
+        for t in range(len(inputs)):
+            xs[t] = self._column(inputs[t])
+            hs[t] = np.tanh(np.dot(self.Wxh, xs[t]) + np.dot(self.Whh, hs[t - 1]) + self.bh)
+            y = np.dot(self.Why, hs[t]) + self.by
+            exp_y = np.exp(y - np.max(y))
+            ps[t] = exp_y / np.sum(exp_y)
+        return xs, hs, ps
+
+    def backward(self, xs: Any, hs: Any, ps: Any, targets: Sequence[int]) -> tuple[np.ndarray, ...]:
+        """Backpropagate through time (eqs. 7 to 13), every accumulator clamped to [-5, 5] after every
+        time step.
+
+        Parameters
+        ----------
+        xs, hs, ps : mapping of int to ndarray
+            As `forward` returns them.
+        targets : sequence of T int
+
+        Returns
+        -------
+        dWxh, dWhh, dWhy, dbh, dby : ndarray
+            In the shapes of the parameters.
+        """
+        return self._bptt(xs, hs, ps, targets, 5.0)
+
+    def _bptt(self, xs: Any, hs: Any, ps: Any, targets: Sequence[int], limit: float) -> tuple:
+        dWxh, dWhh, dWhy = (np.zeros_like(W) for W in (self.Wxh, self.Whh, self.Why))
+        dbh, dby = np.zeros_like(self.bh), np.zeros_like(self.by)
+        dh_next = np.zeros_like(hs[0])
+        for t in reversed(range(len(xs))):
+            dy = np.copy(ps[t])
+            dy[targets[t]] -= 1  # eq. 7
+            dWhy += np.dot(dy, hs[t].T)  # eq. 8
+            dby += dy
+            dh = np.dot(self.Why.T, dy) + dh_next  # eq. 9
+            dz = (1 - hs[t] * hs[t]) * dh  # eq. 10
+            dWxh += np.dot(dz, xs[t].T)  # eq. 11
+            dWhh += np.dot(dz, hs[t - 1].T)
+            dbh += dz
+            dh_next = np.dot(self.Whh.T, dz)  # eq. 12
+            if limit < math.inf:
+                for dparam in (dWxh, dWhh, dWhy, dbh, dby):
+                    np.clip(dparam, -limit, limit, out=dparam)
+        return dWxh, dWhh, dWhy, dbh, dby
+
+    def update_weights(self, grads: Any, lr: float = 0.1) -> None:
+        """Take one step of gradient descent, in place.
+
+        Parameters
+        ----------
+        grads : sequence of 5 ndarray
+            As `backward` returns them.
+        lr : float, default 0.1
+            Learning rate.
+        """
+        dWxh, dWhh, dWhy, dbh, dby = grads
+        self.Wxh -= lr * dWxh
+        self.Whh -= lr * dWhh
+        self.Why -= lr * dWhy
+        self.bh -= lr * dbh
+        self.by -= lr * dby
+
+    def sample(
+        self, h: np.ndarray, start_index: int, n: int, *, rng: np.random.Generator | None = None
+    ) -> list[int]:
+        """Draw a sequence of class indices, each fed back as the next input.
+
+        Parameters
+        ----------
+        h : ndarray, shape (h, 1)
+            State before the first input; not modified.
+        start_index : int
+            First input.
+        n : int
+            Number of indices to draw.
+        rng : Generator or None
+            None draws from NumPy's global stream.
+
+        Returns
+        -------
+        list of n int
+        """
+        choice = np.random.choice if rng is None else rng.choice
+        x = self._column(start_index)
+        indices = []
+        for _ in range(n):
+            h = np.tanh(np.dot(self.Wxh, x) + np.dot(self.Whh, h) + self.bh)
+            y = np.dot(self.Why, h) + self.by
+            exp_y = np.exp(y - np.max(y))
+            p = exp_y / np.sum(exp_y)
+            index = choice(range(self.output_size), p=p.ravel())
+            x = self._column(index)
+            indices.append(int(index))
+        return indices
+
+    def loss_and_grads(
+        self,
+        inputs: Any,
+        targets: Sequence[int],
+        h_prev: np.ndarray,
+        *,
+        clip: str | None = "step",
+        clip_threshold: float = 5.0,
+    ) -> tuple[float, tuple[np.ndarray, ...], np.ndarray]:
+        """Cross-entropy of a sequence (eqs. 5, 6) and its gradients, clipped.
+
+        Parameters
+        ----------
+        inputs : sequence of T int, or array, shape (T, d) or (T, d, 1)
+        targets : sequence of T int
+        h_prev : ndarray, shape (h, 1)
+        clip : {"step", "value", "norm"} or None, default "step"
+            Clamp after every time step, clamp once, rescale by the global norm (eq. 15), nothing.
+        clip_threshold : float, default 5.0
+
+        Returns
+        -------
+        loss : float
+            In nats, summed over the sequence.
+        grads : tuple of 5 ndarray
+        h_last : ndarray, shape (h, 1)
+        """
+        xs, hs, ps = self.forward(inputs, h_prev)
+        loss = 0.0
+        for t in range(len(targets)):
+            loss += -np.log(ps[t][targets[t], 0])
+        grads = self._bptt(xs, hs, ps, targets, clip_threshold if clip == "step" else math.inf)
+        if clip == "value":
+            for g in grads:
+                np.clip(g, -clip_threshold, clip_threshold, out=g)
+        elif clip == "norm":
+            norm = np.sqrt(sum(np.sum(g * g) for g in grads))
+            for g in grads:
+                g *= clip_threshold / np.maximum(clip_threshold, norm)
+        return float(loss), grads, hs[len(targets) - 1]
+
+    def train_step(
+        self,
+        inputs: Any,
+        targets: Sequence[int],
+        h_prev: np.ndarray,
+        lr: float = 0.1,
+        *,
+        clip: str | None = "step",
+        clip_threshold: float = 5.0,
+    ) -> tuple[float, np.ndarray]:
+        """`loss_and_grads`, then `update_weights`.
+
+        Returns
+        -------
+        loss : float
+            In nats, before the update.
+        h_last : ndarray, shape (h, 1)
+        """
+        loss, grads, h_last = self.loss_and_grads(
+            inputs, targets, h_prev, clip=clip, clip_threshold=clip_threshold
+        )
+        self.update_weights(grads, lr)
+        return loss, h_last

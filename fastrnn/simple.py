@@ -1,0 +1,619 @@
+"""`SimpleRNN`: the study notes' class over compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn import backends
+from fastrnn.checks import (
+    INDEX,
+    check_choice,
+    check_dtype,
+    check_indices,
+    check_inputs,
+    check_number,
+    check_real_array,
+    check_rng,
+    check_size,
+    kernel_array,
+)
+from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
+from fastrnn.steps import OneHotSteps, Steps
+
+__all__ = ["SimpleRNN"]
+
+#: Threshold of the clamp in the notes' listing.
+STEP_LIMIT = 5.0
+
+CLIP_MODES = {None: CLIP_NONE, "step": CLIP_STEP, "value": CLIP_VALUE, "norm": CLIP_NORM}
+
+_PARAMETERS = ("Wxh", "Whh", "Why", "bh", "by")
+
+Gradients = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _parameter(position: int) -> property:
+    """A weight matrix or bias that may be read, mutated in place, or assigned."""
+    name = _PARAMETERS[position]
+
+    def get(self: SimpleRNN) -> np.ndarray:
+        return self._params[position]
+
+    def assign(self: SimpleRNN, value: Any) -> None:
+        self._params = (
+            *self._params[:position],
+            self._own_or_cast(name, value, self._shapes[position]),
+            *self._params[position + 1 :],
+        )
+
+    return property(get, assign)
+
+
+class SimpleRNN:
+    r"""Vanilla recurrent network with a softmax output, one sequence at a time.
+
+    A drop-in replacement for the class in section 13 of the study notes:
+    :math:`h_t = \tanh(W_{xh} x_t + W_{hh} h_{t-1} + b_h)` (eq. 1) and
+    :math:`y_t = W_{hy} h_t + b_y` (eq. 2).
+
+    Parameters
+    ----------
+    input_size : int
+        Input size d.
+    hidden_size : int
+        Hidden size h.
+    output_size : int
+        Output size q.
+    dtype : {float64, float32}, default float64
+        Of the parameters and of every result.
+    rng : numpy.random.Generator, int or None
+        Where the weights are drawn from; an int is a seed.  None draws from NumPy's global stream in
+        the notes' order, so that ``np.random.seed`` gives the notes' weights bit for bit.
+    backend : {"cython", "numba", "numpy"} or None
+        None follows `fastrnn.backend` at every call.
+
+    Attributes
+    ----------
+    Wxh : ndarray, shape (h, d)
+    Whh : ndarray, shape (h, h)
+    Why : ndarray, shape (q, h)
+    bh : ndarray, shape (h, 1)
+    by : ndarray, shape (q, 1)
+        Plain arrays; read, mutate or assign them, the next call sees the change.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not a positive integer, or another argument is not one of the above.
+    BackendUnavailable
+        If the backend that was named is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import SimpleRNN
+    >>> rnn = SimpleRNN(26, 100, 26, rng=0)
+    >>> rnn.num_parameters
+    15326
+    >>> xs, hs, ps = rnn.forward([7, 4, 11], np.zeros((100, 1)))
+    >>> ps[2].shape, len(xs), list(hs)
+    ((26, 1), 3, [-1, 0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        *,
+        dtype: Any = np.float64,
+        rng: np.random.Generator | int | None = None,
+        backend: str | None = None,
+    ) -> None:
+        d = self._d = check_size(input_size, "input_size")
+        h = self._h = check_size(hidden_size, "hidden_size")
+        q = self._q = check_size(output_size, "output_size")
+        self._dtype = check_dtype(dtype)
+        generator = check_rng(rng)
+        if backend is not None:
+            backends.load(backend)
+        self._backend = backend
+        self._shapes = ((h, d), (h, h), (q, h), (h, 1), (q, 1))
+        draw = np.random.standard_normal if generator is None else generator.standard_normal
+        self._params: Gradients = (
+            (draw((h, d)) * 0.01).astype(self._dtype, copy=False),
+            (draw((h, h)) * 0.01).astype(self._dtype, copy=False),
+            (draw((q, h)) * 0.01).astype(self._dtype, copy=False),
+            np.zeros((h, 1), self._dtype),
+            np.zeros((q, 1), self._dtype),
+        )
+        self._forget_buffers()
+
+    Wxh = _parameter(0)
+    Whh = _parameter(1)
+    Why = _parameter(2)
+    bh = _parameter(3)
+    by = _parameter(4)
+
+    @property
+    def input_size(self) -> int:
+        """Input size d."""
+        return self._d
+
+    @property
+    def hidden_size(self) -> int:
+        """Hidden size h."""
+        return self._h
+
+    @property
+    def output_size(self) -> int:
+        """Output size q."""
+        return self._q
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the parameters and of every result."""
+        return self._dtype
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable numbers, ``h (d + h + q + 1) + q`` (eq. 3).
+
+        Examples
+        --------
+        >>> SimpleRNN(26, 100, 26).num_parameters
+        15326
+        """
+        return self._h * (self._d + self._h + self._q + 1) + self._q
+
+    def __repr__(self) -> str:
+        return f"SimpleRNN({self._d}, {self._h}, {self._q}, dtype={self._dtype.name})"
+
+    def forward(self, inputs: Any, h_prev: Any) -> tuple[Steps, Steps, Steps]:
+        """Run over a sequence (eqs. 1, 2, 16, 17).
+
+        Parameters
+        ----------
+        inputs : sequence of T int, or array of real numbers, shape (T, d) or (T, d, 1)
+            Class indices in ``[-d, d)``, taken as one-hot vectors, or the vectors themselves.
+        h_prev : array, shape (h, 1)
+            State before the first input.
+
+        Returns
+        -------
+        xs : mapping of int to ndarray, shape (d, 1)
+            Input of each time step.
+        hs : mapping of int to ndarray, shape (h, 1)
+            State of each time step; ``hs[-1]`` is a copy of `h_prev`.
+        ps : mapping of int to ndarray, shape (q, 1)
+            Probabilities of each time step.
+
+            Each is a view on one array, ``.array``, with a row for each key; what is written into
+            ``ps[t]`` is what `backward` reads.
+
+        Raises
+        ------
+        IndexError
+            If a class index is out of bounds.
+        TypeError, ValueError
+            If an argument has the wrong type or shape, or is empty.
+
+        Examples
+        --------
+        >>> rnn = SimpleRNN(3, 8, 3, rng=0)
+        >>> xs, hs, ps = rnn.forward([0, 1, 2], np.zeros((8, 1)))
+        >>> round(float(ps[0].sum()), 12)
+        1.0
+        >>> ps.array.shape, hs.array.shape
+        ((3, 3), (4, 8))
+        """
+        kernels = backends.kernels(self._backend)
+        indices, x = check_inputs(inputs, self._d, self._dtype, kernels)
+        h_prev = self._check_state(h_prev, "h_prev")
+        params = self._kernel_params()
+        T = len(indices) or len(x)
+        hs = np.empty((T + 1, self._h), self._dtype)
+        ps = np.empty((T, self._q), self._dtype)
+        hs[0] = h_prev[:, 0]
+        kernels.forward(params, indices, x, hs, ps, self._workspace(kernels, T))
+        if len(indices):
+            return OneHotSteps(indices, self._d, self._dtype), Steps(hs, -1), Steps(ps)
+        # The caller may change its inputs before it calls backward: keep what was used.
+        return Steps(x.copy() if np.shares_memory(x, inputs) else x), Steps(hs, -1), Steps(ps)
+
+    def backward(
+        self,
+        xs: Mapping[int, np.ndarray],
+        hs: Mapping[int, np.ndarray],
+        ps: Mapping[int, np.ndarray],
+        targets: Sequence[int],
+    ) -> Gradients:
+        """Backpropagate the softmax cross-entropy through time (eqs. 7 to 13).
+
+        Every accumulator is clamped to [-5, 5] after every time step, as the listing prints it.
+
+        Parameters
+        ----------
+        xs, hs, ps : mapping of int to ndarray
+            As `forward` returns them; plain dicts of ``(n, 1)`` arrays do as well.
+        targets : sequence of T int
+            Class index of each time step, in ``[-q, q)``.
+
+        Returns
+        -------
+        dWxh, dWhh, dWhy, dbh, dby : ndarray
+            Gradients in the shapes of the parameters.
+
+        Raises
+        ------
+        IndexError
+            If a target is out of bounds.
+        TypeError, ValueError
+            If an argument has the wrong type, shape or length.
+
+        Examples
+        --------
+        >>> rnn = SimpleRNN(3, 8, 3, rng=0)
+        >>> steps = rnn.forward([0, 1, 2], np.zeros((8, 1)))
+        >>> [g.shape for g in rnn.backward(*steps, [1, 2, 0])]
+        [(8, 3), (8, 8), (3, 8), (8, 1), (3, 1)]
+        """
+        kernels = backends.kernels(self._backend)
+        for name, steps in (("xs", xs), ("hs", hs), ("ps", ps)):
+            if not isinstance(steps, Mapping):
+                raise TypeError(f"{name} must be a mapping from time step to array, got {type(steps).__name__}")
+        T = len(xs)
+        if not T:
+            raise ValueError("xs must hold at least one time step, got none")
+        if isinstance(xs, OneHotSteps) and xs.indices is not None and xs.width == self._d:
+            indices, x = xs.indices, np.empty((0, self._d), self._dtype)
+        else:
+            indices, x = np.empty(0, INDEX), self._stack(xs, "xs", range(T), self._d)
+        states = self._stack(hs, "hs", range(-1, T), self._h)
+        probabilities = self._stack(ps, "ps", range(T), self._q)
+        targets = check_indices(targets, "targets", self._q, kernels, length=T)
+        params = self._kernel_params()
+        grads = self._new_gradients()
+        work = self._workspace(kernels, T)
+        kernels.backward(params, indices, x, states, probabilities, targets, STEP_LIMIT, grads, work)
+        return grads
+
+    def update_weights(self, grads: Sequence[Any], lr: float = 0.1) -> None:
+        """Take one step of gradient descent, in place: ``W -= lr * dW``.
+
+        Parameters
+        ----------
+        grads : sequence of 5 arrays
+            As `backward` returns them.
+        lr : float, default 0.1
+            Learning rate.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `grads` is not five arrays in the shapes of the parameters, `lr` is not a finite
+            number, or a parameter is read-only; no parameter is modified then.
+
+        Examples
+        --------
+        >>> rnn = SimpleRNN(3, 8, 3, rng=0)
+        >>> rnn.update_weights([np.ones_like(W) for W in (rnn.Wxh, rnn.Whh, rnn.Why, rnn.bh, rnn.by)])
+        >>> float(rnn.by[0, 0])
+        -0.1
+        """
+        kernels = backends.kernels(self._backend)
+        lr = check_number(lr, "lr")
+        if not isinstance(grads, (tuple, list)):
+            raise TypeError(f"grads must be a tuple or list of 5 arrays, got {type(grads).__name__}")
+        if len(grads) != len(_PARAMETERS):
+            raise ValueError(f"grads must hold 5 arrays (dWxh, dWhh, dWhy, dbh, dby), got {len(grads)}")
+        checked = tuple(
+            check_real_array(g, f"grads[{i}] (d{name})", self._dtype, shape)
+            for i, (g, name, shape) in enumerate(zip(grads, _PARAMETERS, self._shapes, strict=True))
+        )
+        self._update(kernels, checked, lr)
+
+    def loss_and_grads(
+        self,
+        inputs: Any,
+        targets: Sequence[int],
+        h_prev: Any,
+        *,
+        clip: str | None = "step",
+        clip_threshold: float = 5.0,
+    ) -> tuple[float, Gradients, np.ndarray]:
+        """Cross-entropy of a sequence (eqs. 5, 6) and its gradients (eqs. 7 to 13) in one call.
+
+        Parameters
+        ----------
+        inputs : sequence of T int, or array of real numbers, shape (T, d) or (T, d, 1)
+        targets : sequence of T int
+            Class index of each time step, in ``[-q, q)``.
+        h_prev : array, shape (h, 1)
+            State before the first input.
+        clip : {"step", "value", "norm"} or None, default "step"
+            Clamp every accumulator after every time step, as the listing does; clamp the gradients
+            once, after the loop; rescale them by the global norm over all five (eq. 15); nothing.
+        clip_threshold : float, default 5.0
+            Positive.
+
+        Returns
+        -------
+        loss : float
+            In nats, summed over the sequence.
+        grads : tuple of 5 ndarray
+            dWxh, dWhh, dWhy, dbh, dby, in the shapes of the parameters.
+        h_last : ndarray, shape (h, 1)
+            State after the last input.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As `forward` and `backward`.
+
+        Examples
+        --------
+        >>> rnn = SimpleRNN(3, 8, 3, rng=0)
+        >>> loss, grads, h_last = rnn.loss_and_grads([0, 1], [1, 2], np.zeros((8, 1)))
+        >>> round(loss, 2), h_last.shape
+        (2.2, (8, 1))
+        """
+        kernels = backends.kernels(self._backend)
+        grads = self._new_gradients()
+        loss, h_last = self._fused(
+            kernels, self._kernel_params(), inputs, targets, h_prev, clip, clip_threshold, grads
+        )
+        return loss, grads, h_last
+
+    def train_step(
+        self,
+        inputs: Any,
+        targets: Sequence[int],
+        h_prev: Any,
+        lr: float = 0.1,
+        *,
+        clip: str | None = "step",
+        clip_threshold: float = 5.0,
+    ) -> tuple[float, np.ndarray]:
+        """`loss_and_grads`, then `update_weights`: the fastest way to train on one sequence.
+
+        Parameters
+        ----------
+        inputs, targets, h_prev, clip, clip_threshold
+            As for `loss_and_grads`.
+        lr : float, default 0.1
+            Learning rate.
+
+        Returns
+        -------
+        loss : float
+            In nats, summed over the sequence, before the update.
+        h_last : ndarray, shape (h, 1)
+            State after the last input.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As `loss_and_grads` and `update_weights`; no parameter is modified then.
+
+        Examples
+        --------
+        >>> rnn = SimpleRNN(3, 8, 3, rng=0)
+        >>> h = np.zeros((8, 1))
+        >>> losses = [rnn.train_step([0, 1, 2], [1, 2, 0], h)[0] for _ in range(500)]
+        >>> losses[-1] < 0.1 < losses[0]
+        True
+        """
+        kernels = backends.kernels(self._backend)
+        lr = check_number(lr, "lr")
+        params = self._writable_params()
+        if self._grads is None:
+            self._grads = self._new_gradients()
+        loss, h_last = self._fused(
+            kernels, params, inputs, targets, h_prev, clip, clip_threshold, self._grads
+        )
+        self._update(kernels, self._grads, lr)
+        return loss, h_last
+
+    def sample(
+        self, h: Any, start_index: int, n: int, *, rng: np.random.Generator | int | None = None
+    ) -> list[int]:
+        """Draw a sequence of class indices, each fed back as the next input.
+
+        Parameters
+        ----------
+        h : array, shape (h, 1)
+            State before the first input; not modified.
+        start_index : int
+            First input, in ``[-d, d)``.
+        n : int
+            Number of indices to draw.
+        rng : numpy.random.Generator, int or None
+            None draws from NumPy's global stream, the same numbers that
+            ``np.random.choice(range(q), p=p)`` would take n times.
+
+        Returns
+        -------
+        list of n int
+            Class indices in ``[0, q)``.
+
+        Raises
+        ------
+        IndexError
+            If `start_index` is out of bounds.
+        TypeError, ValueError
+            If an argument has the wrong type or shape, the output is larger than the input that
+            it is fed back to, or the probabilities are not numbers; the random stream is left
+            as it was.
+
+        Examples
+        --------
+        >>> rnn = SimpleRNN(3, 8, 3, rng=0)
+        >>> len(rnn.sample(np.zeros((8, 1)), 0, 5, rng=1))
+        5
+        """
+        kernels = backends.kernels(self._backend)
+        state = self._check_state(h, "h").copy()
+        start = check_size(start_index, "start_index", minimum=-(2**63))
+        if not -self._d <= start < self._d:
+            raise IndexError(f"start_index is {start}, outside [-{self._d}, {self._d})")
+        n = check_size(n, "n", minimum=0)
+        if self._q > self._d:
+            raise ValueError(
+                f"sample feeds each output back as an input, so output_size must be at most "
+                f"input_size = {self._d}, got {self._q}"
+            )
+        generator = check_rng(rng)
+        params = self._kernel_params()
+        out = np.empty(n, INDEX)
+        if generator is None:
+            before = np.random.get_state(legacy=False)
+            uniforms = np.random.random_sample(n)
+        else:
+            before = generator.bit_generator.state
+            uniforms = generator.random(n)
+        work = self._workspace(kernels, n)
+        drawn = kernels.sample(params, state, start % self._d, uniforms, out, work)
+        if drawn < n:
+            if generator is None:
+                np.random.set_state(before)
+            else:
+                generator.bit_generator.state = before
+            raise ValueError(
+                f"the probabilities of index {drawn} of {n} are not numbers: the weights or the "
+                f"state hold NaN or infinity"
+            )
+        indices: list[int] = out.tolist()
+        return indices
+
+    # -- what the methods share ------------------------------------------------------------------
+
+    def _fused(
+        self,
+        kernels: ModuleType,
+        params: Gradients,
+        inputs: Any,
+        targets: Any,
+        h_prev: Any,
+        clip: Any,
+        clip_threshold: Any,
+        grads: Gradients,
+    ) -> tuple[float, np.ndarray]:
+        """Check the arguments of one training call, then fill `grads`."""
+        if clip not in CLIP_MODES:
+            check_choice(clip, "clip", tuple(CLIP_MODES))
+        threshold = check_number(clip_threshold, "clip_threshold", positive=True, finite=False)
+        indices, x = check_inputs(inputs, self._d, self._dtype, kernels)
+        T = len(indices) or len(x)
+        targets = check_indices(targets, "targets", self._q, kernels, length=T)
+        h_prev = self._check_state(h_prev, "h_prev")
+        hs, ps = self._state_buffers(T)
+        hs[0] = h_prev[:, 0]
+        loss = kernels.loss_and_grads(
+            params, indices, x, targets, hs, ps, CLIP_MODES[clip], threshold, grads,
+            self._workspace(kernels, T),
+        )  # fmt: skip
+        return loss, hs[T].copy().reshape(self._h, 1)
+
+    def _update(self, kernels: ModuleType, grads: Gradients, lr: float) -> None:
+        params = self._writable_params()
+        kernels.update(params, grads, lr)
+        for mine, updated in zip(self._params, params, strict=True):
+            if mine is not updated:
+                mine[...] = updated
+
+    def _check_state(self, value: Any, name: str) -> np.ndarray:
+        if (
+            type(value) is np.ndarray
+            and value.dtype is self._dtype
+            and value.shape == self._shapes[3]
+            and value.flags.carray
+        ):
+            return value
+        return check_real_array(value, name, self._dtype, self._shapes[3])
+
+    def _own_or_cast(self, name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
+        """An assigned parameter: the user's own array where it can serve as it is."""
+        if type(value) is np.ndarray and value.dtype is self._dtype and value.shape == shape:
+            return value
+        cast = check_real_array(value, name, self._dtype, shape)
+        return cast.copy() if np.may_share_memory(cast, value) else cast
+
+    def _kernel_params(self) -> Gradients:
+        """The parameters as kernels take them; copies of those that are not laid out so."""
+        for W, shape in zip(self._params, self._shapes, strict=True):
+            if W.shape != shape or W.dtype is not self._dtype or not W.flags.carray:
+                return self._converted_params()
+        return self._params
+
+    def _converted_params(self) -> Any:
+        for name, W, shape in zip(_PARAMETERS, self._params, self._shapes, strict=True):
+            if W.shape != shape or W.dtype != self._dtype:
+                raise ValueError(
+                    f"{name} must have shape {shape} and dtype {self._dtype}, but it was changed in "
+                    f"place to {W.shape} and {W.dtype}"
+                )
+        return tuple(kernel_array(W, self._dtype) for W in self._params)
+
+    def _writable_params(self) -> Gradients:
+        params = self._kernel_params()
+        if params is not self._params:
+            for name, W in zip(_PARAMETERS, self._params, strict=True):
+                if not W.flags.writeable:
+                    raise ValueError(f"{name} is read-only and cannot be updated")
+        return params
+
+    def _stack(self, steps: Mapping[int, Any], name: str, keys: range, n: int) -> np.ndarray:
+        """The vectors of a mapping as one (steps, n) array, without a copy where it has one."""
+        if isinstance(steps, Steps):
+            if list(steps) != list(keys) if len(steps) != len(keys) else next(iter(steps)) != keys[0]:
+                raise ValueError(f"{name} must hold time steps {keys[0]} to {keys[-1]}, got {steps!r}")
+            return check_real_array(steps.array, name, self._dtype, (len(keys), n))
+        stacked = np.empty((len(keys), n), self._dtype)
+        for row, t in zip(stacked, keys, strict=True):
+            if t not in steps:
+                raise ValueError(f"{name} must hold time steps {keys[0]} to {keys[-1]}, {t} is missing")
+            row[:] = check_real_array(steps[t], f"{name}[{t}]", self._dtype, (n, 1))[:, 0]
+        return stacked
+
+    def _new_gradients(self) -> Gradients:
+        return tuple(np.empty(shape, self._dtype) for shape in self._shapes)  # type: ignore[return-value]
+
+    # -- buffers kept from call to call ----------------------------------------------------------
+
+    def _forget_buffers(self) -> None:
+        self._grads: Gradients | None = None
+        self._work = np.empty(0, self._dtype)
+        self._states = np.empty((0, self._h), self._dtype)
+        self._probabilities = np.empty((0, self._q), self._dtype)
+
+    def _workspace(self, kernels: ModuleType, T: int) -> np.ndarray:
+        size = kernels.workspace_size(T, self._d, self._h, self._q)
+        if len(self._work) < size:
+            self._work = np.empty(size, self._dtype)
+        return self._work
+
+    def _state_buffers(self, T: int) -> tuple[np.ndarray, np.ndarray]:
+        if len(self._states) != T + 1:
+            self._states = np.empty((T + 1, self._h), self._dtype)
+            self._probabilities = np.empty((T, self._q), self._dtype)
+        return self._states, self._probabilities
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry the parameters, not the buffers."""
+        state = self.__dict__.copy()
+        for buffer in ("_grads", "_work", "_states", "_probabilities"):
+            del state[buffer]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._dtype = check_dtype(self._dtype)
+        self._params = tuple(kernel_array(W, self._dtype) for W in self._params)  # type: ignore[assignment]
+        self._forget_buffers()
+
+

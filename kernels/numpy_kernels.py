@@ -1,0 +1,163 @@
+"""Kernels in plain NumPy, vectorised over all that is not sequential: runs wherever NumPy does.
+
+Equations are those of the study notes, with one-hot targets ``p``::
+
+    h_t  = tanh(Wxh x_t + Whh h_{t-1} + bh)          (1)
+    y_t  = Why h_t + by,  ps_t = softmax(y_t)        (2), (16), (17)
+    L    = -sum_t log ps_t[target_t]                 (5), (6)
+    dy_t = ps_t - p_t                                (7)
+    dh_t = Why' dy_t + Whh' dz_{t+1}                 (9), (12)
+    dz_t = dh_t (1 - h_t^2)                          (10)
+    dWhy = sum dy_t h_t', dWhh = sum dz_t h_{t-1}', dWxh = sum dz_t x_t'    (8), (11), (13)
+
+Arrays are C-contiguous and of one dtype.  ``params = (Wxh (h,d), Whh (h,h), Why (q,h), bh (h,1),
+by (q,1))`` and ``grads`` alike; ``hs (T+1,h)`` holds the state before the first input in row 0;
+``ps (T,q)``.  Inputs are either class indices ``indices (T,)`` (int64, in [0,d); then ``x`` has no
+rows) or vectors ``x (T,d)`` (then ``indices`` is empty).  ``work`` is scratch space of
+`workspace_size` elements.
+"""
+
+import math
+
+import numpy as np
+
+from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE
+
+NAME = "numpy"
+
+
+def workspace_size(T, d, h, q):
+    """Elements of scratch space that the kernels want for these sizes."""
+    return 0
+
+
+def wrap_indices(indices, bound, out):
+    """Copy class indices to `out`, negative ones counted from the end.
+
+    Returns the position of the first index outside ``[-bound, bound)``, or -1.
+    """
+    np.add(indices, np.where(indices < 0, bound, 0), out=out)
+    bad = (out < 0) | (out >= bound)
+    return int(bad.argmax()) if bad.any() else -1
+
+
+def forward(params, indices, x, hs, ps, work):
+    """States and probabilities of a sequence (eqs. 1, 2, 16, 17).
+
+    Reads ``hs[0]``; writes ``hs[1:]`` and `ps`.
+    """
+    Wxh, Whh, Why, bh, by = params
+    with np.errstate(all="ignore"):
+        if len(indices):
+            np.take(Wxh.T, indices, axis=0, out=hs[1:], mode="clip")
+        else:
+            np.matmul(x, Wxh.T, out=hs[1:])
+        hs[1:] += bh.T
+        for t in range(len(ps)):
+            z = hs[t + 1]
+            z += Whh @ hs[t]
+            np.tanh(z, out=z)
+        np.matmul(hs[1:], Why.T, out=ps)
+        ps += by.T
+        ps -= ps.max(axis=1, keepdims=True)
+        np.exp(ps, out=ps)
+        ps /= ps.sum(axis=1, keepdims=True)
+
+
+def backward(params, indices, x, hs, ps, targets, limit, grads, work):
+    """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), written to `grads`.
+
+    Every accumulator is clamped to [-limit, limit] after every time step; no clamp when it is inf.
+    """
+    _, Whh, Why, _, _ = params
+    dWxh, dWhh, dWhy, dbh, dby = grads
+    T = len(ps)
+    with np.errstate(all="ignore"):
+        dy = ps.copy()
+        dy[np.arange(T), targets] -= 1
+        dz = dy @ Why
+        slope = 1 - hs[1:] * hs[1:]
+        dz[T - 1] *= slope[T - 1]
+        for t in range(T - 2, -1, -1):
+            dz[t] += dz[t + 1] @ Whh
+            dz[t] *= slope[t]
+        _accumulate(dz, hs[:-1], limit, dWhh)
+        _accumulate(dy, hs[1:], limit, dWhy)
+        _accumulate(dz, np.ones((T, 1), dz.dtype), limit, dbh)
+        _accumulate(dy, np.ones((T, 1), dz.dtype), limit, dby)
+        if len(indices):
+            dWxh[:] = 0
+            for t in range(T - 1, -1, -1):
+                column = dWxh[:, indices[t]]
+                column += dz[t]
+                if limit < math.inf:
+                    np.clip(column, -limit, limit, out=column)
+        else:
+            _accumulate(dz, x, limit, dWxh)
+
+
+def _accumulate(left, right, limit, out):
+    """``out = sum over t from T-1 down to 0 of left_t right_t'``, clamped after every term.
+
+    One matrix product does it when no running sum can reach the limit; NaN takes the loop.
+    """
+    bound = np.abs(left).sum(axis=0).max() * np.abs(right).max()
+    if limit == math.inf or bound <= 0.999 * limit:
+        np.matmul(left.T, right, out=out)
+        return
+    out[:] = 0
+    for t in range(len(left) - 1, -1, -1):
+        out += left[t][:, None] * right[t]
+        np.clip(out, -limit, limit, out=out)
+
+
+def loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work):
+    """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`.
+
+    Reads ``hs[0]``; writes ``hs[1:]`` and `grads`, and uses `ps` as work space.  Returns the loss.
+    """
+    forward(params, indices, x, hs, ps, work)
+    with np.errstate(all="ignore"):
+        loss = -np.log(ps[np.arange(len(ps)), targets].astype(np.float64)).sum()
+        limit = threshold if clip == CLIP_STEP else math.inf
+        backward(params, indices, x, hs, ps, targets, limit, grads, work)
+        if clip == CLIP_VALUE:
+            for g in grads:
+                np.clip(g, -threshold, threshold, out=g)
+        elif clip == CLIP_NORM:
+            norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))
+            scale = threshold / np.maximum(threshold, norm)
+            if scale != 1:
+                for g in grads:
+                    g *= scale
+    return float(loss)
+
+
+def update(params, grads, lr):
+    """Gradient descent, in place: ``W -= lr dW`` for each parameter."""
+    for W, dW in zip(params, grads, strict=True):
+        W -= lr * dW
+
+
+def sample(params, h, start, uniforms, out, work):
+    """Draw ``len(out)`` class indices, each fed back as the next input.
+
+    `h (h,1)` is the state before the first input and is overwritten; `uniforms (n,)` (float64, in
+    [0, 1)) are mapped through the inverse of each cumulative distribution.  Returns how many
+    were drawn: fewer than n when the probabilities of the next one are not numbers.
+    """
+    Wxh, Whh, Why, bh, by = params
+    index = start
+    with np.errstate(all="ignore"):
+        for t in range(len(out)):
+            h[:] = np.tanh(Wxh[:, index : index + 1] + Whh @ h + bh)
+            y = Why @ h + by
+            p = np.exp(y - y.max())
+            p /= p.sum()
+            cdf = np.cumsum(p, dtype=np.float64)
+            if not cdf[-1] > 0:
+                return t
+            cdf /= cdf[-1]
+            index = int(cdf.searchsorted(uniforms[t], side="right"))
+            out[t] = index
+    return len(out)
