@@ -12,17 +12,22 @@ Examples
 True
 """
 
-from pathlib import Path as _Path
+import importlib as _importlib
+import os.path as _path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # A shell in the checkout finds ./fastrnn before the installed package, and the kernels are not in
 # that folder: they stand beside it.  The checkout's root on the path makes them fastrnn.kernels.
-if not (_Path(__file__).parent / "kernels").exists():
-    __path__.append(str(_Path(__file__).parent.parent))
+if not _path.exists(_path.join(_path.dirname(__file__), "kernels")):
+    __path__.append(_path.dirname(_path.dirname(_path.abspath(__file__))))
 
 from fastrnn.backends import backend, set_backend, use_backend
 from fastrnn.errors import BackendUnavailable
-from fastrnn.reference import ReferenceRNN
 from fastrnn.simple import SimpleRNN
+
+if _TYPE_CHECKING:
+    from fastrnn.config import show_config, warmup
+    from fastrnn.reference import ReferenceRNN
 
 __version__ = "0.1.0"
 
@@ -33,5 +38,26 @@ __all__ = [
     "__version__",
     "backend",
     "set_backend",
+    "show_config",
     "use_backend",
+    "warmup",
 ]
+
+#: Public name -> module: what not every program uses is imported when it is first asked for.
+_LAZY = {
+    "ReferenceRNN": "fastrnn.reference",
+    "show_config": "fastrnn.config",
+    "warmup": "fastrnn.config",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(_importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,307 @@
+"""What runs here and why: `show_config`; and `warmup`, which pays the first use's price at once."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastrnn import backends
+from fastrnn.checks import check_choice, check_dtype
+from fastrnn.errors import BackendUnavailable
+
+__all__ = ["show_config", "usable_cores", "warmup"]
+
+#: Variables that change what runs, or on how many threads; shown when they are set.
+_VARIABLES = (
+    backends.ENVIRONMENT_VARIABLE,
+    "FASTRNN_SIMD",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_CACHE_DIR",
+    "NUMBA_DISABLE_JIT",
+)
+
+_DTYPES = ("float64", "float32")
+
+
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+    """Print versions, backends and why one is missing, instruction set, cores, BLAS, cache folder.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dict"}, default "stdout"
+        Print the configuration, or return it.
+
+    Returns
+    -------
+    dict or None
+        None when it was printed.  Else a dict with the keys ``"versions"`` (name -> version or
+        None), ``"backends"`` (name -> dict with ``"available"`` and ``"detail"``),
+        ``"backend"`` (the one in use, or None when none can be used), ``"backend_error"``,
+        ``"build"`` (the record of the Cython build), ``"simd"``, ``"cores"``, ``"blas"``,
+        ``"numba_cache"`` and ``"environment"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `mode` is neither of the two.
+
+    Notes
+    -----
+    Numba is not imported to be shown when the Cython kernels are in use: "found" then means that it
+    is installed, not that it was tried.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> config = fastrnn.show_config(mode="dict")
+    >>> config["backends"]["numpy"]["available"]
+    True
+    >>> config["backend"] == fastrnn.backend()
+    True
+    """
+    check_choice(mode, "mode", ("stdout", "dict"))
+    config = _collect()
+    if mode == "dict":
+        return config
+    print("\n".join(_lines(config)))
+    return None
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on.
+
+    Returns
+    -------
+    int
+        Fewer than the machine has when the process is bound to some of them.
+
+    Examples
+    --------
+    >>> usable_cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def warmup(dtype: Any = None, *, backend: str | None = None, verbose: bool = False) -> None:
+    """Compile every kernel now, or load it from the cache, so that no later call waits for it.
+
+    Only Numba's kernels are compiled at first use; with the other backends this takes next to no
+    time.  NumPy's global random stream is left as it is.
+
+    Parameters
+    ----------
+    dtype : {float64, float32} or None
+        The dtype to get ready; None for both.
+    backend : {"cython", "numba", "numpy"} or None
+        None is the one in use, see `fastrnn.backend`.
+    verbose : bool, default False
+        Show a progress bar on standard error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `dtype` or `backend` is not one of the above.
+    BackendUnavailable
+        If the backend that was named is missing.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.warmup("float32", backend="numpy")
+    """
+    dtypes = _DTYPES if dtype is None else (check_dtype(dtype).name,)
+    kernels = backends.kernels(backend)
+    steps = [step for name in dtypes for step in _warmup_steps(name, kernels.NAME)]
+    if not verbose:
+        for _, run in steps:
+            run()
+        return
+    from tqdm import tqdm
+
+    with tqdm(steps, desc=f"warm-up ({kernels.NAME})", unit="kernel") as bar:
+        for label, run in bar:
+            bar.set_postfix_str(label)
+            run()
+
+
+def _warmup_steps(dtype: str, backend: str) -> list[tuple[str, Callable[[], object]]]:
+    """Label and call of each public operation, on a model so small that only compiling takes time."""
+    from fastrnn.simple import SimpleRNN
+
+    rnn = SimpleRNN(2, 2, 2, dtype=dtype, rng=0, backend=backend)
+    h = np.zeros((2, 1), dtype)
+    indices, targets = [0, 1], [1, 0]
+    vectors = np.eye(2, dtype=dtype)
+
+    def notes_loop(inputs: Any) -> None:
+        rnn.update_weights(rnn.backward(*rnn.forward(inputs, h), targets))
+
+    return [
+        (f"forward, {dtype}", lambda: rnn.forward(indices, h)),
+        (f"forward of vectors, {dtype}", lambda: rnn.forward(vectors, h)),
+        (f"backward, {dtype}", lambda: notes_loop(indices)),
+        (f"backward of vectors, {dtype}", lambda: notes_loop(vectors)),
+        *[
+            (
+                f"train_step, clip={clip}, {dtype}",
+                lambda clip=clip: rnn.train_step(indices, targets, h, clip=clip),
+            )
+            for clip in ("step", "value", "norm", None)
+        ],
+        (f"train_step of vectors, {dtype}", lambda: rnn.train_step(vectors, targets, h)),
+        (f"sample, {dtype}", lambda: rnn.sample(h, 0, 2, rng=0)),
+    ]
+
+
+# -- what show_config collects -------------------------------------------------------------------
+
+
+def _collect() -> dict[str, Any]:
+    try:
+        in_use, error = backends.backend(), None
+    except (BackendUnavailable, ValueError) as raised:
+        in_use, error = None, str(raised)
+    build = _build_record()
+    cython = _loaded("cython")
+    return {
+        "versions": {
+            "fastrnn": sys.modules["fastrnn"].__version__,
+            "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.platform()})",
+            **{name: _version(name) for name in ("numpy", "numba", "scipy")},
+        },
+        "backends": {name: _found(name, in_use, build) for name in backends.BACKENDS},
+        "backend": in_use,
+        "backend_error": error,
+        "build": build,
+        "simd": cython.simd_level() if cython is not None else None,
+        "cores": {"usable": usable_cores(), "machine": os.cpu_count()},
+        "blas": _blas(),
+        "numba_cache": _numba_cache(),
+        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _loaded(name: str) -> Any:
+    """Kernels of a backend, or None where it is missing."""
+    try:
+        return backends.load(name)
+    except BackendUnavailable:
+        return None
+
+
+def _found(name: str, in_use: str | None, build: dict[str, Any]) -> dict[str, Any]:
+    """Whether a backend is there, and what is known about it."""
+    if name == "numba" and in_use == "cython" and not _numba_kernels():
+        if importlib.util.find_spec("numba") is None:
+            return {"available": False, "detail": "Numba is not installed"}
+        return {"available": True, "detail": "found, not loaded"}
+    try:
+        backends.load(name)
+    except BackendUnavailable as error:
+        reason = build["reason"] if name == "cython" and not build["built"] else None
+        return {"available": False, "detail": reason or str(error)}
+    if name == "cython":
+        return {"available": True, "detail": _how_built(build)}
+    return {"available": True, "detail": ""}
+
+
+def _how_built(build: dict[str, Any]) -> str:
+    if not build["built"]:
+        return "built by hand: there is no record of how"
+    return f"{build['compiler']}, {' '.join(build['flags'])}, Cython {build['cython']}"
+
+
+def _build_record() -> dict[str, Any]:
+    """What setup.py wrote beside the kernels when they were installed."""
+    from fastrnn import kernels
+
+    file = Path(kernels.__file__).parent / "build_info.json"
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {
+            "built": False,
+            "reason": f"fastrnn was imported from {file.parents[1]}, where it was not built: install it "
+            f"there with 'pip install -e .', or start from another folder to use an installed copy",
+        }
+    except (OSError, ValueError) as error:
+        return {"built": False, "reason": f"the record of the build cannot be read: {error}"}
+    return record
+
+
+def _blas() -> str | None:
+    """BLAS that NumPy was built with."""
+    try:
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        return f"{blas['name']} {blas['version']}"
+    except (KeyError, TypeError):
+        return None
+
+
+def _numba_kernels() -> dict[str, Any]:
+    """What the module of the Numba kernels holds; nothing when it is not loaded."""
+    module = sys.modules.get(backends.BACKENDS["numba"][0])
+    return {} if module is None else vars(module)
+
+
+def _numba_cache() -> str | None:
+    """Where Numba keeps the compiled kernels; None when it is not loaded or keeps them nowhere."""
+    for kernel in _numba_kernels().values():
+        folder = getattr(getattr(kernel, "stats", None), "cache_path", None)
+        if folder is not None:
+            return str(folder)
+    return None
+
+
+def _lines(config: dict[str, Any]) -> list[str]:
+    """The configuration as people read it."""
+    versions = [(name, version or "not installed") for name, version in config["versions"].items()]
+    found = [
+        (name, ("available" if info["available"] else "missing") + (info["detail"] and f": {info['detail']}"))
+        for name, info in config["backends"].items()
+    ]
+    cores = config["cores"]
+    facts = [
+        ("backend in use", config["backend"] or f"none: {config['backend_error']}"),
+        ("SIMD level", config["simd"] or "chosen by Numba or NumPy"),
+        ("cores", f"{cores['usable']} usable by this process, {cores['machine']} in the machine"),
+        ("NumPy's BLAS", config["blas"] or "unknown"),
+        ("Numba's cache", config["numba_cache"] or _no_cache()),
+        *config["environment"].items(),
+    ]
+    width = max(len(name) for name, _ in [*versions, *found, *facts])
+    return [
+        *(f"{name:<{width}}  {text}" for name, text in versions),
+        "",
+        *(f"{name:<{width}}  {text}" for name, text in found),
+        "",
+        *(f"{name:<{width}}  {text}" for name, text in facts),
+    ]
+
+
+def _no_cache() -> str:
+    if _numba_kernels():
+        return "none: nothing was compiled yet, or no folder is writable"
+    return "not looked at: Numba's kernels are not loaded"

@@ -1,0 +1,164 @@
+"""Build the optional Cython kernels; everything else about the package stands in pyproject.toml.
+
+The environment variable ``FASTRNN_CYTHON`` says what happens to ``fastrnn.kernels.cython_kernels``:
+
+========  ==========================================================================
+unset     it is built where that is possible, and left out with its reason elsewhere
+``1``     it is built, or the installation fails
+``0``     it is left out
+========  ==========================================================================
+
+pip hides what a build prints, so the outcome is also written to ``build_info.json`` beside the
+kernels, from where `fastrnn.show_config` reads it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import CCompilerError, CompileError
+
+NAME = "fastrnn.kernels.cython_kernels"
+SOURCES = ["kernels/cython_kernels.pyx", "kernels/csrc/dispatch.c"]
+RECORD = "build_info.json"
+
+#: errno and floating-point exceptions are never read, and keep gcc from vectorising tanh; pragmas of
+#: OpenMP are honoured for SIMD only, without its threads; debug information would triple the file.
+#: Neither -ffast-math (loading the library would flush denormals in the whole process) nor
+#: -march=native (the wheel would not run elsewhere): the C code holds a version for each
+#: instruction set and chooses when it is loaded.
+FLAGS = {
+    "unix": ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-g0"],
+    "msvc": ["/O2", "/fp:precise", "/fp:except-"],
+}
+FLAGS["mingw32"] = FLAGS["unix"]
+
+
+def wanted():
+    """What ``FASTRNN_CYTHON`` asks for: True, False, or None when it is unset."""
+    value = os.environ.get("FASTRNN_CYTHON", "")
+    if value not in ("", "0", "1"):
+        raise SystemExit(f"FASTRNN_CYTHON must be 0, 1 or unset, got {value!r}")
+    return {"": None, "0": False, "1": True}[value]
+
+
+def extensions():
+    """The extensions to build, and the reason when there are none.
+
+    Returns
+    -------
+    list of Extension
+    str or None
+    """
+    if wanted() is False:
+        return [], "FASTRNN_CYTHON=0 was set when fastrnn was installed"
+    if not Path(SOURCES[0]).exists():
+        return [], f"{SOURCES[0]} is not among the sources"
+    try:
+        import numpy
+        from Cython.Build import cythonize
+
+        extension = Extension(
+            NAME,
+            SOURCES,
+            # An edited header rebuilds what includes it, and goes into the sdist.
+            depends=sorted(str(path.as_posix()) for path in Path("kernels/csrc").glob("*.h")),
+            include_dirs=["kernels/csrc", numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+            libraries=[] if os.name == "nt" else ["m"],
+        )
+        built = cythonize([extension])
+    except Exception as error:
+        if wanted():
+            raise
+        return [], f"Cython could not translate the kernels: {type(error).__name__}: {error}"
+    for extension in built:
+        # Set here because cythonize() drops it.
+        extension.optional = not wanted()
+    return built, None
+
+
+def write_record(folder, **record):
+    """Write the outcome of the build to `folder`."""
+    about = {"python": sysconfig.get_python_version(), "platform": sysconfig.get_platform()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).write_text(json.dumps({**record, **about}, indent=2) + "\n", encoding="utf-8")
+
+
+def first_line(command):
+    """First line of what ``command --version`` prints; the command's name when that fails."""
+    try:
+        shown = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60)
+        return shown.stdout.splitlines()[0].strip()
+    except (OSError, IndexError, subprocess.SubprocessError):
+        return Path(command[0]).name
+
+
+class BuildPython(build_py):
+    """Copies the Python files; says why there are no compiled kernels when there is nothing to build."""
+
+    def run(self):
+        if not self.editable_mode:
+            # Files that an earlier build left there would be installed too.
+            shutil.rmtree(Path(self.build_lib, "fastrnn"), ignore_errors=True)
+        super().run()
+        if not self.distribution.ext_modules:
+            folder = Path("kernels") if self.editable_mode else Path(self.build_lib, "fastrnn/kernels")
+            remove_stale(folder)
+            write_record(folder, built=False, reason=REASON)
+
+
+class BuildKernels(build_ext):
+    """Compiles the kernels; a failure leaves no older library behind, and is recorded."""
+
+    def run(self):
+        self.outcome = {"built": False, "reason": "the build did not get as far as the compiler"}
+        super().run()
+        write_record(self.folder(self.inplace), **self.outcome)
+
+    def folder(self, inplace):
+        return Path("kernels") if inplace else Path(self.build_lib, "fastrnn/kernels")
+
+    def build_extension(self, ext):
+        kind = self.compiler.compiler_type
+        ext.extra_compile_args = FLAGS.get(kind, [])
+        command = list(getattr(self.compiler, "compiler_so", None) or ["cl"])
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            reason = f"compiling with {Path(command[0]).name!r} failed: {error}"
+            for inplace in (False, self.inplace or self.editable_mode):
+                remove_stale(self.folder(inplace))
+            print(f"fastrnn: the Cython kernels were not built: {reason}", file=sys.stderr, flush=True)
+            self.outcome = {"built": False, "reason": reason}
+            # setuptools lets these two pass, and only when the extension is optional.
+            raise error if isinstance(error, CCompilerError) else CompileError(str(error)) from error
+        import Cython
+
+        self.outcome = {
+            "built": True,
+            "reason": None,
+            "compiler": first_line(command[:1]) if kind != "msvc" else "MSVC",
+            "flags": ext.extra_compile_args,
+            "cython": Cython.__version__,
+        }
+
+
+def remove_stale(folder):
+    """Delete the library that an earlier build for this Python left in `folder`."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    (folder / f"{NAME.rpartition('.')[2]}{suffix}").unlink(missing_ok=True)
+
+
+EXTENSIONS, REASON = extensions()
+if REASON:
+    print(f"fastrnn: the Cython kernels are not built: {REASON}", file=sys.stderr, flush=True)
+
+setup(ext_modules=EXTENSIONS, cmdclass={"build_py": BuildPython, "build_ext": BuildKernels})
