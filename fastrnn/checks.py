@@ -14,6 +14,7 @@ import numpy as np
 __all__ = [
     "check_choice",
     "check_dtype",
+    "check_index",
     "check_indices",
     "check_inputs",
     "check_number",
@@ -21,13 +22,17 @@ __all__ = [
     "check_rng",
     "check_size",
     "kernel_array",
+    "show_integer",
 ]
 
 INDEX = np.dtype(np.int64)
 
+#: More than any memory holds; beyond it NumPy's own errors name no argument.
+LARGEST_SIZE = 2**48
+
 
 def check_size(value: Any, name: str, minimum: int = 1) -> int:
-    """Return `value` as an int that is at least `minimum`."""
+    """Return `value` as an int from `minimum` to `LARGEST_SIZE`."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
@@ -35,8 +40,28 @@ def check_size(value: Any, name: str, minimum: int = 1) -> int:
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
     if size < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {size}")
+        raise ValueError(f"{name} must be at least {minimum}, got {show_integer(size)}")
+    if size > LARGEST_SIZE:
+        raise ValueError(f"{name} must be at most {LARGEST_SIZE}, got {show_integer(size)}")
     return size
+
+
+def check_index(value: Any, name: str, bound: int) -> int:
+    """Return one class index as an int in [0, bound), a negative one counted from the end."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer (a class index), got {value!r}")
+    try:
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer (a class index), got {_describe(value)}") from None
+    if not -bound <= index < bound:
+        raise IndexError(f"{name} is {show_integer(index)}, outside [-{bound}, {bound})")
+    return index % bound
+
+
+def show_integer(n: int) -> str:
+    """`n` in digits; Python refuses to print the longest ones."""
+    return f"{n}" if -(10**40) < n < 10**40 else f"an integer of {int(n).bit_length()} bits"
 
 
 def check_number(value: Any, name: str, *, positive: bool = False, finite: bool = True) -> float:
@@ -62,7 +87,7 @@ def check_dtype(dtype: Any) -> np.dtype:
     """Return `dtype` as NumPy's float32 or float64."""
     try:
         wanted = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
     for supported in (np.dtype(np.float64), np.dtype(np.float32)):
         if dtype is not None and wanted == supported:
@@ -76,7 +101,7 @@ def check_rng(rng: Any) -> np.random.Generator | None:
         return rng
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, (bool, np.bool_)):
         if rng < 0:
-            raise ValueError(f"rng must be a seed of at least 0, got {rng}")
+            raise ValueError(f"rng must be a seed of at least 0, got {show_integer(rng)}")
         return np.random.default_rng(rng)
     raise TypeError(f"rng must be a numpy.random.Generator, an int or None, got {type(rng).__name__}")
 
@@ -97,7 +122,13 @@ def check_real_array(
 
     A letter in a shape stands for any length from 1 on.
     """
-    array = _as_array(value, name)
+    return _real_array(value, _as_array(value, name), name, dtype, shapes)
+
+
+def _real_array(
+    value: Any, array: np.ndarray, name: str, dtype: np.dtype, shapes: tuple[tuple[int | str, ...], ...]
+) -> np.ndarray:
+    """`check_real_array` of `array`, which was made of `value`."""
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {_describe(value, array)}")
     if not any(_fits(array.shape, shape) for shape in shapes):
@@ -110,11 +141,16 @@ def check_indices(
     value: Any, name: str, bound: int, kernels: ModuleType, *, length: int | None = None
 ) -> np.ndarray:
     """Return a sequence of class indices as int64 in [0, bound), negative ones counted from the end."""
-    array = _as_array(value, name)
+    return _indices(value, _as_array(value, name), name, bound, kernels, length)
+
+
+def _indices(
+    value: Any, array: np.ndarray, name: str, bound: int, kernels: ModuleType, length: int | None
+) -> np.ndarray:
+    """`check_indices` of `array`, which was made of `value`."""
     if array.ndim != 1:
-        raise ValueError(
-            f"{name} must be a one-dimensional sequence of class indices, got shape {_shape(array.shape)}"
-        )
+        came = f"shape {_shape(array.shape)}" if array.ndim else _describe(value)
+        raise ValueError(f"{name} must be a one-dimensional sequence of class indices, got {came}")
     if not len(array):
         raise ValueError(f"{name} must hold at least one class index, got an empty sequence")
     if array.dtype.kind not in "iu":
@@ -122,12 +158,13 @@ def check_indices(
         raise TypeError(f"{name} must hold integers (class indices), got {_describe(value, array)}")
     if length is not None and len(array) != length:
         raise ValueError(f"{name} must have length {length}, one for each time step, got {len(array)}")
-    if array.dtype == np.uint64:
-        array = np.minimum(array, np.uint64(bound))
+    signed = array
+    if array.dtype.kind == "u" and array.dtype.itemsize >= 8:
+        signed = np.minimum(array, np.uint64(bound))  # what int64 cannot hold must not turn negative
     out = np.empty(len(array), INDEX)
-    bad = kernels.wrap_indices(kernel_array(array, INDEX), bound, out)
+    bad = kernels.wrap_indices(kernel_array(signed, INDEX), bound, out)
     if bad >= 0:
-        raise _index_error(name, value[bad], int(bad), bound)
+        raise _index_error(name, array[bad], int(bad), bound)
     return out
 
 
@@ -137,19 +174,19 @@ def check_inputs(
     """Return inputs as ``indices (T,)`` and ``x (T, d)``, the one that is not meant without rows."""
     array = _as_array(value, "inputs")
     if array.ndim >= 2:
-        x = check_real_array(array, "inputs", dtype, ("T", d), ("T", d, 1))
+        x = _real_array(value, array, "inputs", dtype, (("T", d), ("T", d, 1)))
         return np.empty(0, INDEX), x.reshape(len(x), d)
-    return check_indices(value if array.ndim == 0 else array, "inputs", d, kernels), np.empty((0, d), dtype)
+    return _indices(value, array, "inputs", d, kernels, None), np.empty((0, d), dtype)
 
 
 def _as_array(value: Any, name: str) -> np.ndarray:
-    """`value` as an array, ragged and non-sequence values refused."""
-    if isinstance(value, np.ndarray):
+    """`value` as a plain array (kernels know no subclasses), ragged values refused."""
+    if type(value) is np.ndarray:
         return value
     try:
         return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} cannot be made an array: {error}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{name} cannot be made an array: {error}") from None
 
 
 def _refuse_huge(value: Any, name: str, bound: int, array: np.ndarray) -> None:
@@ -163,7 +200,7 @@ def _refuse_huge(value: Any, name: str, bound: int, array: np.ndarray) -> None:
 
 
 def _index_error(name: str, index: Any, position: int, bound: int) -> IndexError:
-    return IndexError(f"{name}[{position}] is {index}, outside [-{bound}, {bound})")
+    return IndexError(f"{name}[{position}] is {show_integer(index)}, outside [-{bound}, {bound})")
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:

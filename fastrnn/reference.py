@@ -223,7 +223,7 @@ class ReferenceRNN:
         if clip == "value":
             for g in grads:
                 np.clip(g, -clip_threshold, clip_threshold, out=g)
-        elif clip == "norm":
+        elif clip == "norm" and clip_threshold < math.inf:
             norm = np.sqrt(sum(np.sum(g * g) for g in grads))
             for g in grads:
                 g *= clip_threshold / np.maximum(clip_threshold, norm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from fastrnn.checks import (
     INDEX,
     check_choice,
     check_dtype,
+    check_index,
     check_indices,
     check_inputs,
     check_number,
@@ -51,6 +53,18 @@ def _parameter(position: int) -> property:
         )
 
     return property(get, assign)
+
+
+def _stream_state(generator: np.random.Generator | None) -> Any:
+    """State of `generator`, or of NumPy's global stream."""
+    return np.random.get_state(legacy=False) if generator is None else generator.bit_generator.state
+
+
+def _restore_stream(generator: np.random.Generator | None, state: Any) -> None:
+    if generator is None:
+        np.random.set_state(state)
+    else:
+        generator.bit_generator.state = state
 
 
 class SimpleRNN:
@@ -124,13 +138,21 @@ class SimpleRNN:
         self._backend = backend
         self._shapes = ((h, d), (h, h), (q, h), (h, 1), (q, 1))
         draw = np.random.standard_normal if generator is None else generator.standard_normal
-        self._params: Gradients = (
-            (draw((h, d)) * 0.01).astype(self._dtype, copy=False),
-            (draw((h, h)) * 0.01).astype(self._dtype, copy=False),
-            (draw((q, h)) * 0.01).astype(self._dtype, copy=False),
-            np.zeros((h, 1), self._dtype),
-            np.zeros((q, 1), self._dtype),
-        )
+        before = _stream_state(generator)
+        try:
+            self._params: Gradients = (
+                (draw((h, d)) * 0.01).astype(self._dtype, copy=False),
+                (draw((h, h)) * 0.01).astype(self._dtype, copy=False),
+                (draw((q, h)) * 0.01).astype(self._dtype, copy=False),
+                np.zeros((h, 1), self._dtype),
+                np.zeros((q, 1), self._dtype),
+            )
+        except (MemoryError, ValueError) as error:  # how NumPy refuses a large and a huge array
+            _restore_stream(generator, before)
+            raise (MemoryError if isinstance(error, MemoryError) else ValueError)(
+                f"input_size = {d}, hidden_size = {h} and output_size = {q} make weights that do not "
+                f"fit in memory: {error}"
+            ) from None
         self._forget_buffers()
 
     Wxh = _parameter(0)
@@ -223,7 +245,9 @@ class SimpleRNN:
         if len(indices):
             return OneHotSteps(indices, self._d, self._dtype), Steps(hs, -1), Steps(ps)
         # The caller may change its inputs before it calls backward: keep what was used.
-        return Steps(x.copy() if np.shares_memory(x, inputs) else x), Steps(hs, -1), Steps(ps)
+        if not isinstance(inputs, (list, tuple)) and np.may_share_memory(x, inputs):
+            x = x.copy()
+        return Steps(x), Steps(hs, -1), Steps(ps)
 
     def backward(
         self,
@@ -270,7 +294,9 @@ class SimpleRNN:
         if not T:
             raise ValueError("xs must hold at least one time step, got none")
         if isinstance(xs, OneHotSteps) and xs.indices is not None and xs.width == self._d:
-            indices, x = xs.indices, np.empty((0, self._d), self._dtype)
+            # Checked like any other: `indices` is open to whoever holds the mapping.
+            indices = check_indices(xs.indices, "xs.indices", self._d, kernels)
+            x = np.empty((0, self._d), self._dtype)
         else:
             indices, x = np.empty(0, INDEX), self._stack(xs, "xs", range(T), self._d)
         states = self._stack(hs, "hs", range(-1, T), self._h)
@@ -339,7 +365,7 @@ class SimpleRNN:
             Clamp every accumulator after every time step, as the listing does; clamp the gradients
             once, after the loop; rescale them by the global norm over all five (eq. 15); nothing.
         clip_threshold : float, default 5.0
-            Positive.
+            Positive; infinity clips nothing.
 
         Returns
         -------
@@ -458,9 +484,7 @@ class SimpleRNN:
         """
         kernels = backends.kernels(self._backend)
         state = self._check_state(h, "h").copy()
-        start = check_size(start_index, "start_index", minimum=-(2**63))
-        if not -self._d <= start < self._d:
-            raise IndexError(f"start_index is {start}, outside [-{self._d}, {self._d})")
+        start = check_index(start_index, "start_index", self._d)
         n = check_size(n, "n", minimum=0)
         if self._q > self._d:
             raise ValueError(
@@ -469,20 +493,13 @@ class SimpleRNN:
             )
         generator = check_rng(rng)
         params = self._kernel_params()
-        out = np.empty(n, INDEX)
-        if generator is None:
-            before = np.random.get_state(legacy=False)
-            uniforms = np.random.random_sample(n)
-        else:
-            before = generator.bit_generator.state
-            uniforms = generator.random(n)
         work = self._workspace(kernels, n)
-        drawn = kernels.sample(params, state, start % self._d, uniforms, out, work)
+        out = np.empty(n, INDEX)
+        before = _stream_state(generator)
+        uniforms = np.random.random_sample(n) if generator is None else generator.random(n)
+        drawn = kernels.sample(params, state, start, uniforms, out, work)
         if drawn < n:
-            if generator is None:
-                np.random.set_state(before)
-            else:
-                generator.bit_generator.state = before
+            _restore_stream(generator, before)
             raise ValueError(
                 f"the probabilities of index {drawn} of {n} are not numbers: the weights or the "
                 f"state hold NaN or infinity"
@@ -504,9 +521,13 @@ class SimpleRNN:
         grads: Gradients,
     ) -> tuple[float, np.ndarray]:
         """Check the arguments of one training call, then fill `grads`."""
-        if clip not in CLIP_MODES:
-            check_choice(clip, "clip", tuple(CLIP_MODES))
+        try:
+            mode = CLIP_MODES[clip]
+        except (KeyError, TypeError):
+            mode = CLIP_MODES[check_choice(clip, "clip", tuple(CLIP_MODES))]
         threshold = check_number(clip_threshold, "clip_threshold", positive=True, finite=False)
+        if threshold == math.inf:
+            mode = CLIP_NONE
         indices, x = check_inputs(inputs, self._d, self._dtype, kernels)
         T = len(indices) or len(x)
         targets = check_indices(targets, "targets", self._q, kernels, length=T)
@@ -514,7 +535,7 @@ class SimpleRNN:
         hs, ps = self._state_buffers(T)
         hs[0] = h_prev[:, 0]
         loss = kernels.loss_and_grads(
-            params, indices, x, targets, hs, ps, CLIP_MODES[clip], threshold, grads,
+            params, indices, x, targets, hs, ps, mode, threshold, grads,
             self._workspace(kernels, T),
         )  # fmt: skip
         return loss, hs[T].copy().reshape(self._h, 1)

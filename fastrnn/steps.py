@@ -53,10 +53,10 @@ class Steps(MutableMapping[int, np.ndarray]):
 
     def _row(self, t: Any) -> int:
         try:
-            row = t - self._first
-            if 0 <= row < len(self):
-                return int(row)
-        except (TypeError, ValueError):
+            step = int(t)
+            if step == t and 0 <= step - self._first < len(self):
+                return step - self._first
+        except (TypeError, ValueError, OverflowError):
             pass
         raise KeyError(t)
 

@@ -10,6 +10,9 @@ Equations are those of the study notes, with one-hot targets ``p``::
     dz_t = dh_t (1 - h_t^2)                          (10)
     dWhy = sum dy_t h_t', dWhh = sum dz_t h_{t-1}', dWxh = sum dz_t x_t'    (8), (11), (13)
 
+A one-hot input is a column look-up, and its gradient a scatter-add, as long as ``0 * anything``
+is 0; where NaN or infinity take part, the products with zeros count as well.
+
 Arrays are C-contiguous and of one dtype.  ``params = (Wxh (h,d), Whh (h,h), Why (q,h), bh (h,1),
 by (q,1))`` and ``grads`` alike; ``hs (T+1,h)`` holds the state before the first input in row 0;
 ``ps (T,q)``.  Inputs are either class indices ``indices (T,)`` (int64, in [0,d); then ``x`` has no
@@ -49,7 +52,7 @@ def forward(params, indices, x, hs, ps, work):
     Wxh, Whh, Why, bh, by = params
     with np.errstate(all="ignore"):
         if len(indices):
-            np.take(Wxh.T, indices, axis=0, out=hs[1:], mode="clip")
+            _look_up(Wxh, indices, hs[1:])
         else:
             np.matmul(x, Wxh.T, out=hs[1:])
         hs[1:] += bh.T
@@ -85,7 +88,9 @@ def backward(params, indices, x, hs, ps, targets, limit, grads, work):
         _accumulate(dy, hs[1:], limit, dWhy)
         _accumulate(dz, np.ones((T, 1), dz.dtype), limit, dbh)
         _accumulate(dy, np.ones((T, 1), dz.dtype), limit, dby)
-        if len(indices):
+        if len(indices) and not np.isfinite(dz).all():
+            _accumulate(dz, np.eye(len(dWxh[0]), dtype=dz.dtype)[indices], limit, dWxh)
+        elif len(indices):
             dWxh[:] = 0
             for t in range(T - 1, -1, -1):
                 column = dWxh[:, indices[t]]
@@ -94,6 +99,15 @@ def backward(params, indices, x, hs, ps, targets, limit, grads, work):
                     np.clip(column, -limit, limit, out=column)
         else:
             _accumulate(dz, x, limit, dWxh)
+
+
+def _look_up(Wxh, indices, out):
+    """``out_t = Wxh x_t`` for the one-hot vectors ``x_t`` of `indices`."""
+    np.take(Wxh.T, indices, axis=0, out=out, mode="clip")
+    bad = ~np.isfinite(Wxh)
+    if bad.any():
+        elsewhere = bad.sum(axis=1) > bad.T[indices]
+        out[elsewhere] = math.nan
 
 
 def _accumulate(left, right, limit, out):
@@ -135,8 +149,9 @@ def loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, 
 
 def update(params, grads, lr):
     """Gradient descent, in place: ``W -= lr dW`` for each parameter."""
-    for W, dW in zip(params, grads, strict=True):
-        W -= lr * dW
+    with np.errstate(all="ignore"):
+        for W, dW in zip(params, grads, strict=True):
+            W -= lr * dW
 
 
 def sample(params, h, start, uniforms, out, work):
@@ -148,9 +163,11 @@ def sample(params, h, start, uniforms, out, work):
     """
     Wxh, Whh, Why, bh, by = params
     index = start
+    column = np.empty((1, len(h)), h.dtype)
     with np.errstate(all="ignore"):
         for t in range(len(out)):
-            h[:] = np.tanh(Wxh[:, index : index + 1] + Whh @ h + bh)
+            _look_up(Wxh, [index], column)
+            h[:] = np.tanh(column.T + Whh @ h + bh)
             y = Why @ h + by
             p = np.exp(y - y.max())
             p /= p.sum()
