@@ -12,12 +12,14 @@ pip hides what a build prints, so the outcome is also written to ``build_info.js
 kernels, from where `fastrnn.show_config` reads it.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -130,10 +132,13 @@ class BuildKernels(build_ext):
         kind = self.compiler.compiler_type
         ext.extra_compile_args = FLAGS.get(kind, [])
         command = list(getattr(self.compiler, "compiler_so", None) or ["cl"])
+        said = []
         try:
-            super().build_extension(ext)
+            with standard_error_of_commands(said):
+                super().build_extension(ext)
         except Exception as error:
-            reason = f"compiling with {Path(command[0]).name!r} failed: {error}"
+            why = next((line for line in said if "error" in line), None) or short(error)
+            reason = f"compiling with {Path(command[0]).name!r} failed: {why}"
             for inplace in (False, self.inplace or self.editable_mode):
                 remove_stale(self.folder(inplace))
             print(f"fastrnn: the Cython kernels were not built: {reason}", file=sys.stderr, flush=True)
@@ -149,6 +154,34 @@ class BuildKernels(build_ext):
             "flags": ext.extra_compile_args,
             "cython": Cython.__version__,
         }
+
+
+@contextlib.contextmanager
+def standard_error_of_commands(lines):
+    """Add to `lines` what this process and the commands it runs print to standard error, and print it."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+            caught.seek(0)
+            text = caught.read().decode(errors="replace")
+            lines += text.splitlines()
+            print(text, end="", file=sys.stderr, flush=True)
+
+
+def short(error):
+    """The message of `error`; of a command that failed only its name and status."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{error.cmd[0]!r} ended with status {error.returncode}"
+    return str(error)
 
 
 def remove_stale(folder):
