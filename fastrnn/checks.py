@@ -216,4 +216,8 @@ def _shape(shape: tuple[int | str, ...]) -> str:
 def _describe(value: Any, array: np.ndarray | None = None) -> str:
     if array is not None and array.ndim:
         return f"{type(value).__name__} of dtype {array.dtype}"
-    return f"{type(value).__name__} {value!r:.60}"
+    try:
+        shown = repr(value)
+    except ValueError:  # integers of more than some thousand digits
+        shown = "too long to print"
+    return f"{type(value).__name__} {shown:.60}"

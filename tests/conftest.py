@@ -1,0 +1,61 @@
+"""What the whole suite shares: one fixture that yields each backend, one for the dtypes, options."""
+
+import os
+import sys
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # the tests import support.py and oracle.py beside them
+
+import fastrnn
+from fastrnn import backends
+
+IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+REQUIRE_ALL = IN_CI or os.environ.get("FASTRNN_REQUIRE_ALL_BACKENDS") == "1"
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
+hypothesis.settings.register_profile("slow", deadline=None, max_examples=500)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the long soaks as well")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: a long soak, run with --slow only")
+    profile = "ci" if IN_CI else "slow" if config.getoption("--slow") else "default"
+    hypothesis.settings.load_profile(profile)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="a long soak: --slow runs it"))
+
+
+@pytest.fixture(scope="session", params=list(backends.BACKENDS))
+def backend(request):
+    """Name of each backend in turn; one that is missing is an error in CI, a skip elsewhere."""
+    try:
+        backends.load(request.param)
+    except fastrnn.BackendUnavailable as error:
+        if REQUIRE_ALL:
+            pytest.fail(f"every backend is required here: {error}", pytrace=False)
+        pytest.skip(str(error))
+    return request.param
+
+
+@pytest.fixture(scope="session", params=[np.float64, np.float32], ids=["float64", "float32"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def kernels(backend):
+    """The kernels of each backend in turn."""
+    return backends.load(backend)
