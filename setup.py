@@ -25,7 +25,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
-from setuptools.errors import CCompilerError, CompileError
+from setuptools.errors import CompileError
 
 NAME = "fastrnn.kernels.cython_kernels"
 SOURCES = ["kernels/cython_kernels.pyx", "kernels/csrc/dispatch.c"]
@@ -87,8 +87,9 @@ def extensions():
     return built, None
 
 
-def write_record(folder, **record):
+def write_record(folder, built, reason=None, compiler=None, flags=(), cython=None):
     """Write the outcome of the build to `folder`."""
+    record = {"built": built, "reason": reason, "compiler": compiler, "flags": flags, "cython": cython}
     about = {"python": sysconfig.get_python_version(), "platform": sysconfig.get_platform()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).write_text(json.dumps({**record, **about}, indent=2) + "\n", encoding="utf-8")
@@ -143,13 +144,12 @@ class BuildKernels(build_ext):
                 remove_stale(self.folder(inplace))
             print(f"fastrnn: the Cython kernels were not built: {reason}", file=sys.stderr, flush=True)
             self.outcome = {"built": False, "reason": reason}
-            # setuptools lets these two pass, and only when the extension is optional.
-            raise error if isinstance(error, CCompilerError) else CompileError(str(error)) from error
+            # The kind of error that setuptools lets pass when the extension is optional.
+            raise CompileError(reason) from error
         import Cython
 
         self.outcome = {
             "built": True,
-            "reason": None,
             "compiler": first_line(command[:1]) if kind != "msvc" else "MSVC",
             "flags": ext.extra_compile_args,
             "cython": Cython.__version__,

@@ -238,17 +238,18 @@ def _build_record() -> dict[str, Any]:
     from fastrnn import kernels
 
     file = Path(kernels.__file__).parent / "build_info.json"
+    record: dict[str, Any] = {"built": False, "compiler": None, "flags": [], "cython": None}
     try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        loaded = json.loads(file.read_text(encoding="utf-8"))
+        return {name: loaded[name] for name in (*record, "reason")}
     except FileNotFoundError:
-        return {
-            "built": False,
-            "reason": f"fastrnn was imported from {file.parents[1]}, where it was not built: install it "
-            f"there with 'pip install -e .', or start from another folder to use an installed copy",
-        }
-    except (OSError, ValueError) as error:
-        return {"built": False, "reason": f"the record of the build cannot be read: {error}"}
-    return record
+        reason = (
+            f"fastrnn was imported from {file.parents[1]}, where it was not built: install it there "
+            f"with 'pip install -e .', or start from another folder to use an installed copy"
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"the record of the build, {file}, cannot be read: {error!r}"
+    return {**record, "reason": reason}
 
 
 def _blas() -> str | None:
