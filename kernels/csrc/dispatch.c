@@ -1,0 +1,119 @@
+/* Compiles the loops once for each instruction set and chooses one when the library is loaded. */
+#include "dispatch.h"
+
+#include <math.h>
+#include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define HAVE_VECTORS 1
+#define ALWAYS_INLINE static inline __attribute__((always_inline, unused))
+#else
+#define HAVE_VECTORS 0
+#define ALWAYS_INLINE static __inline
+#define restrict __restrict
+#endif
+
+/* What is done with an element of a matrix-vector product before it is stored. */
+enum { EPILOGUE_TANH, EPILOGUE_TANH_SLOPE, EPILOGUE_ADD };
+
+#define LEVEL baseline
+#if HAVE_VECTORS
+#define VBYTES 16
+#else
+#define VBYTES 8
+#endif
+#include "instruction_set.h"
+
+#if HAVE_VECTORS && (defined(__x86_64__) || defined(__i386__))
+#define X86_LEVELS 1
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define LEVEL avx2
+#define VBYTES 32
+#include "instruction_set.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,fma,prefer-vector-width=512")
+#endif
+#define LEVEL avx512
+#define VBYTES 64
+#include "instruction_set.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#else
+#define X86_LEVELS 0
+#endif
+
+typedef struct {
+    const char *name;
+    const rnn_loops *loops[2];
+} level;
+
+static level in_use;
+static level found[3];
+static const char *names[4];
+
+static void add_level(int i, const char *name, const rnn_loops *f32, const rnn_loops *f64) {
+    found[i].name = names[i] = name;
+    found[i].loops[FLOAT32] = f32;
+    found[i].loops[FLOAT64] = f64;
+    names[i + 1] = NULL;
+}
+
+/* Fills `found` with what this processor has; returns how many there are. */
+static int detect(void) {
+    int n = 0;
+    add_level(n++, "baseline", &loops_f32_baseline, &loops_f64_baseline);
+#if X86_LEVELS
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        add_level(n++, "avx2", &loops_f32_avx2, &loops_f64_avx2);
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+            add_level(n++, "avx512", &loops_f32_avx512, &loops_f64_avx512);
+    }
+#endif
+    return n;
+}
+
+int fastrnn_choose_simd(const char *name) {
+    int n = detect();
+    for (int i = n - 1; i >= 0; i--)
+        if (!*name || !strcmp(name, found[i].name)) {
+            in_use = found[i];
+            return 0;
+        }
+    return -1;
+}
+
+const rnn_loops *fastrnn_loops(int element_type) { return in_use.loops[element_type]; }
+
+const char *fastrnn_simd_level(void) { return in_use.name; }
+
+const char *const *fastrnn_simd_levels(void) {
+    detect();
+    return names;
+}
+
+ptrdiff_t fastrnn_wrap_indices(ptrdiff_t n, const int64_t *indices, int64_t bound, int64_t *out) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int64_t index = indices[i];
+        if (index < 0) index += bound;
+        if (index < 0 || index >= bound) return i;
+        out[i] = index;
+    }
+    return -1;
+}

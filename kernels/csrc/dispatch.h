@@ -1,0 +1,64 @@
+/* What the Python side hands to the loops, and the table of loops that was chosen for this processor.
+ *
+ * Dimension letters: T time steps, d input size, h hidden size, q output size.  Every array is
+ * C-contiguous; pointers are to float or double, as the element type of the table entry says.
+ */
+#ifndef FASTRNN_DISPATCH_H
+#define FASTRNN_DISPATCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* How gradients are clipped: the numbers of fastrnn.kernels. */
+enum { CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM };
+
+/* Parameters or their gradients, in this order: Wxh (h,d), Whh (h,h), Why (q,h), bh (h), by (q). */
+enum { WXH, WHH, WHY, BH, BY, PARAMETERS };
+
+typedef struct {
+    ptrdiff_t T, d, h, q;
+    const void *params[PARAMETERS];
+    const int64_t *indices; /* (T), or NULL where x is given */
+    const void *x;          /* (T,d), or NULL where indices are given */
+    const int64_t *targets; /* (T) */
+    void *hs;               /* (T+1,h), row 0 the state before the first input */
+    void *ps;               /* (T,q) */
+    void *grads[PARAMETERS];
+    int clip;
+    double threshold;
+    void *work; /* of fastrnn_workspace_size elements */
+} rnn_arguments;
+
+typedef struct {
+    ptrdiff_t (*workspace_size)(ptrdiff_t T, ptrdiff_t d, ptrdiff_t h, ptrdiff_t q);
+    void (*forward)(const rnn_arguments *);
+    void (*backward)(const rnn_arguments *);
+    double (*loss_and_grads)(const rnn_arguments *);
+    /* h (h) is overwritten; returns how many indices were drawn. */
+    ptrdiff_t (*sample)(const rnn_arguments *, void *h, int64_t start, const double *uniforms, int64_t *out);
+    void (*update)(ptrdiff_t n, void *w, const void *g, double lr);
+    /* For tests: element-wise functions, in place. */
+    void (*tanh)(ptrdiff_t n, void *x);
+    void (*exp)(ptrdiff_t n, void *x);
+    /* The recurrent part alone, states in place: hs[t] = tanh(hs[t] + Whh hs[t-1]). */
+    void (*recurrence)(const rnn_arguments *);
+} rnn_loops;
+
+enum { FLOAT32, FLOAT64 };
+
+/* Loops for an element type at the instruction set in use. */
+const rnn_loops *fastrnn_loops(int element_type);
+
+/* Name of the instruction set in use: "baseline", "avx2" or "avx512". */
+const char *fastrnn_simd_level(void);
+
+/* Names of those that this processor has, the slowest first; NULL ends the list. */
+const char *const *fastrnn_simd_levels(void);
+
+/* Choose one by name, or the best when the name is empty; -1 when there is none of that name here. */
+int fastrnn_choose_simd(const char *name);
+
+/* Copy indices, negative ones counted from the end; position of the first outside [-bound, bound), or -1. */
+ptrdiff_t fastrnn_wrap_indices(ptrdiff_t n, const int64_t *indices, int64_t bound, int64_t *out);
+
+#endif

@@ -1,0 +1,34 @@
+/* The loops for one element type and one instruction set; see dispatch.c. */
+#include "simd.h"
+#include "elementary.h"
+#include "linalg.h"
+#include "rnn.h"
+
+#undef REAL
+#undef INT
+#undef REAL_BITS
+#undef SUFFIX
+#undef FN_PASTE
+#undef FN_EXPAND
+#undef FN
+#undef V
+#undef VI
+#undef VU
+#undef VL
+#undef GEMV_VECS
+#undef GEMM_ROWS
+#undef GEMM_VECS
+#undef NR
+#undef ROUND_SHIFT
+#undef LOG2E
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef EXP_LOWEST
+#undef EXP_HIGHEST
+#undef TANH_FLAT
+#undef MANTISSA_BITS
+#undef EXPONENT_BIAS
+#undef K
+#undef GEMM_CASE
+#undef BLOCK
+#undef PACK_FROM

@@ -1,0 +1,234 @@
+/* Products of matrices and vectors at the speed of the registers.
+ *
+ * A packed matrix B (k rows, n columns) is cut into panels of a few vectors' width, each stored row
+ * after row: the loops then read it once, in order.  Columns beyond n are zero.
+ */
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
+/* Copies columns j0.. of B[k, j] = src[k * rs + j * cs] to one panel of `width` columns. */
+static void FN(pack_panel)(const REAL *src, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t k, ptrdiff_t cols,
+                           ptrdiff_t width, REAL *dst) {
+    if (cs == 1) {
+        for (ptrdiff_t i = 0; i < k; i++, dst += width, src += rs) {
+            FN(copy_row)(dst, src, cols);
+            for (ptrdiff_t j = cols; j < width; j++) dst[j] = 0;
+        }
+        return;
+    }
+    /* A transposition: whole vectors of a column are read, its elements are written a row apart. */
+    for (ptrdiff_t j = 0; j < cols; j++) {
+        const REAL *column = src + j * cs;
+        REAL *out = dst + j;
+        ptrdiff_t i = 0;
+        for (; i + 8 <= k; i += 8, out += 8 * width)
+            for (int u = 0; u < 8; u++) out[u * width] = column[(i + u) * rs];
+        for (; i < k; i++, out += width) *out = column[i * rs];
+    }
+    for (ptrdiff_t i = 0; i < k; i++)
+        for (ptrdiff_t j = cols; j < width; j++) dst[i * width + j] = 0;
+}
+
+/* Width in vectors of the matrix-vector panel that starts with `left` vectors to go. */
+ALWAYS_INLINE ptrdiff_t FN(gemv_panel_vecs)(ptrdiff_t left) {
+    return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+/* Packs for gemv: panels of 8, 4, 2, 1 vectors.  Size: k * padded(n). */
+static void FN(pack_gemv)(const REAL *src, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t k, ptrdiff_t n, REAL *dst) {
+    for (ptrdiff_t j = 0; j < n;) {
+        ptrdiff_t width = FN(gemv_panel_vecs)((n - j + VL - 1) / VL) * VL;
+        FN(pack_panel)(src + j * cs, rs, cs, k, n - j < width ? n - j : width, width, dst);
+        dst += k * width;
+        j += width;
+    }
+}
+
+/* Packs for gemm: panels of GEMM_VECS vectors.  Size: k * gemm_padded(n). */
+ALWAYS_INLINE ptrdiff_t FN(gemm_padded)(ptrdiff_t n) { return (n + NR - 1) / NR * NR; }
+
+static void FN(pack_gemm)(const REAL *src, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t k, ptrdiff_t n, REAL *dst) {
+    for (ptrdiff_t j = 0; j < n; j += NR, dst += k * NR)
+        FN(pack_panel)(src + j * cs, rs, cs, k, n - j < NR ? n - j : NR, NR, dst);
+}
+
+/* ---- matrix times vector --------------------------------------------------------------------- */
+
+
+
+/* out = tanh(s + z), or (s + z) (1 - y^2), or s + z, element by element. */
+ALWAYS_INLINE void FN(finish)(int epilogue, V s, const REAL *z, const REAL *y, REAL *out) {
+    s += FN(load)(z);
+    if (epilogue == EPILOGUE_TANH) s = FN(tangent)(s);
+    if (epilogue == EPILOGUE_TANH_SLOPE) {
+        V state = FN(load)(y);
+        s *= 1 - state * state;
+    }
+    FN(store)(out, s);
+}
+
+/* One panel of `vecs` vectors; `ways` partial sums hide the latency of narrow panels. */
+ALWAYS_INLINE void FN(gemv_panel)(int vecs, int ways, const REAL *b, ptrdiff_t k, const REAL *x,
+                                  int epilogue, const REAL *z, const REAL *y, REAL *out) {
+    V acc[GEMV_VECS];
+    for (int v = 0; v < vecs * ways; v++) acc[v] = K(0);
+    ptrdiff_t i = 0;
+    for (; i + ways <= k; i += ways)
+        for (int w = 0; w < ways; w++, b += vecs * VL) {
+            V xi = FN(splat)(x[i + w]);
+            for (int v = 0; v < vecs; v++) acc[w * vecs + v] += xi * FN(load)(b + v * VL);
+        }
+    for (; i < k; i++, b += vecs * VL)
+        for (int v = 0; v < vecs; v++) acc[v] += FN(splat)(x[i]) * FN(load)(b + v * VL);
+    for (int half = ways / 2; half; half /= 2)
+        for (int v = 0; v < half * vecs; v++) acc[v] += acc[half * vecs + v];
+    for (int v = 0; v < vecs; v++) FN(finish)(epilogue, acc[v], z + v * VL, y + v * VL, out + v * VL);
+}
+
+/* out = epilogue(x B, z, y) for B (k, n) packed by pack_gemv; z, y, out have padded rows. */
+ALWAYS_INLINE void FN(gemv)(const REAL *b, ptrdiff_t k, ptrdiff_t n, const REAL *x, int epilogue,
+                            const REAL *z, const REAL *y, REAL *out) {
+    for (ptrdiff_t j = 0; j < n;) {
+        ptrdiff_t vecs = FN(gemv_panel_vecs)((n - j + VL - 1) / VL);
+        switch (vecs) {
+            case 8: FN(gemv_panel)(8, 1, b, k, x, epilogue, z + j, y + j, out + j); break;
+            case 4: FN(gemv_panel)(4, 2, b, k, x, epilogue, z + j, y + j, out + j); break;
+            case 2: FN(gemv_panel)(2, 4, b, k, x, epilogue, z + j, y + j, out + j); break;
+            default: FN(gemv_panel)(1, 8, b, k, x, epilogue, z + j, y + j, out + j);
+        }
+        b += k * vecs * VL;
+        j += vecs * VL;
+    }
+}
+
+/* out[i] += sum_j W[i, j] x[j], W (m, n) as the user has it: for too few products to pack for. */
+static void FN(add_rows_times)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const REAL *x, REAL *out) {
+    ptrdiff_t i = 0;
+    for (; i + 8 <= m; i += 8, w += 8 * n) {
+        V acc[8];
+        for (int r = 0; r < 8; r++) acc[r] = K(0);
+        ptrdiff_t j = 0;
+        for (; j + VL <= n; j += VL) {
+            V xj = FN(load)(x + j);
+            for (int r = 0; r < 8; r++) acc[r] += FN(load)(w + r * n + j) * xj;
+        }
+        for (int r = 0; r < 8; r++) {
+            REAL s = FN(sum)(acc[r]);
+            for (ptrdiff_t l = j; l < n; l++) s += w[r * n + l] * x[l];
+            out[i + r] += s;
+        }
+    }
+    for (; i < m; i++, w += n) {
+        V acc = K(0);
+        ptrdiff_t j = 0;
+        for (; j + VL <= n; j += VL) acc += FN(load)(w + j) * FN(load)(x + j);
+        REAL s = FN(sum)(acc);
+        for (; j < n; j++) s += w[j] * x[j];
+        out[i] += s;
+    }
+}
+
+/* out[j] += sum_i x[i] W[i, j], W (m, n) as the user has it. */
+static void FN(add_times_rows)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const REAL *x, REAL *out) {
+    for (; m > 0; m -= 8, w += 8 * n, x += 8) {
+        ptrdiff_t rows = m < 8 ? m : 8, j = 0;
+        if (rows == 8)
+            for (; j + VL <= n; j += VL) {
+                V acc = FN(load)(out + j);
+                for (int r = 0; r < 8; r++) acc += FN(splat)(x[r]) * FN(load)(w + r * n + j);
+                FN(store)(out + j, acc);
+            }
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (ptrdiff_t l = j; l < n; l++) out[l] += x[r] * w[r * n + l];
+    }
+}
+
+/* ---- matrix times matrix --------------------------------------------------------------------- */
+
+/* A tile of C (rows x vecs vectors) for one panel of B:  C (+)= sum_k a[r * ams + k * aks] b[k * bks + ..].
+ * With a limit, every partial sum is clamped to [-limit, limit] and k runs downwards. */
+ALWAYS_INLINE void FN(gemm_tile)(int rows, int vecs, int clamped, ptrdiff_t k, const REAL *a, ptrdiff_t ams,
+                                 ptrdiff_t aks, const REAL *b, ptrdiff_t bks, REAL *c, ptrdiff_t ldc,
+                                 int accumulate, REAL limit) {
+    V acc[8][GEMM_VECS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vecs; v++) acc[r][v] = accumulate ? FN(load)(c + r * ldc + v * VL) : K(0);
+    if (clamped) {
+        V high = FN(splat)(limit), low = FN(splat)(-limit);
+        for (ptrdiff_t i = k - 1; i >= 0; i--)
+            for (int r = 0; r < rows; r++) {
+                V ar = FN(splat)(a[r * ams + i * aks]);
+                for (int v = 0; v < vecs; v++) {
+                    V s = acc[r][v] + ar * FN(load)(b + i * bks + v * VL);
+                    acc[r][v] = FN(at_least)(FN(at_most)(s, high), low);
+                }
+            }
+    } else {
+        for (ptrdiff_t i = 0; i < k; i++, a += aks, b += bks) {
+            V bv[GEMM_VECS];
+            for (int v = 0; v < vecs; v++) bv[v] = FN(load)(b + v * VL);
+            for (int r = 0; r < rows; r++) {
+                V ar = FN(splat)(a[r * ams]);
+                for (int v = 0; v < vecs; v++) acc[r][v] += ar * bv[v];
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vecs; v++) FN(store)(c + r * ldc + v * VL, acc[r][v]);
+}
+
+#define GEMM_CASE(rows, vecs)                                                                             \
+    case (rows) * 4 + (vecs):                                                                             \
+        FN(gemm_tile)(rows, vecs, clamped, k, a, ams, aks, b, bks, c, ldc, accumulate, limit);            \
+        break;
+
+ALWAYS_INLINE void FN(gemm_any_tile)(ptrdiff_t rows, ptrdiff_t vecs, int clamped, ptrdiff_t k, const REAL *a,
+                                     ptrdiff_t ams, ptrdiff_t aks, const REAL *b, ptrdiff_t bks, REAL *c,
+                                     ptrdiff_t ldc, int accumulate, REAL limit) {
+    switch (rows * 4 + vecs) {
+#if VBYTES == 64
+        GEMM_CASE(8, 3) GEMM_CASE(8, 2) GEMM_CASE(8, 1)
+#endif
+        GEMM_CASE(4, 3) GEMM_CASE(4, 2) GEMM_CASE(4, 1)
+        GEMM_CASE(2, 3) GEMM_CASE(2, 2) GEMM_CASE(2, 1)
+        GEMM_CASE(1, 3) GEMM_CASE(1, 2) GEMM_CASE(1, 1)
+    }
+}
+
+/* C (m, n) (+)= A B, with A[i, l] = a[i * ams + l * aks] and panel p of B, row l, at b + p * bps + l * bks. */
+ALWAYS_INLINE void FN(gemm_general)(int clamped, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
+                                    ptrdiff_t ams, ptrdiff_t aks, const REAL *b, ptrdiff_t bks, ptrdiff_t bps,
+                                    REAL *c, ptrdiff_t ldc, int accumulate, REAL limit) {
+    for (ptrdiff_t j = 0; j < n; j += NR, b += bps) {
+        ptrdiff_t cols = n - j < NR ? n - j : NR, vecs = (cols + VL - 1) / VL;
+        for (ptrdiff_t i = 0, rows; i < m; i += rows) {
+            rows = m - i >= GEMM_ROWS ? GEMM_ROWS : m - i >= 4 ? 4 : m - i >= 2 ? 2 : 1;
+            const REAL *ai = a + i * ams;
+            REAL *ci = c + i * ldc + j;
+            if (cols == vecs * VL) {
+                FN(gemm_any_tile)(rows, vecs, clamped, k, ai, ams, aks, b, bks, ci, ldc, accumulate, limit);
+                continue;
+            }
+            REAL edge[8 * GEMM_VECS * (VBYTES / sizeof(REAL))]; /* the last vector ends beyond C */
+            if (accumulate)
+                for (ptrdiff_t r = 0; r < rows; r++) {
+                    for (ptrdiff_t l = 0; l < cols; l++) edge[r * NR + l] = ci[r * ldc + l];
+                    for (ptrdiff_t l = cols; l < vecs * VL; l++) edge[r * NR + l] = 0;
+                }
+            FN(gemm_any_tile)(rows, vecs, clamped, k, ai, ams, aks, b, bks, edge, NR, accumulate, limit);
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (ptrdiff_t l = 0; l < cols; l++) ci[r * ldc + l] = edge[r * NR + l];
+        }
+    }
+}
+
+static void FN(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t ams, ptrdiff_t aks,
+                     const REAL *b, ptrdiff_t bks, ptrdiff_t bps, REAL *c, ptrdiff_t ldc, int accumulate) {
+    FN(gemm_general)(0, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, 0);
+}
+
+static void FN(gemm_clamped)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t ams, ptrdiff_t aks,
+                             const REAL *b, ptrdiff_t bks, ptrdiff_t bps, REAL *c, ptrdiff_t ldc,
+                             int accumulate, REAL limit) {
+    FN(gemm_general)(1, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, limit);
+}

@@ -1,0 +1,92 @@
+/* Vectors of one width and element type, for the files that are included once for each.
+ *
+ * The including file defines REAL (float or double), INT (the signed integer of its size), REAL_BITS,
+ * VBYTES (vector width in bytes) and SUFFIX.  Every name below is made unique by SUFFIX.
+ *
+ * GCC and clang vectors do the work; where the compiler has none, a vector is one element and the
+ * loops stay the same.
+ */
+
+#define FN_PASTE(name, suffix) name##_##suffix
+#define FN_EXPAND(name, suffix) FN_PASTE(name, suffix)
+#define FN(name) FN_EXPAND(name, SUFFIX)
+
+#define V FN(vec)
+#define VI FN(ivec)
+#define VU FN(uvec)
+
+#if HAVE_VECTORS
+typedef REAL V __attribute__((vector_size(VBYTES)));
+typedef INT VI __attribute__((vector_size(VBYTES)));
+typedef REAL VU __attribute__((vector_size(VBYTES), aligned(sizeof(REAL)), may_alias));
+#define VL ((ptrdiff_t)(VBYTES / sizeof(REAL)))
+#else
+typedef REAL V;
+typedef INT VI;
+typedef REAL VU;
+#define VL ((ptrdiff_t)1)
+#endif
+
+/* Registers of a matrix-vector tile, and rows and vectors of a matrix-matrix tile. */
+#define GEMV_VECS 8
+#define GEMM_ROWS (VBYTES == 64 ? 8 : 4)
+#define GEMM_VECS 3
+#define NR (GEMM_VECS * VL)
+
+ALWAYS_INLINE V FN(load)(const REAL *p) { return *(const VU *)p; }
+ALWAYS_INLINE void FN(store)(REAL *p, V x) { *(VU *)p = x; }
+
+#if HAVE_VECTORS
+ALWAYS_INLINE V FN(splat)(REAL x) { return x - (V){0}; }
+ALWAYS_INLINE VI FN(bits)(V x) { return (VI)x; }
+ALWAYS_INLINE V FN(from_bits)(VI x) { return (V)x; }
+ALWAYS_INLINE VI FN(less)(V a, V b) { return a < b; }
+#else
+ALWAYS_INLINE V FN(splat)(REAL x) { return x; }
+ALWAYS_INLINE VI FN(bits)(V x) { VI i; memcpy(&i, &x, sizeof i); return i; }
+ALWAYS_INLINE V FN(from_bits)(VI i) { V x; memcpy(&x, &i, sizeof x); return x; }
+ALWAYS_INLINE VI FN(less)(V a, V b) { return -(VI)(a < b); }
+#endif
+
+/* mask ? a : b, for a mask of all ones or all zeros in each element. */
+ALWAYS_INLINE V FN(select)(VI mask, V a, V b) {
+    return FN(from_bits)((mask & FN(bits)(a)) | (~mask & FN(bits)(b)));
+}
+
+/* NaN in x stays NaN: the comparison is false, and x is taken. */
+ALWAYS_INLINE V FN(at_most)(V x, V bound) { return FN(select)(FN(less)(bound, x), bound, x); }
+ALWAYS_INLINE V FN(at_least)(V x, V bound) { return FN(select)(FN(less)(x, bound), bound, x); }
+
+ALWAYS_INLINE V FN(absolute)(V x) {
+    return FN(from_bits)(FN(bits)(x) & ~((VI){0} + ((INT)1 << (REAL_BITS - 1))));
+}
+
+ALWAYS_INLINE REAL FN(sum)(V x) {
+    REAL lanes[VBYTES / sizeof(REAL)], total = 0;
+    FN(store)(lanes, x);
+    for (ptrdiff_t i = 0; i < VL; i++) total += lanes[i];
+    return total;
+}
+
+ALWAYS_INLINE REAL FN(largest)(V x) {
+    REAL lanes[VBYTES / sizeof(REAL)];
+    FN(store)(lanes, x);
+    REAL m = lanes[0];
+    for (ptrdiff_t i = 1; i < VL; i++) m = lanes[i] > m ? lanes[i] : m;
+    return m;
+}
+
+/* Length of a row of n elements, padded to whole vectors. */
+ALWAYS_INLINE ptrdiff_t FN(padded)(ptrdiff_t n) { return (n + VL - 1) / VL * VL; }
+
+ALWAYS_INLINE void FN(copy_row)(REAL *dst, const REAL *src, ptrdiff_t n) {
+    ptrdiff_t j = 0;
+    for (; j + VL <= n; j += VL) FN(store)(dst + j, FN(load)(src + j));
+    for (; j < n; j++) dst[j] = src[j];
+}
+
+/* As copy_row, and fills the padding with zeros. */
+ALWAYS_INLINE void FN(copy_padded)(REAL *dst, const REAL *src, ptrdiff_t n) {
+    FN(copy_row)(dst, src, n);
+    for (ptrdiff_t j = n; j < FN(padded)(n); j++) dst[j] = 0;
+}

@@ -1,0 +1,256 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Kernels compiled ahead of time: the C loops of ``csrc/``, at the instruction set of this processor.
+
+The functions and their arguments are those of `fastrnn.kernels.numpy_kernels`; see there for the
+equations.  The environment variable ``FASTRNN_SIMD`` (``baseline``, ``avx2``, ``avx512``), read when
+this module is loaded, forces an instruction set.
+"""
+
+import os
+
+cimport numpy as cnp
+from libc.stdint cimport int64_t
+
+cnp.import_array()
+
+cdef extern from "csrc/dispatch.h" nogil:
+    enum:
+        WXH, WHH, WHY, BH, BY, PARAMETERS
+        FLOAT32, FLOAT64
+        CLIP_STEP
+    ctypedef struct rnn_arguments:
+        Py_ssize_t T, d, h, q
+        const void *params[5]
+        const int64_t *indices
+        const void *x
+        const int64_t *targets
+        void *hs
+        void *ps
+        void *grads[5]
+        int clip
+        double threshold
+        void *work
+    ctypedef struct rnn_loops:
+        Py_ssize_t (*workspace_size)(Py_ssize_t T, Py_ssize_t d, Py_ssize_t h, Py_ssize_t q) noexcept nogil
+        void (*forward)(const rnn_arguments *) noexcept nogil
+        void (*backward)(const rnn_arguments *) noexcept nogil
+        double (*loss_and_grads)(const rnn_arguments *) noexcept nogil
+        Py_ssize_t (*sample)(const rnn_arguments *, void *h, int64_t start, const double *uniforms, int64_t *out) noexcept nogil
+        void (*update)(Py_ssize_t n, void *w, const void *g, double lr) noexcept nogil
+        void (*tanh)(Py_ssize_t n, void *x) noexcept nogil
+        void (*exp)(Py_ssize_t n, void *x) noexcept nogil
+        void (*recurrence)(const rnn_arguments *) noexcept nogil
+    const rnn_loops *fastrnn_loops(int element_type)
+    const char *fastrnn_simd_level()
+    const char **fastrnn_simd_levels()
+    int fastrnn_choose_simd(const char *name)
+    Py_ssize_t fastrnn_wrap_indices(Py_ssize_t n, const int64_t *indices, int64_t bound, int64_t *out)
+
+NAME = "cython"
+
+
+def simd_levels():
+    """Names of the instruction sets that this build and this processor have, the slowest first."""
+    cdef const char **names = fastrnn_simd_levels()
+    levels = []
+    while names[0] != NULL:
+        levels.append(names[0].decode())
+        names += 1
+    return levels
+
+
+def simd_level():
+    """Name of the instruction set in use."""
+    return fastrnn_simd_level().decode()
+
+
+_asked = os.environ.get("FASTRNN_SIMD", "").encode()
+if fastrnn_choose_simd(_asked) != 0:
+    raise ImportError(
+        f"environment variable FASTRNN_SIMD is {_asked.decode()!r}; this processor and build have "
+        f"{', '.join(simd_levels())}"
+    )
+
+
+cdef void *data(object array, int typenum, Py_ssize_t size) except? NULL:
+    """Address of an array that must be as kernels want it: the last line of defence."""
+    cdef cnp.ndarray a
+    if not isinstance(array, cnp.ndarray):
+        raise TypeError(f"kernels take arrays, got {type(array).__name__}")
+    a = <cnp.ndarray>array
+    if cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_ISCARRAY(a) or cnp.PyArray_SIZE(a) < size:
+        raise ValueError(
+            f"kernels take writable C-contiguous arrays of one dtype and at least {size} elements here, "
+            f"got {a.dtype} of shape {array.shape}"
+        )
+    return cnp.PyArray_DATA(a)
+
+
+cdef int element_type(object array) except -1:
+    if cnp.PyArray_TYPE(<cnp.ndarray?>array) == cnp.NPY_DOUBLE:
+        return FLOAT64
+    if cnp.PyArray_TYPE(<cnp.ndarray>array) == cnp.NPY_FLOAT:
+        return FLOAT32
+    raise TypeError(f"kernels take float32 or float64, got {array.dtype}")
+
+
+cdef int fill(rnn_arguments *a, int *loops, tuple params, object indices, object x, object hs,
+              object ps, object work) except -1:
+    """What all calls share: sizes from the parameters, T from the probabilities."""
+    cdef int typenum
+    Wxh, Whh, Why, bh, by = params
+    loops[0] = element_type(Wxh)
+    typenum = cnp.NPY_DOUBLE if loops[0] == FLOAT64 else cnp.NPY_FLOAT
+    if cnp.PyArray_NDIM(<cnp.ndarray>Wxh) != 2 or cnp.PyArray_NDIM(<cnp.ndarray?>Why) != 2:
+        raise ValueError("kernels take two-dimensional weights")
+    a.h = cnp.PyArray_DIM(<cnp.ndarray>Wxh, 0)
+    a.d = cnp.PyArray_DIM(<cnp.ndarray>Wxh, 1)
+    a.q = cnp.PyArray_DIM(<cnp.ndarray>Why, 0)
+    a.params[WXH] = data(Wxh, typenum, a.h * a.d)
+    a.params[WHH] = data(Whh, typenum, a.h * a.h)
+    a.params[WHY] = data(Why, typenum, a.q * a.h)
+    a.params[BH] = data(bh, typenum, a.h)
+    a.params[BY] = data(by, typenum, a.q)
+    if ps is not None:
+        a.T = cnp.PyArray_DIM(<cnp.ndarray?>ps, 0)
+        a.ps = data(ps, typenum, a.T * a.q)
+        a.hs = data(hs, typenum, (a.T + 1) * a.h)
+        a.indices = NULL
+        a.x = NULL
+        if cnp.PyArray_SIZE(<cnp.ndarray?>indices):
+            a.indices = <const int64_t *>data(indices, cnp.NPY_INT64, a.T)
+        else:
+            a.x = data(x, typenum, a.T * a.d)
+    a.work = data(work, typenum, fastrnn_loops(loops[0]).workspace_size(a.T, a.d, a.h, a.q))
+    return 0
+
+
+cdef int fill_gradients(rnn_arguments *a, int loops, tuple grads, object targets) except -1:
+    cdef int typenum = cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT
+    dWxh, dWhh, dWhy, dbh, dby = grads
+    a.grads[WXH] = data(dWxh, typenum, a.h * a.d)
+    a.grads[WHH] = data(dWhh, typenum, a.h * a.h)
+    a.grads[WHY] = data(dWhy, typenum, a.q * a.h)
+    a.grads[BH] = data(dbh, typenum, a.h)
+    a.grads[BY] = data(dby, typenum, a.q)
+    a.targets = <const int64_t *>data(targets, cnp.NPY_INT64, a.T)
+    return 0
+
+
+def workspace_size(Py_ssize_t T, Py_ssize_t d, Py_ssize_t h, Py_ssize_t q):
+    """Elements of scratch space that the kernels want for these sizes."""
+    return max(
+        fastrnn_loops(FLOAT32).workspace_size(T, d, h, q),
+        fastrnn_loops(FLOAT64).workspace_size(T, d, h, q),
+    )
+
+
+def wrap_indices(indices, Py_ssize_t bound, out):
+    """Copy class indices to `out`, negative ones counted from the end.
+
+    Returns the position of the first index outside ``[-bound, bound)``, or -1.
+    """
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray?>indices)
+    cdef const int64_t *source = <const int64_t *>data(indices, cnp.NPY_INT64, n)
+    cdef int64_t *target = <int64_t *>data(out, cnp.NPY_INT64, n)
+    return fastrnn_wrap_indices(n, source, bound, target)
+
+
+def forward(tuple params, indices, x, hs, ps, work):
+    """States and probabilities of a sequence (eqs. 1, 2, 16, 17)."""
+    cdef rnn_arguments a
+    cdef int loops
+    fill(&a, &loops, params, indices, x, hs, ps, work)
+    with nogil:
+        fastrnn_loops(loops).forward(&a)
+
+
+def backward(tuple params, indices, x, hs, ps, targets, double limit, tuple grads, work):
+    """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
+    cdef rnn_arguments a
+    cdef int loops
+    fill(&a, &loops, params, indices, x, hs, ps, work)
+    fill_gradients(&a, loops, grads, targets)
+    a.clip = CLIP_STEP
+    a.threshold = limit
+    with nogil:
+        fastrnn_loops(loops).backward(&a)
+
+
+def loss_and_grads(tuple params, indices, x, targets, hs, ps, int clip, double threshold, tuple grads, work):
+    """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
+    cdef rnn_arguments a
+    cdef int loops
+    cdef double loss
+    fill(&a, &loops, params, indices, x, hs, ps, work)
+    fill_gradients(&a, loops, grads, targets)
+    a.clip = clip
+    a.threshold = threshold
+    with nogil:
+        loss = fastrnn_loops(loops).loss_and_grads(&a)
+    return loss
+
+
+def update(tuple params, tuple grads, double lr):
+    """Gradient descent, in place: ``W -= lr dW`` for each parameter."""
+    cdef Py_ssize_t n
+    cdef int loops, typenum
+    cdef void *w
+    cdef void *g
+    for i in range(len(params)):
+        W = params[i]
+        loops = element_type(W)
+        typenum = cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT
+        n = cnp.PyArray_SIZE(<cnp.ndarray>W)
+        w = data(W, typenum, n)
+        g = data(grads[i], typenum, n)
+        with nogil:
+            fastrnn_loops(loops).update(n, w, g, lr)
+
+
+def sample(tuple params, h, int64_t start, uniforms, out, work):
+    """Draw ``len(out)`` class indices, each fed back as the next input; returns how many were drawn."""
+    cdef rnn_arguments a
+    cdef int loops
+    cdef Py_ssize_t drawn
+    cdef void *state
+    cdef const double *u
+    cdef int64_t *chosen
+    a.T = cnp.PyArray_SIZE(<cnp.ndarray?>out)
+    fill(&a, &loops, params, None, None, None, None, work)
+    state = data(h, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, a.h)
+    u = <const double *>data(uniforms, cnp.NPY_DOUBLE, a.T)
+    chosen = <int64_t *>data(out, cnp.NPY_INT64, a.T)
+    a.indices = chosen
+    with nogil:
+        drawn = fastrnn_loops(loops).sample(&a, state, start, u, chosen)
+    return drawn
+
+
+def recurrence(tuple params, hs, work):
+    """The recurrent part of `forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place."""
+    cdef rnn_arguments a
+    cdef int loops
+    a.T = cnp.PyArray_DIM(<cnp.ndarray?>hs, 0) - 1
+    fill(&a, &loops, params, None, None, None, None, work)
+    a.hs = data(hs, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, (a.T + 1) * a.h)
+    with nogil:
+        fastrnn_loops(loops).recurrence(&a)
+
+
+def tanh(x):
+    """Hyperbolic tangent of each element, in place."""
+    cdef int loops = element_type(x)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x)
+    cdef void *p = data(x, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, n)
+    with nogil:
+        fastrnn_loops(loops).tanh(n, p)
+
+
+def exp(x):
+    """Exponential of each element, in place."""
+    cdef int loops = element_type(x)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x)
+    cdef void *p = data(x, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, n)
+    with nogil:
+        fastrnn_loops(loops).exp(n, p)
