@@ -1,5 +1,6 @@
 """What the whole suite shares: one fixture that yields each backend, one for the dtypes, options."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,22 @@ import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # the tests import support.py and oracle.py beside them
+
+
+def find_the_installed_package():
+    """Take the checkout's root off `sys.path` when fastrnn is installed elsewhere.
+
+    ``python -m pytest`` puts it there, and ./fastrnn would be tested in place of the installed copy,
+    which is the one that has the compiled kernels.
+    """
+    root = Path(__file__).resolve().parent.parent
+    kept = [folder for folder in sys.path if Path(folder or os.curdir).resolve() != root]
+    before, sys.path[:] = sys.path[:], kept
+    if importlib.util.find_spec("fastrnn") is None:
+        sys.path[:] = before
+
+
+find_the_installed_package()
 
 import fastrnn
 from fastrnn import backends

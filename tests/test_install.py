@@ -1,0 +1,209 @@
+"""Real installations in fresh virtual environments: with and without a compiler, regular and editable.
+
+They take minutes and fetch the dependencies, so ``pytest --slow tests/test_install.py`` runs them.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.slow
+
+#: Folder to start in -> path from there to the tests' folder.
+FOLDERS = ["root", "tests", "elsewhere"]
+
+COMMANDS = {
+    "import": ["python", "-c", "import fastrnn; print(fastrnn.SimpleRNN(2, 3, 2).num_parameters)"],
+    "python -m fastrnn": ["python", "-m", "fastrnn", "--help"],
+    "fastrnn": ["fastrnn", "--help"],
+    "pytest": ["pytest", "-q", "TESTS/test_reference.py"],
+    "python -m pytest": ["python", "-m", "pytest", "-q", "TESTS/test_reference.py"],
+}
+
+
+class Installation:
+    """A copy of the checkout and a virtual environment in which it was installed."""
+
+    def __init__(self, folder, *, editable, **environment):
+        self.root = copy_checkout(folder / "checkout")
+        self.elsewhere = folder / "elsewhere"
+        self.elsewhere.mkdir()
+        self.environment = {"CI": "", **environment}
+        venv.create(folder / "venv", with_pip=True)
+        self.bin = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+        self.run(["pip", "install", "-q", *(["-e"] if editable else []), f"{self.root}[test]"])
+
+    def run(self, command, folder="elsewhere", succeeds=True):
+        """Standard output of a command of the virtual environment, run in one of `FOLDERS`."""
+        start = {"root": self.root, "tests": self.root / "tests", "elsewhere": self.elsewhere}[folder]
+        done = subprocess.run(
+            [shutil.which(command[0], path=self.bin), *command[1:]],
+            cwd=start,
+            # No FASTRNN_* or PYTHONPATH of the session that runs these tests.
+            env={
+                **{
+                    name: value
+                    for name, value in os.environ.items()
+                    if not name.startswith(("FASTRNN", "PYTHON"))
+                },
+                **self.environment,
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            check=False,
+        )
+        assert (done.returncode == 0) is succeeds, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def config(self, folder="elsewhere"):
+        code = "import fastrnn, json; print(json.dumps(fastrnn.show_config(mode='dict')))"
+        return json.loads(self.run(["python", "-c", code], folder))
+
+
+def copy_checkout(target):
+    """Copy what belongs to the sources, and nothing that a build in the checkout has left."""
+    made = shutil.ignore_patterns(
+        ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis",
+        "*.so", "*.pyd", "*.nbi", "*.nbc", "cython_kernels.c", "build_info.json",
+    )  # fmt: skip
+    return shutil.copytree(ROOT, target, ignore=made)
+
+
+@pytest.fixture(scope="module")
+def regular(tmp_path_factory):
+    return Installation(tmp_path_factory.mktemp("regular"), editable=False, FASTRNN_CYTHON="1")
+
+
+@pytest.fixture(scope="module")
+def editable(tmp_path_factory):
+    return Installation(tmp_path_factory.mktemp("editable"), editable=True, FASTRNN_CYTHON="1")
+
+
+@pytest.fixture(scope="module")
+def without_compiler(tmp_path_factory):
+    return Installation(tmp_path_factory.mktemp("without"), editable=False, CC="/bin/false")
+
+
+@pytest.fixture(params=["regular", "editable", "without_compiler"])
+def installation(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_works_from(installation, folder, command):
+    tests = str(installation.root / "tests")
+    out = installation.run([part.replace("TESTS", tests) for part in COMMANDS[command]], folder)
+    if command == "import":
+        assert out == "26\n"
+    elif "pytest" in command:
+        assert " passed" in out
+        assert "failed" not in out
+    else:
+        assert "Usage: " in out
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_editable_has_every_backend_everywhere(editable, folder):
+    config = editable.config(folder)
+    assert config["backend"] == "cython"
+    assert all(found["available"] for found in config["backends"].values())
+
+
+@pytest.mark.parametrize("folder", ["tests", "elsewhere"])
+def test_regular_has_every_backend(regular, folder):
+    config = regular.config(folder)
+    assert config["backend"] == "cython"
+    assert all(found["available"] for found in config["backends"].values())
+    assert "-O3" in config["backends"]["cython"]["detail"] or os.name == "nt"
+
+
+def test_regular_install_tests_itself_in_the_checkout(regular):
+    """`python -m pytest` in the root must find the installed kernels, not ./fastrnn without them."""
+    probe = regular.root / "tests" / "test_probe.py"
+    probe.write_text("import fastrnn\n\ndef test_backend():\n    assert fastrnn.backend() == 'cython'\n")
+    try:
+        regular.run(["python", "-m", "pytest", "-q", "tests/test_probe.py"], "root")
+        regular.run(["pytest", "-q", "tests/test_probe.py"], "root")
+    finally:
+        probe.unlink()
+
+
+def test_shadowed_install_says_so(regular):
+    config = regular.config("root")
+    assert config["backend"] == "numba"
+    assert "where it was not built" in config["backends"]["cython"]["detail"]
+
+
+def test_without_compiler_runs_on_numba_and_says_why(without_compiler):
+    config = without_compiler.config()
+    assert config["backend"] == "numba"
+    assert config["backends"]["cython"] == {
+        "available": False,
+        "detail": "compiling with 'false' failed: '/bin/false' ended with status 1",
+    }
+
+
+def test_nothing_but_the_package_is_installed(regular):
+    site = Path(
+        regular.run(["python", "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"]).strip()
+    )
+    assert not (site / "kernels").exists()
+    assert not (site / "tests").exists()
+    suffixes = {path.suffix for path in (site / "fastrnn").rglob("*") if path.is_file()}
+    assert suffixes <= {
+        ".py",
+        ".pyc",
+        ".typed",
+        ".json",
+        ".nbi",
+        ".nbc",
+        Path(sysconfig.get_config_var("EXT_SUFFIX")).suffix,
+    }
+
+
+def test_failing_build_is_fatal_when_asked_for(without_compiler):
+    without_compiler.environment["FASTRNN_CYTHON"] = "1"
+    try:
+        without_compiler.run(["pip", "install", "--no-deps", str(without_compiler.root)], succeeds=False)
+    finally:
+        del without_compiler.environment["FASTRNN_CYTHON"]
+    assert without_compiler.config()["backend"] == "numba"
+
+
+def test_nonsense_request_is_refused(without_compiler):
+    without_compiler.environment["FASTRNN_CYTHON"] = "yes"
+    try:
+        without_compiler.run(["pip", "install", "--no-deps", str(without_compiler.root)], succeeds=False)
+    finally:
+        del without_compiler.environment["FASTRNN_CYTHON"]
+
+
+def test_skipped_build_leaves_no_older_one(editable):
+    """Keep this last: it takes the extension out of the editable installation."""
+    install = ["pip", "install", "-q", "--no-deps", "-e", str(editable.root)]
+    editable.environment["FASTRNN_CYTHON"] = "0"
+    editable.run(install)
+    config = editable.config()
+    assert config["backend"] == "numba"
+    assert config["backends"]["cython"]["detail"] == "FASTRNN_CYTHON=0 was set when fastrnn was installed"
+    # A failed build over a good one.
+    editable.environment["FASTRNN_CYTHON"] = "1"
+    editable.run(install)
+    assert editable.config()["backend"] == "cython"
+    del editable.environment["FASTRNN_CYTHON"]
+    editable.environment["CC"] = "/bin/false"
+    editable.run(install)
+    config = editable.config()
+    assert config["backend"] == "numba"
+    assert "ended with status 1" in config["backends"]["cython"]["detail"]
