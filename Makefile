@@ -1,0 +1,50 @@
+# PYTHON is the interpreter of the environment in which fastrnn is installed.
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+
+.PHONY: help build test slow bench report lint format types check dist ci clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+build:  ## compile the Cython kernels in place, or fail
+	FASTRNN_CYTHON=1 $(PYTHON) -m pip install --no-deps -e .
+
+test:  ## the tests
+	$(PYTHON) -m pytest
+
+slow:  ## the tests, long ones and real installations included
+	$(PYTHON) -m pytest --slow
+
+bench:  ## the short selection of the benchmarks
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest benchmarks
+
+report:  ## run the benchmarks and rewrite the README's table and plot
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest benchmarks --benchmark-json=build/benchmarks.json
+	$(PYTHON) benchmarks/report.py build/benchmarks.json
+
+lint:  ## style and spelling
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m codespell_lib
+
+format:  ## rewrite the files in the one style
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types:  ## types, in a regular installation: mypy sees less of an editable one
+	.ci/run types
+
+check: lint types test  ## what to run before a commit
+
+dist:  ## sdist and wheel, checked
+	rm -rf build dist
+	$(PYTHON) -m build
+	$(PYTHON) -m twine check --strict dist/*
+
+ci:  ## what continuous integration runs
+	.ci/run
+
+clean:  ## remove what the other targets made
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f kernels/*.so kernels/*.pyd kernels/cython_kernels.c kernels/build_info.json
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
