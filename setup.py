@@ -61,8 +61,6 @@ def extensions():
     """
     if wanted() is False:
         return [], "FASTRNN_CYTHON=0 was set when fastrnn was installed"
-    if not Path(SOURCES[0]).exists():
-        return [], f"{SOURCES[0]} is not among the sources"
     try:
         import numpy
         from Cython.Build import cythonize
