@@ -33,6 +33,7 @@ def set_up_path():
 set_up_path()
 
 import contenders  # noqa: E402  (first: it holds NumPy to one thread)
+import sizes  # noqa: E402
 
 #: Seconds for which one case is repeated.
 SHORT_SECONDS, ALL_SECONDS = 0.08, 0.15
@@ -87,25 +88,44 @@ def pytest_generate_tests(metafunc):
 
 def problems(operation, all_sizes):
     """The problems of the short selection, or of the whole grid."""
-    sizes = list(contenders.SIZES)
+    chosen = list(sizes.SIZES)
     if all_sizes:
-        grid = [(h, T) for h in contenders.ALL_H for T in contenders.ALL_T]
-        sizes = grid + [size for size in sizes if size not in grid]
-    found = [contenders.Problem(h, T, dtype) for dtype in contenders.DTYPES for h, T in sizes]
+        grid = [(h, T) for h in sizes.ALL_H for T in sizes.ALL_T]
+        chosen = grid + [size for size in chosen if size not in grid]
+    found = [contenders.Problem(h, T, dtype) for dtype in sizes.DTYPES for h, T in chosen]
     if operation in ("backward", "train_step"):
-        found += [contenders.Problem(100, 100, dtype, binding=True) for dtype in contenders.DTYPES]
+        found += [contenders.Problem(100, 100, dtype, binding=True) for dtype in sizes.DTYPES]
     return found
 
 
 @pytest.fixture
-def time_it(request, benchmark):
+def needs(request):
+    """A function that skips the test when a contender is not wanted or not installed."""
+    wanted = request.config.getoption("contender")
+
+    def skip_without(contender):
+        if contender is None:
+            return
+        if wanted and contender not in wanted:
+            pytest.skip(f"{contender} is not among the contenders asked for")
+        reason = contenders.why_unavailable(contender)
+        if reason is not None:
+            if REQUIRE_ALL and contender in contenders.BACKEND_NAMES:
+                pytest.fail(f"every backend is required here: {reason}", pytrace=False)
+            pytest.skip(reason)
+
+    return skip_without
+
+
+@pytest.fixture
+def time_it(request, benchmark, needs):
     """A function that checks one contender's result for a problem, then times it."""
     seconds = ALL_SECONDS if request.config.getoption("all_sizes") else SHORT_SECONDS
 
-    def check_and_time(operation, problem, contender):
-        skip_unavailable(contender)
-        benchmark.group = f"{operation} {problem.label}"
-        benchmark.extra_info.update(contenders.describe(operation, problem, contender))
+    def check_and_time(operation, problem, contender, suite="operations"):
+        needs(contender)
+        benchmark.group = f"{suite}: {operation} {problem.label}"
+        benchmark.extra_info.update(contenders.describe(suite, operation, problem, contender))
         began = time.perf_counter()
         call = contenders.checked_call(contender, operation, problem)
         rounds = 1
@@ -115,15 +135,6 @@ def time_it(request, benchmark):
         benchmark.pedantic(call, rounds=rounds)
 
     return check_and_time
-
-
-def skip_unavailable(contender):
-    reason = contenders.why_unavailable(contender)
-    if reason is None:
-        return
-    if REQUIRE_ALL and contender in contenders.BACKEND_NAMES:
-        pytest.fail(f"every backend is required here: {reason}", pytrace=False)
-    pytest.skip(reason)
 
 
 def clock(call):

@@ -43,22 +43,11 @@ def hold_to_one_thread() -> None:
 hold_to_one_thread()
 
 import numpy as np  # noqa: E402
+from sizes import BASELINE, OPERATIONS, VOCABULARY  # noqa: E402
 
 from fastrnn import BackendUnavailable, ReferenceRNN, SimpleRNN  # noqa: E402
 from fastrnn.backends import BACKENDS, load  # noqa: E402
 
-OPERATIONS = ("forward", "backward", "train_step", "sample")
-DTYPES = ("float64", "float32")
-VOCABULARY = 65
-
-#: (h, T) of the short selection and of the README's tables.
-SIZES = ((32, 100), (100, 4), (100, 25), (100, 100), (256, 100), (512, 64))
-
-#: The full grid.
-ALL_H = (16, 32, 64, 100, 128, 256, 512, 1024)
-ALL_T = (1, 4, 25, 100, 1000, 10_000)
-
-BASELINE = "reference"
 BACKEND_NAMES = tuple(BACKENDS)
 PEERS = ("torch", "jax", "onnxruntime")
 CONTENDERS = (BASELINE, "reference-float32", *BACKEND_NAMES, *PEERS)
@@ -229,9 +218,12 @@ def contenders_of(operation: str, problem: Problem) -> list[str]:
     ]
 
 
-def describe(operation: str, problem: Problem, contender: str) -> dict[str, Any]:
-    """What a row of results says of itself, as JSON."""
+def describe(suite: str, operation: str, problem: Problem, contender: str) -> dict[str, Any]:
+    """What a row of results says of itself, as JSON; `suite` is the kind of measurement."""
+    kind = "backend" if contender in BACKEND_NAMES else "peer" if contender in PEERS else "reference"
     return {
+        "suite": suite,
+        "kind": kind,
         "operation": operation,
         "h": problem.h,
         "T": problem.T,

@@ -11,7 +11,8 @@ import functools
 from typing import Any
 
 import numpy as np
-from contenders import STILL_LR, VOCABULARY, WEIGHT_NAMES, Problem
+from contenders import STILL_LR, WEIGHT_NAMES, Problem
+from sizes import VOCABULARY
 
 CLAMP = 5.0
 

@@ -1,0 +1,135 @@
+"""Time all contenders in turn, again and again, so that a ratio compares neighbours in time.
+
+    python benchmarks/ratios.py --json ratios.json
+    python benchmarks/ratios.py --operation train_step --contender reference --contender numba
+
+On a machine whose speed changes from one second to the next, a benchmark that finishes one contender
+before it begins the next compares different machines.  Here each pass gives every contender a short
+block of calls; the shortest call of all passes is its time.  The JSON has pytest-benchmark's shape.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import contenders
+from contenders import Problem, Unavailable
+from sizes import DTYPES, OPERATIONS, SIZES
+
+#: A pass gives each contender this many seconds, or two calls if they take longer.
+BLOCK_SECONDS = 0.01
+
+
+def take_turns(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Time `calls` alternately.
+
+    Parameters
+    ----------
+    calls : dict of str to callable
+        Warm: each has run before.
+    seconds : float
+        For which the passes are repeated; three are made in any case.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds of the shortest call of each pass.
+    """
+    shortest: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    passes = 0
+    gc_was_on = gc.isenabled()
+    gc.disable()
+    try:
+        while passes < 3 or time.perf_counter() < end:
+            for name, call in calls.items():
+                shortest[name].append(_shortest_of_block(call))
+            gc.collect()
+            passes += 1
+    finally:
+        if gc_was_on:
+            gc.enable()
+    return shortest
+
+
+def _shortest_of_block(call: Callable[[], Any]) -> float:
+    best = float("inf")
+    block_end = time.perf_counter() + BLOCK_SECONDS
+    count = 0
+    while count < 2 or time.perf_counter() < block_end:
+        began = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - began)
+        count += 1
+    return best
+
+
+def measure(problem: Problem, operation: str, names: list[str], seconds: float) -> Iterator[dict[str, Any]]:
+    """One benchmark record for each contender that is installed."""
+    calls = {}
+    for name in names:
+        try:
+            calls[name] = contenders.checked_call(name, operation, problem)
+        except Unavailable:
+            continue
+    for name, times in take_turns(calls, seconds).items():
+        yield {
+            "group": f"ratios: {operation} {problem.label}",
+            "name": f"{operation}[{name}-{problem.label}]",
+            "extra_info": contenders.describe("ratios", operation, problem, name),
+            "stats": {"min": min(times), "median": statistics.median(times), "rounds": len(times)},
+        }
+
+
+def cases(operations: list[str]) -> list[tuple[str, Problem]]:
+    """Operations and problems of the README's tables."""
+    found = [(op, Problem(h, T, dtype)) for op in operations for dtype in DTYPES for h, T in SIZES]
+    binding = [op for op in operations if op in ("backward", "train_step")]
+    return found + [(op, Problem(100, 100, dtype, binding=True)) for op in binding for dtype in DTYPES]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each operation and size (default 3)")
+    parser.add_argument(
+        "--operation", action="append", choices=OPERATIONS, help="only this (may be repeated)"
+    )
+    parser.add_argument("--contender", action="append", choices=contenders.CONTENDERS, help="likewise")
+    options = parser.parse_args(arguments)
+    wanted = options.contender or contenders.CONTENDERS
+    for name in wanted:
+        reason = contenders.why_unavailable(name)
+        if reason is not None:
+            print(f"left out: {name}: {reason}", file=sys.stderr)
+    records = []
+    for operation, problem in cases(options.operation or list(OPERATIONS)):
+        names = [name for name in contenders.contenders_of(operation, problem) if name in wanted]
+        found = list(measure(problem, operation, names, options.seconds))
+        records += found
+        times = "  ".join(
+            f"{record['extra_info']['contender']} {record['stats']['min'] / problem.T * 1e6:.2f}"
+            for record in found
+        )
+        print(f"{operation:<10} {problem.label:<26} us/step: {times}", flush=True)
+    if options.json:
+        results = {
+            "machine_info": {"fastrnn": contenders.machine()},
+            "datetime": datetime.datetime.now(datetime.UTC).isoformat(),
+            "benchmarks": records,
+        }
+        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

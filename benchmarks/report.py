@@ -1,0 +1,524 @@
+"""Write the README's benchmark section, between its markers, and the plots, from measured JSON.
+
+    python benchmarks/report.py                      # measure everything, about 40 minutes, then write
+    python benchmarks/report.py --short              # without the grid behind the plots, about 8 minutes
+    python benchmarks/report.py --from a.json b.json # write from earlier results
+
+The tables' ratios come from `ratios.py`, which lets the contenders take turns; the plots, the slopes
+and the first use from pytest-benchmark.  The shortest time of many is what counts everywhere.
+Results are kept in .benchmarks/, which git ignores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sizes import BASELINE, DTYPES, OPERATIONS, SIZES, VOCABULARY
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
+
+#: What the README's first tables show; BPTT by itself is in the last one.
+SHOWN_FIRST = ("train_step", "forward", "sample")
+
+Size = tuple[int, int]
+
+
+class ReportError(Exception):
+    """The report cannot be written; the message says why."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender at one operation and size."""
+
+    suite: str
+    contender: str
+    kind: str
+    seconds: float
+    operation: str = ""
+    h: int = 0
+    T: int = 0
+    dtype: str = ""
+    binding: bool = False
+
+    @property
+    def size(self) -> Size:
+        return self.h, self.T
+
+
+@dataclass
+class Results:
+    """Rows of one or several JSON files, and where they were measured."""
+
+    rows: list[Row] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)
+    dates: list[str] = field(default_factory=list)
+
+    def suite(self, *names: str, **where: Any) -> list[Row]:
+        """Rows of the first of the suites `names` that has any with these values."""
+        for name in names:
+            found = [row for row in self.rows if row.suite == name and _has(row, where)]
+            if found:
+                return found
+        return []
+
+
+def _has(row: Row, where: dict[str, Any]) -> bool:
+    return all(getattr(row, name) == value for name, value in where.items())
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def read(paths: Iterable[Path]) -> Results:
+    """Rows of JSON files in pytest-benchmark's form.
+
+    Raises
+    ------
+    ReportError
+        If a file is not such JSON, or the files come from different machines or versions.
+    """
+    results = Results()
+    for path in paths:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            machine, date = document["machine_info"]["fastrnn"], document["datetime"]
+            rows = [_row(record) for record in document["benchmarks"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ReportError(f"{path}: not the JSON of these benchmarks ({error!r})") from error
+        if results.machine and machine != results.machine:
+            raise ReportError(
+                f"{path}: measured on another machine, or with other versions, than the first file"
+            )
+        results.machine = machine
+        results.dates.append(date[:10])
+        results.rows += rows
+    return results
+
+
+def _row(record: dict[str, Any]) -> Row:
+    info = dict(record["extra_info"])
+    # A measurement made inside a child process replaces the time around it.
+    seconds = info.pop("seconds", record["stats"]["min"])
+    if not seconds > 0:
+        raise ValueError(f"{record['name']}: a time of {seconds} seconds")
+    return Row(
+        suite=info["suite"],
+        contender=info["contender"],
+        kind=info.get("kind", ""),
+        seconds=seconds,
+        **{key: info[key] for key in ("operation", "h", "T", "dtype", "binding") if key in info},
+    )
+
+
+# -- arithmetic ----------------------------------------------------------------------------------
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    return statistics.geometric_mean(list(values))
+
+
+def slope(points: Iterable[tuple[float, float]]) -> float:
+    """Least-squares slope of log(time) over log(T)."""
+    T, seconds = zip(*points, strict=True)
+    return statistics.linear_regression([math.log(t) for t in T], [math.log(s) for s in seconds]).slope
+
+
+def speedups(rows: list[Row], contender: str, against: str, dtype: str | None = None) -> dict[Size, float]:
+    """How many times faster `contender` is than `against`, by size.
+
+    The reference in float64 is the baseline in both dtypes; others are compared in the same one.
+    """
+    mine = {(r.size, r.dtype): r.seconds for r in rows if r.contender == contender}
+    theirs = {(r.size, r.dtype): r.seconds for r in rows if r.contender == against}
+    if against == BASELINE:
+        # It is float64 whatever the group; take the one from the same group where there is one.
+        for (size, _), seconds in list(theirs.items()):
+            for either in DTYPES:
+                theirs.setdefault((size, either), seconds)
+    return {
+        size: theirs[size, d] / seconds
+        for (size, d), seconds in mine.items()
+        if d == dtype and (size, d) in theirs
+    }
+
+
+def names(rows: Iterable[Row], *kinds: str) -> list[str]:
+    """Contenders of these kinds, in the order in which they were measured."""
+    return list(dict.fromkeys(row.contender for row in rows if row.kind in kinds))
+
+
+# -- text ----------------------------------------------------------------------------------------
+
+
+def times(ratio: float) -> str:
+    """A ratio for people; one below 1 lost, and is set in bold."""
+    text = f"{ratio:.0f}x" if ratio >= 9.95 else f"{ratio:.1f}x" if ratio >= 1.05 else f"{ratio:.2f}x"
+    return f"**{text}**" if ratio < 1 else text
+
+
+def seconds_text(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{seconds * 1e3:.3g} ms"
+
+
+def table(head: list[str], body: list[list[str]], left: int) -> str:
+    """A Markdown table whose first `left` columns are text and the others figures."""
+    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *body])
+
+
+def _size_heads(sizes: list[Size]) -> list[str]:
+    return [f"h={h}, T={T}" for h, T in sizes]
+
+
+def section(results: Results, plots: list[str]) -> str:
+    """The Markdown between the markers."""
+    parts = [
+        _machine_text(results),
+        _speedup_table(results),
+        _peers_summary(results),
+        _binding_table(results),
+        _floor_table(results),
+        _scaling_table(results),
+        _first_use_table(results),
+        *(f"![Speed-up over the reference loop across T and h, {name}]({name})" for name in plots),
+        _times_table(results),
+    ]
+    if not any(parts[1:]):
+        raise ReportError("the results hold none of the benchmarks of this report")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _machine_text(results: Results) -> str:
+    machine = results.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    dates = " to ".join(dict.fromkeys([min(results.dates), max(results.dates)]))
+    how = "taking turns in one process" if results.suite("ratios") else "one after the other"
+    return (
+        f"Measured {dates} by `python benchmarks/report.py` on {machine['cpu']}, {machine['cores']} cores, "
+        f"with {versions}. One sequence, one thread, {VOCABULARY} characters. Each time is the shortest of "
+        f"many calls, the contenders {how}. The reference is the notes' loop in float64, `ReferenceRNN`; "
+        f"a ratio below 1 lost and is in bold."
+    )
+
+
+def _main_rows(results: Results, **where: Any) -> list[Row]:
+    return results.suite("ratios", "operations", **where)
+
+
+def _speedup_table(results: Results) -> str:
+    rows = _main_rows(results, binding=False)
+    sizes = [size for size in SIZES if any(row.size == size for row in rows)]
+    body = []
+    for operation in SHOWN_FIRST:
+        for dtype in DTYPES:
+            some = [row for row in rows if row.operation == operation]
+            for contender in names(some, "backend", "reference"):
+                ratios = speedups(some, contender, BASELINE, dtype)
+                ratios = {size: ratios[size] for size in sizes if size in ratios}
+                if contender == BASELINE or not ratios:
+                    continue
+                cells = [times(ratios[size]) if size in ratios else "" for size in sizes]
+                body.append(
+                    [f"`{operation}`", dtype, contender, *cells, times(geometric_mean(ratios.values()))]
+                )
+    if not body:
+        return ""
+    head = ["", "dtype", "backend", *_size_heads(sizes), "geometric mean"]
+    return "Times faster than the reference loop in float64:\n\n" + table(head, body, left=3)
+
+
+def _peers_summary(results: Results) -> str:
+    rows = [row for row in _main_rows(results, binding=False) if row.size in SIZES]
+    backends, peers = names(rows, "backend"), names(rows, "peer")
+    body = []
+    for operation in SHOWN_FIRST:
+        some = [row for row in rows if row.operation == operation]
+        for contender in backends:
+            against = _both_dtypes(some, contender, BASELINE)
+            if not against:
+                continue
+            cells = [times(geometric_mean(against.values()))]
+            for peer in peers:
+                cells.append(_mean_and_worst(_both_dtypes(some, contender, peer)))
+            body.append([f"`{operation}`", contender, *cells])
+    if not body:
+        return ""
+    head = ["", "backend", "reference, float64", *(f"{peer}, same dtype" for peer in peers)]
+    text = "Geometric means over those sizes and both dtypes"
+    if peers:
+        text += (
+            ", and in brackets the worst single case, against other libraries at the same work "
+            "(ONNX Runtime: forward in float32 only; peers clamp gradients once, not at every time step)"
+        )
+    return f"{text}:\n\n{table(head, body, left=2)}"
+
+
+def _both_dtypes(rows: list[Row], contender: str, against: str) -> dict[tuple[int, int, str], float]:
+    return {
+        (*size, dtype): ratio
+        for dtype in DTYPES
+        for size, ratio in speedups(rows, contender, against, dtype).items()
+    }
+
+
+def _mean_and_worst(ratios: dict[tuple[int, int, str], float]) -> str:
+    if not ratios:
+        return ""
+    (h, T, dtype), worst = min(ratios.items(), key=lambda item: item[1])
+    return f"{times(geometric_mean(ratios.values()))} ({times(worst)} at h={h}, T={T}, {dtype})"
+
+
+def _binding_table(results: Results) -> str:
+    rows = _main_rows(results, binding=True)
+    body = []
+    for operation in OPERATIONS:
+        for contender in names(rows, "backend"):
+            some = [row for row in rows if row.operation == operation]
+            cells = []
+            for dtype in DTYPES:
+                ratios = speedups(some, contender, BASELINE, dtype)
+                cells.append(times(geometric_mean(ratios.values())) if ratios else "")
+            if any(cells):
+                body.append([f"`{operation}`", contender, *cells])
+    if not body:
+        return ""
+    (h, T), *_ = [row.size for row in rows]
+    head = ["", "backend", *DTYPES]
+    return (
+        f"Where clamps bind in every gradient (large weights, uneven characters, h={h}, T={T}), against the "
+        f"reference loop in float64:\n\n{table(head, body, left=2)}"
+    )
+
+
+def _floor_table(results: Results) -> str:
+    rows = results.suite("floor")
+    floors = {(row.h, row.dtype): row.seconds for row in rows if row.kind == "floor"}
+    hidden = sorted({row.h for row in rows})
+    body = []
+    for dtype in DTYPES:
+        some = [row for row in rows if row.dtype == dtype and row.kind == "backend"]
+        for contender in names(some, "backend"):
+            found = {row.h: row.seconds / floors[row.h, dtype] for row in some if row.contender == contender}
+            body.append([dtype, contender, *(f"{found[h]:.2f}" if h in found else "" for h in hidden)])
+    if not body:
+        return ""
+    head = ["dtype", "backend", *(f"h={h}" for h in hidden)]
+    return (
+        "Time of the recurrent part of `forward`, per step, in units of a bare C matrix-vector product and "
+        f"tanh of the same size:\n\n{table(head, body, left=2)}"
+    )
+
+
+def _scaling_table(results: Results) -> str:
+    rows = results.suite("scaling")
+    body = []
+    lengths = sorted({row.T for row in rows})
+    for operation in OPERATIONS:
+        for contender in names(rows, "backend"):
+            found = {
+                row.T: row.seconds
+                for row in rows
+                if row.operation == operation and row.contender == contender
+            }
+            if len(found) > 1:
+                cells = [f"{found[T] / T * 1e6:.2f}" if T in found else "" for T in lengths]
+                body.append([f"`{operation}`", contender, *cells, f"{slope(found.items()):.2f}"])
+    if not body:
+        return ""
+    head = ["", "backend", *(f"T={T}" for T in lengths), "slope"]
+    return (
+        f"Microseconds a time step as sequences grow, h={rows[0].h}, {rows[0].dtype}, and the slope of "
+        f"log time over log T (1 is linear):\n\n{table(head, body, left=2)}"
+    )
+
+
+def _first_use_table(results: Results) -> str:
+    processes, warmups = results.suite("process"), results.suite("warmup")
+    parts = []
+    if processes:
+        body = [[row.contender, seconds_text(row.seconds)] for row in processes]
+        parts.append(
+            'Whole processes, from start to end; "hello" is the notes\' program:\n\n'
+            + table(["process", "time"], body, left=1)
+        )
+    if warmups:
+        body = [[row.contender, seconds_text(row.seconds)] for row in warmups]
+        parts.append(
+            "Getting every kernel of one dtype ready (`fastrnn.warmup`), beyond the imports:\n\n"
+            + table(["backend", "time"], body, left=1)
+        )
+    return "\n\n".join(parts)
+
+
+def _times_table(results: Results) -> str:
+    rows = [row for row in _main_rows(results, binding=False) if row.size in SIZES]
+    sizes = [size for size in SIZES if any(row.size == size for row in rows)]
+    body = []
+    for operation in OPERATIONS:
+        for dtype in DTYPES:
+            some = [row for row in rows if row.operation == operation and row.dtype == dtype]
+            for contender in names(some, "reference", "backend", "peer"):
+                if contender == BASELINE and dtype != "float64":
+                    continue
+                found = {row.size: row.seconds / row.T * 1e6 for row in some if row.contender == contender}
+                cells = [f"{found[size]:.3g}" if size in found else "" for size in sizes]
+                body.append([f"`{operation}`", dtype, contender, *cells])
+    if not body:
+        return ""
+    text = table(["", "dtype", "", *_size_heads(sizes)], body, left=3)
+    return (
+        f"<details><summary>Microseconds a time step, everything measured</summary>\n\n{text}\n\n</details>"
+    )
+
+
+# -- the README and the plots --------------------------------------------------------------------
+
+
+def replace_section(text: str, new: str) -> str:
+    """`text` with what stands between the markers replaced by `new`.
+
+    Raises
+    ------
+    ReportError
+        If the markers are not there exactly once, in order.
+    """
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise ReportError(f"the README must hold {START} and then {END}, each once")
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{new}\n{END}{after}"
+
+
+def plot(results: Results, folder: Path) -> list[Path]:
+    """Speed-up over the reference across T and h: a file for each dtype, a panel for each operation
+    and backend.  Returns the files written: none without a grid of sizes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in results.suite("operations") if not row.binding]
+    hidden = sorted({row.h for row in rows})
+    backends = names(rows, "backend")
+    if len({row.T for row in rows}) < 2 or not backends:
+        return []
+    colours = dict(
+        zip(
+            hidden,
+            plt.get_cmap("viridis_r")([0.08 + 0.92 * i / len(hidden) for i in range(len(hidden))]),
+            strict=True,
+        )
+    )
+    files = []
+    for dtype in DTYPES:
+        figure, axes = plt.subplots(
+            len(OPERATIONS),
+            len(backends),
+            figsize=(3.4 * len(backends) + 1.2, 2.5 * len(OPERATIONS) + 0.6),
+            sharex=True,
+            sharey="row",
+            squeeze=False,
+            layout="constrained",
+        )
+        for operation, line_of_axes in zip(OPERATIONS, axes, strict=True):
+            some = [row for row in rows if row.operation == operation]
+            for backend, ax in zip(backends, line_of_axes, strict=True):
+                _panel(ax, speedups(some, backend, BASELINE, dtype), colours)
+                ax.set_title(f"{operation}, {backend}", fontsize=10)
+            line_of_axes[0].set_ylabel("times faster")
+        for ax in axes[-1]:
+            ax.set_xlabel("time steps T")
+        handles = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+        labels = [label for label in (f"h={h}" for h in hidden) if label in handles]
+        figure.legend([handles[label] for label in labels], labels, loc="outside right center", frameon=False)
+        figure.suptitle(
+            f"Speed-up over the reference loop (float64); backends in {dtype}, one thread", fontsize=11
+        )
+        file = folder / f"speedup-{dtype}.png"
+        figure.savefig(file, dpi=100)
+        plt.close(figure)
+        files.append(file)
+    return files
+
+
+def _panel(ax: Any, ratios: dict[Size, float], colours: dict[int, Any]) -> None:
+    ticks = [1, 2, 5, 10, 20, 50, 100, 200]
+    for h, colour in colours.items():
+        points = sorted((T, ratio) for (hidden, T), ratio in ratios.items() if hidden == h)
+        if points:
+            ax.plot(
+                *zip(*points, strict=True), "o-", color=colour, label=f"h={h}", markersize=3.5, linewidth=1.4
+            )
+    ax.axhline(1, color="0.4", linestyle="--", linewidth=1)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_yticks(ticks, [f"{tick}x" for tick in ticks])
+    ax.yaxis.minorticks_off()
+    ax.grid(alpha=0.3)
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def measure(folder: Path, short: bool) -> list[Path]:
+    """Run the benchmarks; the JSON files that they wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ratios, suite = folder / "ratios.json", folder / "suite.json"
+    pytest = [sys.executable, "-m", "pytest", str(HERE), "-q", "--benchmark-json", str(suite)]
+    chosen = ["-k", "first_use or scaling", "--all"] if short else ["--all"]
+    commands = [
+        [sys.executable, str(HERE / "ratios.py"), "--json", str(ratios)],
+        [*pytest, "--benchmark-columns=min,median,rounds", *chosen],
+    ]
+    for command in commands:
+        print("running", *(Path(word).name if os.sep in word else word for word in command), flush=True)
+        # From its own folder: the checkout's root would hide an installed fastrnn.
+        done = subprocess.run(command, cwd=HERE)
+        if done.returncode:
+            raise ReportError(f"the benchmarks failed (exit code {done.returncode}); nothing was written")
+    return [ratios, suite]
+
+
+def main(arguments: list[str] | None = None, measure: Callable[[Path, bool], list[Path]] = measure) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--from", dest="sources", type=Path, nargs="+", metavar="JSON", help="use these results"
+    )
+    parser.add_argument("--short", action="store_true", help="measure without the grid behind the plots")
+    parser.add_argument("--results", type=Path, default=ROOT / ".benchmarks", help="where JSON is kept")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the file to write into")
+    parser.add_argument("--plots", type=Path, default=HERE, help="the folder for plots")
+    options = parser.parse_args(arguments)
+    try:
+        text = options.readme.read_text(encoding="utf-8")
+        replace_section(text, "")  # before minutes of measuring
+        results = read(options.sources or measure(options.results, options.short))
+        plots = plot(results, options.plots)
+        links = [
+            Path(os.path.relpath(file.resolve(), options.readme.resolve().parent)).as_posix()
+            for file in plots
+        ]
+        options.readme.write_text(replace_section(text, section(results, links)), encoding="utf-8")
+    except (ReportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("wrote", options.readme, *plots)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

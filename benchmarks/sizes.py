@@ -1,0 +1,21 @@
+"""What is measured, and at which sizes; nothing else, so that the report can read it by itself."""
+
+OPERATIONS = ("forward", "backward", "train_step", "sample")
+DTYPES = ("float64", "float32")
+
+#: Size d and q: distinct characters of a plain English text.
+VOCABULARY = 65
+
+#: (h, T) of the short selection and of the README's tables.
+SIZES = ((32, 100), (100, 4), (100, 25), (100, 100), (256, 100), (512, 64))
+
+#: The whole grid.
+ALL_H = (16, 32, 64, 100, 128, 256, 512, 1024)
+ALL_T = (1, 4, 25, 100, 1000, 10_000)
+
+#: Lengths over which the time must grow linearly, and the hidden size at which it is looked at.
+SCALING_T = (100, 316, 1000, 3162, 10_000, 31_623, 100_000)
+SCALING_H = 100
+
+#: The reference loop in float64, which every speed-up is against.
+BASELINE = "reference"
