@@ -66,6 +66,8 @@ def show_integer(n: int) -> str:
 
 def check_number(value: Any, name: str, *, positive: bool = False, finite: bool = True) -> float:
     """Return `value` as a float; `positive` refuses zero and less, NaN is always refused."""
+    if type(value) is float and math.isfinite(value) and (value > 0 or not positive):
+        return value
     is_number = isinstance(value, (numbers.Real, np.ndarray)) and not isinstance(value, (bool, np.bool_))
     if not is_number or np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "iuf":
         raise TypeError(f"{name} must be a real number, got {_describe(value)}")
@@ -122,6 +124,8 @@ def check_real_array(
 
     A letter in a shape stands for any length from 1 on.
     """
+    if type(value) is np.ndarray and value.dtype is dtype and value.shape == shapes[0] and value.flags.carray:
+        return value
     return _real_array(value, _as_array(value, name), name, dtype, shapes)
 
 

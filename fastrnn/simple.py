@@ -24,6 +24,7 @@ from fastrnn.checks import (
     kernel_array,
 )
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
+from fastrnn.random_stream import UniformDraws
 from fastrnn.steps import OneHotSteps, Steps
 
 __all__ = ["SimpleRNN"]
@@ -495,11 +496,10 @@ class SimpleRNN:
         params = self._kernel_params()
         work = self._workspace(kernels, n)
         out = np.empty(n, INDEX)
-        before = _stream_state(generator)
-        uniforms = np.random.random_sample(n) if generator is None else generator.random(n)
-        drawn = kernels.sample(params, state, start, uniforms, out, work)
+        draws = UniformDraws(generator, n)
+        drawn = kernels.sample(params, state, start, draws.values, out, work)
         if drawn < n:
-            _restore_stream(generator, before)
+            draws.put_back()
             raise ValueError(
                 f"the probabilities of index {drawn} of {n} are not numbers: the weights or the "
                 f"state hold NaN or infinity"
@@ -548,13 +548,6 @@ class SimpleRNN:
                 mine[...] = updated
 
     def _check_state(self, value: Any, name: str) -> np.ndarray:
-        if (
-            type(value) is np.ndarray
-            and value.dtype is self._dtype
-            and value.shape == self._shapes[3]
-            and value.flags.carray
-        ):
-            return value
         return check_real_array(value, name, self._dtype, self._shapes[3])
 
     def _own_or_cast(self, name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
@@ -591,7 +584,7 @@ class SimpleRNN:
     def _stack(self, steps: Mapping[int, Any], name: str, keys: range, n: int) -> np.ndarray:
         """The vectors of a mapping as one (steps, n) array, without a copy where it has one."""
         if isinstance(steps, Steps):
-            if list(steps) != list(keys) if len(steps) != len(keys) else next(iter(steps)) != keys[0]:
+            if steps.time_steps != keys:
                 raise ValueError(f"{name} must hold time steps {keys[0]} to {keys[-1]}, got {steps!r}")
             return check_real_array(steps.array, name, self._dtype, (len(keys), n))
         stacked = np.empty((len(keys), n), self._dtype)

@@ -51,6 +51,11 @@ class Steps(MutableMapping[int, np.ndarray]):
         """Length n of each vector."""
         return self._array.shape[1]
 
+    @property
+    def time_steps(self) -> range:
+        """Keys of the mapping, in their order."""
+        return range(self._first, self._first + len(self._array))
+
     def _row(self, t: Any) -> int:
         try:
             step = int(t)
@@ -75,7 +80,7 @@ class Steps(MutableMapping[int, np.ndarray]):
         raise TypeError("time steps cannot be deleted: the mapping shows one contiguous array")
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self._first, self._first + len(self)))
+        return iter(self.time_steps)
 
     def __len__(self) -> int:
         return len(self._array)
