@@ -221,9 +221,7 @@ def compare(
                 yield _row(operation, h, T, dtype, backends, seconds)
 
 
-def _row(
-    operation: str, h: int, T: int, dtype: str, backends: Sequence[str], seconds: float
-) -> Row:
+def _row(operation: str, h: int, T: int, dtype: str, backends: Sequence[str], seconds: float) -> Row:
     run = OPERATIONS[operation]
     q = VOCABULARY_SIZE
     indices = np.random.default_rng(0).integers(0, q, T + 1)

@@ -7,6 +7,7 @@ failed, 2 wrong usage.  Commands import what they need when they run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-#: Bytes of a text that the demo reads at most: more than it gets to see in a minute.
-TEXT_LIMIT = 1 << 26
+DEFAULT_SECONDS = 20.0
+
+#: Bytes of a text that the demo reads at most: more than it gets to see in its time.
+TEXT_LIMIT = 1 << 24
 
 #: The learning rate falls linearly to this share of its first value.
 FINAL_LR_SHARE = 0.05
@@ -48,22 +51,11 @@ DTYPES = ("float64", "float32")
 SIZE = click.IntRange(1, 100_000)
 
 
-class _PositiveNumber(click.ParamType):
-    """A number above zero, infinity and NaN refused (`click.FloatRange` lets NaN through)."""
-
-    name = "float"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not 0 < number < math.inf:
-            self.fail(f"{value!r} is not a positive, finite number", param, ctx)
-        return number
-
-
-POSITIVE = _PositiveNumber()
+def _positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse zero and less, infinity and NaN (`click.FloatRange` lets NaN through)."""
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter(f"{value:g} is not a positive, finite number.")
+    return value
 
 
 class _OneLineErrors(click.Group):
@@ -79,6 +71,13 @@ class _OneLineErrors(click.Group):
             raise click.ClickException(str(error)) from None
         except MemoryError as error:
             raise click.ClickException(f"not enough memory: {error}") from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # the reader has had enough, as in `| head`: click ends quietly
+            # What is still in the buffer would fail again at exit, with another status.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.ClickException(f"cannot write: {error.strerror or error}") from None
 
 
 @click.group(
@@ -118,15 +117,25 @@ def main() -> None:
     type=click.Path(allow_dash=True),
     help="UTF-8 file to learn, - for standard input.  [default: source code of Python's standard library]",
 )
-@click.option("--seconds", type=POSITIVE, help="How long to train.  [default: 20]")
+@click.option(
+    "--seconds", type=float, callback=_positive, help=f"How long to train.  [default: {DEFAULT_SECONDS:g}]"
+)
 @click.option("--max-steps", type=click.IntRange(1), help="Train on so many chunks instead.")
 @click.option("--hidden-size", type=SIZE, default=100, help="Numbers in the hidden state.")
 @click.option("--seq-len", type=SIZE, default=25, help="Characters of a chunk: how far BPTT looks back.")
-@click.option("--lr", type=POSITIVE, default=0.01, help="Learning rate at the start; it falls linearly.")
+@click.option(
+    "--lr",
+    type=float,
+    callback=_positive,
+    default=0.01,
+    help="Learning rate at the start; it falls linearly.",
+)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float64", help="Precision of the model.")
 @click.option("--sample-length", type=click.IntRange(0, 1_000_000), default=500, help="Characters to write.")
 @click.option("--random-state", type=click.IntRange(0), help="Seed of the weights and of the sample.")
-@click.option("--backend", type=click.Choice(tuple(BACKENDS)), help="Kernels to use.  [default: the fastest here]")
+@click.option(
+    "--backend", type=click.Choice(tuple(BACKENDS)), help="Kernels to use.  [default: the fastest here]"
+)
 def demo(
     text: str | None,
     seconds: float | None,
@@ -188,11 +197,12 @@ def demo(
         fastrnn.warmup(dtype, backend=backend)
 
     with _interruptible() as interrupted:
-        took = _train(trainer, lr, 20.0 if seconds is None else seconds, max_steps, interrupted)
+        with np.errstate(all="ignore"):  # a training that diverges is reported below
+            took = _train(trainer, lr, seconds or DEFAULT_SECONDS, max_steps, interrupted)
         if not math.isfinite(trainer.smoothed_loss):
             raise click.ClickException(
-                f"the training diverged after {trainer.characters:,} characters (the loss is not a "
-                f"number any more): try a lower --lr than {lr:g}"
+                f"the training diverged: the loss is {trainer.smoothed_loss} after {trainer.characters:,} "
+                f"characters; try a lower --lr than {lr:g}"
             )
         if interrupted.is_set():
             click.echo("Stopped by Ctrl-C.", err=True)
@@ -224,7 +234,7 @@ def _train(
     with _progress() as (show, every):
         start = now = time.perf_counter()
         next_show = start + every
-        while done < 1 and not interrupted.is_set():
+        while done < 1 and not interrupted.is_set() and math.isfinite(trainer.smoothed_loss):
             trainer.step(lr * (1 - (1 - FINAL_LR_SHARE) * done))
             steps += 1
             now = time.perf_counter()
@@ -232,8 +242,6 @@ def _train(
             if now >= next_show:
                 show(min(done, 1.0), now - start, trainer)
                 next_show = now + every
-                if not math.isfinite(trainer.smoothed_loss):
-                    break
         show(min(done, 1.0), now - start, trainer)
     return now - start
 
@@ -320,7 +328,7 @@ def _backend_in_use() -> str:
     multiple=True,
     help="Kernels to measure; may be given several times.  [default: all that are here]",
 )
-@click.option("--seconds", type=POSITIVE, default=0.2, help="Measuring time of each number.")
+@click.option("--seconds", type=float, callback=_positive, default=0.2, help="Measuring time of each number.")
 def bench(
     hidden_size: tuple[int, ...],
     seq_len: tuple[int, ...],

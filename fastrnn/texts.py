@@ -57,7 +57,7 @@ def read_text(path: str, limit: int | None = None) -> tuple[str, bool]:
         if path == "-":
             content = sys.stdin.buffer.read(wanted)
         else:
-            with open(path, "rb") as file:
+            with Path(path).open("rb") as file:
                 content = file.read(wanted)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise TextError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
@@ -162,8 +162,12 @@ def encode(text: str) -> tuple[str, np.ndarray]:
     ('ehlo', array([1, 0, 2, 2, 3]))
     """
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    different, indices = np.unique(codes, return_inverse=True)
+    # A table over the code points, in place of sorting the text.
+    present = np.zeros(int(codes.max(initial=0)) + 1, bool)
+    present[codes] = True
+    different = np.flatnonzero(present)
     if len(different) < 2:
         what = f"only {text[0]!r}, {len(text)} times" if text else "it is empty"
         raise TextError(f"a text of at least two different characters is needed, but {what}")
-    return "".join(map(chr, different.tolist())), indices.astype(INDEX, copy=False)
+    indices = (np.cumsum(present, dtype=INDEX) - 1)[codes]
+    return "".join(map(chr, different.tolist())), indices
