@@ -425,6 +425,8 @@ def plot(results: Results, folder: Path) -> list[Path]:
     )
     files = []
     for dtype in DTYPES:
+        if not any(row.dtype == dtype and row.kind == "backend" for row in rows):
+            continue
         figure, axes = plt.subplots(
             len(OPERATIONS),
             len(backends),

@@ -1,0 +1,289 @@
+"""The benchmark report: its arithmetic, what it shows, and that it never writes half a README."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+MACHINE = {"cpu": "A processor", "cores": 3, "versions": {"python": "3.12.0", "numpy": "2.1.0"}}
+
+README = "# Title\n\nbefore\n<!-- benchmarks:start -->\nold\n<!-- benchmarks:end -->\nafter\n"
+
+
+@pytest.fixture
+def report(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("report")
+    for name in ("report", "sizes"):
+        sys.modules.pop(name, None)
+
+
+def record(contender, seconds, *, kind="backend", suite="ratios", operation="forward", h=32, T=100, **more):
+    info = {
+        "suite": suite,
+        "kind": kind,
+        "operation": operation,
+        "h": h,
+        "T": T,
+        "dtype": "float64",
+        "binding": False,
+        "contender": contender,
+        **more,
+    }
+    return {"name": contender, "extra_info": info, "stats": {"min": seconds, "median": 2 * seconds}}
+
+
+def write(path, records, machine=MACHINE):
+    document = {
+        "machine_info": {"fastrnn": machine},
+        "datetime": "2025-11-22T10:00:00+00:00",
+        "benchmarks": records,
+    }
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ratios():
+    """Two sizes; `fast` wins both against the reference and one against jax, `slow` loses one."""
+    return [
+        record("reference", 8.0, kind="reference"),
+        record("fast", 1.0),
+        record("slow", 10.0),
+        record("jax", 4.0, kind="peer"),
+        record("reference", 9.0, kind="reference", h=100),
+        record("fast", 0.5, h=100),
+        record("slow", 3.0, h=100),
+        record("jax", 0.25, kind="peer", h=100),
+    ]
+
+
+def cells(text, *first):
+    """Cells of the table row that begins with `first`."""
+    for line in text.splitlines():
+        row = [cell.strip() for cell in line.strip("|").split("|")]
+        if row[: len(first)] == list(first):
+            return row[len(first) :]
+    raise AssertionError(f"no row {first} in\n{text}")
+
+
+def test_speedup_table_has_every_size_the_mean_and_the_rows_that_lose(report, tmp_path, ratios):
+    text = report.section(report.read([write(tmp_path / "r.json", ratios)]), [])
+    assert cells(text, "", "dtype", "backend") == ["h=32, T=100", "h=100, T=100", "geometric mean"]
+    assert cells(text, "`forward`", "float64", "fast") == ["8.0x", "18x", "12x"]
+    assert cells(text, "`forward`", "float64", "slow") == ["**0.80x**", "3.0x", "1.5x"]
+
+
+def test_peers_are_compared_by_mean_and_worst_case(report, tmp_path, ratios):
+    text = report.section(report.read([write(tmp_path / "r.json", ratios)]), [])
+    # 4 / 1 and 0.25 / 0.5: a mean of sqrt(2), the worst a half.
+    assert cells(text, "`forward`", "fast") == ["12x", "1.4x (**0.50x** at h=100, T=100, float64)"]
+
+
+def test_times_are_shown_per_time_step_for_everybody(report, tmp_path, ratios):
+    text = report.section(report.read([write(tmp_path / "r.json", ratios)]), [])
+    assert cells(text, "`forward`", "float64", "jax") == ["4e+04", "2.5e+03"]
+    assert len([line for line in text.splitlines() if line.startswith("| `forward` | float64 |")]) == 2 + 4
+
+
+def test_float32_is_held_against_the_float64_reference_and_against_peers_in_float32(report, tmp_path):
+    records = [
+        record("reference", 8.0, kind="reference"),
+        record("fast", 1.0),
+        record("jax", 2.0, kind="peer"),
+        record("reference-float32", 6.0, kind="reference", dtype="float32"),
+        record("fast", 0.5, dtype="float32"),
+        record("jax", 0.25, kind="peer", dtype="float32"),
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
+    assert cells(text, "`forward`", "float32", "fast") == ["16x", "16x"]
+    assert cells(text, "`forward`", "float32", "reference-float32") == ["1.3x", "1.3x"]
+    assert cells(text, "`forward`", "fast") == ["11x", "1.00x (**0.50x** at h=32, T=100, float32)"]
+
+
+def test_a_reference_timed_beside_float32_is_preferred_to_the_other_group(report):
+    rows = [
+        report.Row("ratios", "reference", "reference", 8.0, "forward", 32, 100, "float64"),
+        report.Row("ratios", "reference", "reference", 6.0, "forward", 32, 100, "float32"),
+        report.Row("ratios", "fast", "backend", 2.0, "forward", 32, 100, "float32"),
+    ]
+    assert report.speedups(rows, "fast", "reference", "float32") == {(32, 100): 3.0}
+
+
+def test_interleaved_times_win_over_those_of_the_grid(report, tmp_path, ratios):
+    grid = [
+        record("reference", 1.0, kind="reference", suite="operations"),
+        record("fast", 1.0, suite="operations"),
+    ]
+    text = report.section(
+        report.read([write(tmp_path / "a.json", grid), write(tmp_path / "b.json", ratios)]), []
+    )
+    assert cells(text, "`forward`", "float64", "fast") == ["8.0x", "18x", "12x"]
+
+
+def test_the_grid_alone_will_do(report, tmp_path):
+    grid = [
+        record("reference", 6.0, kind="reference", suite="operations"),
+        record("fast", 1.0, suite="operations"),
+        record("reference", 1.0, kind="reference", suite="operations", h=1024, T=1),
+        record("fast", 1.0, suite="operations", h=1024, T=1),
+    ]
+    text = report.section(report.read([write(tmp_path / "a.json", grid)]), [])
+    assert cells(text, "`forward`", "float64", "fast") == ["6.0x", "6.0x"]
+
+
+def test_binding_clamps_have_a_table_of_their_own(report, tmp_path, ratios):
+    binding = [
+        record("reference", 6.0, kind="reference", operation="backward", h=100, binding=True),
+        record("fast", 2.0, operation="backward", h=100, binding=True),
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", ratios + binding)]), [])
+    assert cells(text, "`backward`", "fast") == ["3.0x", ""]
+    assert cells(text, "`forward`", "float64", "fast") == ["8.0x", "18x", "12x"]
+
+
+def test_floor_is_in_units_of_the_bare_product(report, tmp_path):
+    records = [
+        record("bare C", 2e-7, kind="floor", suite="floor", operation="recurrent step", T=1),
+        record("cython", 2.5e-7, suite="floor", operation="recurrent step", T=1),
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
+    assert cells(text, "dtype", "backend") == ["h=32"]
+    assert cells(text, "float64", "cython") == ["1.25"]
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_slope_is_the_power_of_T(report, power):
+    assert report.slope([(T, 3e-6 * T**power) for T in (100, 1000, 5000, 100_000)]) == pytest.approx(power)
+
+
+def test_scaling_table(report, tmp_path):
+    records = [record("fast", T * 2e-6, suite="scaling", h=100, T=T) for T in (1000, 100)]
+    text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
+    assert cells(text, "", "backend") == ["T=100", "T=1000", "slope"]
+    assert cells(text, "`forward`", "fast") == ["2.00", "2.00", "1.00"]
+
+
+def test_first_use_takes_the_time_inside_the_process_where_there_is_one(report, tmp_path):
+    records = [
+        {"name": "p", "extra_info": {"suite": "process", "contender": "hello"}, "stats": {"min": 0.0321}},
+        {
+            "name": "w",
+            "extra_info": {"suite": "warmup", "contender": "numba, cold cache", "seconds": 6.5},
+            "stats": {"min": 7.5},
+        },
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
+    assert cells(text, "hello") == ["32.1 ms"]
+    assert cells(text, "numba, cold cache") == ["6.50 s"]
+
+
+def test_machine_versions_date_and_command_are_named(report, tmp_path, ratios):
+    text = report.section(report.read([write(tmp_path / "r.json", ratios)]), [])
+    for part in (
+        "A processor, 3 cores",
+        "python 3.12.0, numpy 2.1.0",
+        "2025-11-22",
+        "python benchmarks/report.py",
+    ):
+        assert part in text
+
+
+def test_results_of_two_machines_are_not_mixed(report, tmp_path, ratios):
+    other = write(tmp_path / "b.json", ratios, MACHINE | {"cores": 4})
+    with pytest.raises(report.ReportError, match=r"b\.json: measured on another machine"):
+        report.read([write(tmp_path / "a.json", ratios), other])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"machine_info": {}, "benchmarks": []}'])
+def test_other_files_are_refused_by_name(report, tmp_path, text):
+    path = tmp_path / "other.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(report.ReportError, match=r"other\.json"):
+        report.read([path])
+
+
+def test_a_time_of_zero_is_refused(report, tmp_path):
+    with pytest.raises(report.ReportError, match="0 seconds"):
+        report.read([write(tmp_path / "r.json", [record("fast", 0)])])
+
+
+def test_only_what_stands_between_the_markers_changes(report):
+    assert report.replace_section(README, "new") == README.replace("old", "new")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers",
+        "<!-- benchmarks:start -->",
+        "<!-- benchmarks:end --> <!-- benchmarks:start -->",
+        README + README,
+    ],
+)
+def test_markers_must_be_there_once_and_in_order(report, text):
+    with pytest.raises(report.ReportError, match="must hold"):
+        report.replace_section(text, "new")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        (25.4, "25x"),
+        (9.96, "10x"),
+        (9.94, "9.9x"),
+        (1.04, "1.04x"),
+        (1.0, "1.00x"),
+        (0.996, "**1.00x**"),
+        (0.5, "**0.50x**"),
+    ],
+)
+def test_ratios_keep_two_figures_and_losers_are_bold(report, ratio, text):
+    assert report.times(ratio) == text
+
+
+def test_command_writes_the_readme_and_a_plot_for_each_dtype_measured(report, tmp_path, ratios, capsys):
+    pytest.importorskip("matplotlib")
+    readme = tmp_path / "README.md"
+    readme.write_text(README, encoding="utf-8")
+    grid = [
+        record(name, seconds * T, kind=kind, suite="operations", h=h, T=T)
+        for name, kind, seconds in (("reference", "reference", 2.0), ("fast", "backend", 1.0))
+        for h in (16, 64)
+        for T in (1, 10)
+    ]
+    sources = [write(tmp_path / "a.json", ratios), write(tmp_path / "b.json", grid)]
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    options = ["--readme", str(readme), "--plots", str(plots), "--from", *map(str, sources)]
+    assert report.main(options) == 0
+    assert str(readme) in capsys.readouterr().out
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("# Title\n\nbefore\n<!-- benchmarks:start -->\nMeasured")
+    assert text.endswith("<!-- benchmarks:end -->\nafter\n")
+    assert "](plots/speedup-float64.png)" in text
+    assert [file.name for file in plots.iterdir()] == ["speedup-float64.png"]
+    assert (plots / "speedup-float64.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_written_when_measuring_fails(report, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text(README, encoding="utf-8")
+
+    def fail(folder, short):
+        raise report.ReportError("the benchmarks failed")
+
+    assert report.main(["--readme", str(readme)], measure=fail) == 1
+    assert "the benchmarks failed" in capsys.readouterr().err
+    assert readme.read_text(encoding="utf-8") == README
+
+
+def test_a_readme_without_markers_is_found_before_anything_is_measured(report, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("no markers", encoding="utf-8")
+    assert report.main(["--readme", str(readme)], measure=lambda *_: pytest.fail("measured")) == 1
+    assert "must hold" in capsys.readouterr().err
