@@ -11,6 +11,8 @@ import numpy as np
 
 __all__ = ["ReferenceRNN"]
 
+_Steps = dict[int, np.ndarray]
+
 
 class ReferenceRNN:
     """Vanilla RNN, one small NumPy operation at a time, as the notes teach it.
@@ -76,7 +78,7 @@ class ReferenceRNN:
             return x
         return np.asarray(value, self.Wxh.dtype).reshape(-1, 1)
 
-    def forward(self, inputs: Any, h_prev: np.ndarray) -> tuple[dict, dict, dict]:
+    def forward(self, inputs: Any, h_prev: np.ndarray) -> tuple[_Steps, _Steps, _Steps]:
         """Run over a sequence (eqs. 1, 2, 16, 17).
 
         Parameters
@@ -90,9 +92,9 @@ class ReferenceRNN:
             Inputs (d, 1), hidden states (h, 1) and probabilities (q, 1) by time step; ``hs[-1]`` is
             a copy of `h_prev`.
         """
-        xs: dict = {}
-        hs: dict = {-1: np.array(h_prev, self.Whh.dtype)}
-        ps: dict = {}
+        xs: _Steps = {}
+        hs: _Steps = {-1: np.array(h_prev, self.Whh.dtype)}
+        ps: _Steps = {}
         for t in range(len(inputs)):
             xs[t] = self._column(inputs[t])
             hs[t] = np.tanh(np.dot(self.Wxh, xs[t]) + np.dot(self.Whh, hs[t - 1]) + self.bh)
@@ -118,7 +120,9 @@ class ReferenceRNN:
         """
         return self._bptt(xs, hs, ps, targets, 5.0)
 
-    def _bptt(self, xs: Any, hs: Any, ps: Any, targets: Sequence[int], limit: float) -> tuple:
+    def _bptt(
+        self, xs: Any, hs: Any, ps: Any, targets: Sequence[int], limit: float
+    ) -> tuple[np.ndarray, ...]:
         dWxh, dWhh, dWhy = (np.zeros_like(W) for W in (self.Wxh, self.Whh, self.Why))
         dbh, dby = np.zeros_like(self.bh), np.zeros_like(self.by)
         dh_next = np.zeros_like(hs[0])
