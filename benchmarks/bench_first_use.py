@@ -1,130 +1,62 @@
 """What the first use costs: whole processes from start to end, and the compilation by itself."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-import fastrnn
-
-#: The notes' program, with a seed so that every class must print the same.
-HELLO = """\
-import numpy as np
-from fastrnn import {cls} as RNN
-np.random.seed(0)
-chars = sorted(set("hello"))
-char_to_ix = {{ch: i for i, ch in enumerate(chars)}}
-data = [char_to_ix[ch] for ch in "hello"]
-inputs, targets = data[:-1], data[1:]
-rnn = RNN(len(chars), 100, len(chars))
-h_prev = np.zeros((100, 1))
-for epoch in range(100):
-    xs, hs, ps = rnn.forward(inputs, h_prev)
-    loss = 0
-    for t in range(len(targets)):
-        loss += -np.log(ps[t][targets[t], 0])
-    if epoch % 10 == 0:
-        print(f"Epoch {{epoch}}, Loss: {{loss:.4f}}")
-    rnn.update_weights(rnn.backward(xs, hs, ps, targets))
-print("h", *(chars[i] for i in rnn.sample(h_prev, char_to_ix["h"], 4)))
-"""
-
-#: Loads the kernels, then times compiling them (or reading them from the cache).
-WARM_UP = """\
-import time
-import fastrnn
-fastrnn.set_backend({backend!r})
-began = time.perf_counter()
-fastrnn.warmup("float64")
-print(time.perf_counter() - began)
-"""
-
-COLD, CACHED = "cold cache", "warm cache"
-
-#: label -> (program, backend or None, state of Numba's cache or None)
-PROCESSES = {
-    "python": ("pass", None, None),
-    "import numpy": ("import numpy", None, None),
-    "import fastrnn": ("import fastrnn", None, None),
-    "hello, reference": (HELLO.format(cls="ReferenceRNN"), None, None),
-    "hello, cython": (HELLO.format(cls="SimpleRNN"), "cython", None),
-    "hello, numba, cold cache": (HELLO.format(cls="SimpleRNN"), "numba", COLD),
-    "hello, numba, warm cache": (HELLO.format(cls="SimpleRNN"), "numba", CACHED),
-    "hello, numpy": (HELLO.format(cls="SimpleRNN"), "numpy", None),
-}
-
-WARM_UPS = {
-    "cython": ("cython", None),
-    "numba, cold cache": ("numba", COLD),
-    "numba, warm cache": ("numba", CACHED),
-}
+from programs import CACHED, COLD, PROCESSES, REFERENCE_HELLO, WARM_UP, WARM_UPS, Runner
 
 ROUNDS = {COLD: 3, CACHED: 9, None: 15}
 
 
-class Runner:
-    """Runs a program in a fresh interpreter, with a compile cache of its own."""
+@pytest.fixture(scope="session")
+def warm_folder(tmp_path_factory):
+    """Shared by the programs that are to find what an earlier one compiled."""
+    return tmp_path_factory.mktemp("warm")
 
-    def __init__(self, program, backend, cache, folder):
-        self._program, self._cache, self._folder = program, cache, folder
-        self._number = 0
-        home = str(Path(fastrnn.__file__).parents[1])
-        self._env = {**os.environ, "PYTHONPATH": os.pathsep.join([home, os.environ.get("PYTHONPATH", "")])}
-        self._env.pop("FASTRNN_BACKEND", None)
-        if backend is not None:
-            self._env["FASTRNN_BACKEND"] = backend
-        self.new_cache()
 
-    def new_cache(self):
-        """A folder in which nothing was compiled yet; as a benchmark's setup, before each round."""
-        self._number += 1
-        self._env["NUMBA_CACHE_DIR"] = str(self._folder / str(self._number))
+@pytest.fixture
+def make_runner(tmp_path, warm_folder, needs):
+    def make(program, backend, cache):
+        needs(backend)
+        return Runner(program, backend, cache, warm_folder if cache == CACHED else tmp_path)
 
-    def setup(self):
-        if self._cache == COLD:
-            self.new_cache()
+    return make
 
-    def compiled_files(self):
-        return list(Path(self._env["NUMBA_CACHE_DIR"]).rglob("*.nbc"))
 
-    def __call__(self):
-        command = [sys.executable, "-c", self._program]
-        done = subprocess.run(command, env=self._env, cwd=self._folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+@pytest.fixture
+def rounds(request):
+    """Rounds for a state of the cache; compiling from nothing takes long, the short selection does it once."""
+    once = {} if request.config.getoption("all_sizes") else {COLD: 1}
+    return ROUNDS | once
 
 
 @pytest.fixture(scope="session")
 def expected_hello(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
-    return Runner(HELLO.format(cls="ReferenceRNN"), None, None, folder)()
+    return Runner(REFERENCE_HELLO, None, None, folder)()
 
 
 @pytest.mark.parametrize("label", PROCESSES)
-def test_process(benchmark, tmp_path, needs, expected_hello, label):
+def test_process(benchmark, make_runner, rounds, expected_hello, label):
     program, backend, cache = PROCESSES[label]
-    needs(backend)
-    run = Runner(program, backend, cache, tmp_path)
+    run = make_runner(program, backend, cache)
     printed = run()
     if label.startswith("hello"):
         assert printed == expected_hello
     assert bool(run.compiled_files()) == (cache is not None)
     benchmark.group = "first use: whole process"
     benchmark.extra_info.update({"suite": "process", "contender": label})
-    benchmark.pedantic(run, setup=run.setup, rounds=ROUNDS[cache])
+    benchmark.pedantic(run, setup=run.setup, rounds=rounds[cache])
 
 
 @pytest.mark.parametrize("label", WARM_UPS)
-def test_warmup(benchmark, tmp_path, needs, label):
+def test_warmup(request, benchmark, make_runner, rounds, label):
     backend, cache = WARM_UPS[label]
-    needs(backend)
-    run = Runner(WARM_UP.format(backend=backend), backend, cache, tmp_path)
+    if cache == COLD and not request.config.getoption("all_sizes"):
+        pytest.skip("compiles everything: --all runs it")
+    run = make_runner(WARM_UP.format(backend=backend), backend, cache)
     run()
     assert bool(run.compiled_files()) == (cache is not None)
     seconds = []
     benchmark.group = "first use: every kernel of one dtype"
-    benchmark.pedantic(lambda: seconds.append(float(run())), setup=run.setup, rounds=ROUNDS[cache])
+    benchmark.pedantic(lambda: seconds.append(float(run())), setup=run.setup, rounds=rounds[cache])
     # What counts is the time inside the process, beyond its imports.
     benchmark.extra_info.update({"suite": "warmup", "contender": label, "seconds": min(seconds)})

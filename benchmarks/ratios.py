@@ -16,13 +16,15 @@ import gc
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import contenders
-from contenders import Problem, Unavailable
+from contenders import Problem, Unavailable, WrongResult
+from programs import COLD, PROCESSES, REFERENCE_HELLO, Runner
 from sizes import DTYPES, OPERATIONS, SIZES
 
 #: A pass gives each contender this many seconds, or two calls if they take longer.
@@ -86,8 +88,39 @@ def measure(problem: Problem, operation: str, names: list[str], seconds: float) 
             "group": f"ratios: {operation} {problem.label}",
             "name": f"{operation}[{name}-{problem.label}]",
             "extra_info": contenders.describe("ratios", operation, problem, name),
-            "stats": {"min": min(times), "median": statistics.median(times), "rounds": len(times)},
+            "stats": _stats(times),
         }
+
+
+def measure_processes(seconds: float) -> Iterator[dict[str, Any]]:
+    """One benchmark record for each whole program that compiles nothing.
+
+    Raises
+    ------
+    WrongResult
+        If a "hello" program does not print what the reference's prints.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        expected = Runner(REFERENCE_HELLO, None, None, Path(folder))()
+        runs = {}
+        for label, (program, backend, cache) in PROCESSES.items():
+            if cache == COLD or (backend and contenders.why_unavailable(backend)):
+                continue
+            run = runs[label] = Runner(program, backend, cache, Path(folder))
+            printed = run()
+            if label.startswith("hello") and printed != expected:
+                raise WrongResult(f"{label}: the program does not print what the reference's prints")
+        for label, times in take_turns(runs, seconds).items():
+            yield {
+                "group": "ratios: whole process",
+                "name": label,
+                "extra_info": {"suite": "process turns", "contender": label},
+                "stats": _stats(times),
+            }
+
+
+def _stats(times: list[float]) -> dict[str, float]:
+    return {"min": min(times), "median": statistics.median(times), "rounds": len(times)}
 
 
 def cases(operations: list[str]) -> list[tuple[str, Problem]]:
@@ -121,6 +154,11 @@ def main(arguments: list[str] | None = None) -> int:
             for record in found
         )
         print(f"{operation:<10} {problem.label:<26} us/step: {times}", flush=True)
+    if options.operation is None and options.contender is None:
+        found = list(measure_processes(10 * options.seconds))
+        records += found
+        for record in found:
+            print(f"{record['name']:<26} {record['stats']['min'] * 1e3:.1f} ms")
     if options.json:
         results = {
             "machine_info": {"fastrnn": contenders.machine()},

@@ -349,8 +349,10 @@ def _scaling_table(results: Results) -> str:
 def _first_use_table(results: Results) -> str:
     processes, warmups = results.suite("process"), results.suite("warmup")
     parts = []
-    if processes:
-        body = [[row.contender, seconds_text(row.seconds)] for row in processes]
+    turns = {row.contender: row.seconds for row in results.suite("process turns")}
+    if processes or turns:
+        found = {row.contender: row.seconds for row in processes} | turns
+        body = [[label, seconds_text(seconds)] for label, seconds in found.items()]
         parts.append(
             'Whole processes, from start to end; "hello" is the notes\' program:\n\n'
             + table(["process", "time"], body, left=1)
@@ -423,20 +425,21 @@ def plot(results: Results, folder: Path) -> list[Path]:
             strict=True,
         )
     )
+    operations = [operation for operation in OPERATIONS if any(row.operation == operation for row in rows)]
     files = []
     for dtype in DTYPES:
         if not any(row.dtype == dtype and row.kind == "backend" for row in rows):
             continue
         figure, axes = plt.subplots(
-            len(OPERATIONS),
+            len(operations),
             len(backends),
-            figsize=(3.4 * len(backends) + 1.2, 2.5 * len(OPERATIONS) + 0.6),
+            figsize=(3.4 * len(backends) + 1.2, 2.5 * len(operations) + 0.6),
             sharex=True,
             sharey="row",
             squeeze=False,
             layout="constrained",
         )
-        for operation, line_of_axes in zip(OPERATIONS, axes, strict=True):
+        for operation, line_of_axes in zip(operations, axes, strict=True):
             some = [row for row in rows if row.operation == operation]
             for backend, ax in zip(backends, line_of_axes, strict=True):
                 _panel(ax, speedups(some, backend, BASELINE, dtype), colours)
@@ -458,7 +461,7 @@ def plot(results: Results, folder: Path) -> list[Path]:
 
 
 def _panel(ax: Any, ratios: dict[Size, float], colours: dict[int, Any]) -> None:
-    ticks = [1, 2, 5, 10, 20, 50, 100, 200]
+    ticks = [0.5, 1, 2, 5, 10, 20, 50, 100, 200]
     for h, colour in colours.items():
         points = sorted((T, ratio) for (hidden, T), ratio in ratios.items() if hidden == h)
         if points:
@@ -468,8 +471,11 @@ def _panel(ax: Any, ratios: dict[Size, float], colours: dict[int, Any]) -> None:
     ax.axhline(1, color="0.4", linestyle="--", linewidth=1)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_yticks(ticks, [f"{tick}x" for tick in ticks])
-    ax.yaxis.minorticks_off()
+    ax.set_yticks(ticks, [f"{tick:g}x" for tick in ticks])
+    lengths = sorted({T for _, T in ratios if math.log10(T).is_integer()})
+    ax.set_xticks(lengths, [f"{T}" for T in lengths])
+    ax.minorticks_off()
+    ax.set_ylim(0.4, 200)
     ax.grid(alpha=0.3)
 
 

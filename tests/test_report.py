@@ -182,6 +182,20 @@ def test_first_use_takes_the_time_inside_the_process_where_there_is_one(report, 
     assert cells(text, "numba, cold cache") == ["6.50 s"]
 
 
+def test_processes_timed_in_turns_replace_those_timed_one_after_the_other(report, tmp_path):
+    records = [
+        {"name": "p", "extra_info": {"suite": suite, "contender": label}, "stats": {"min": seconds}}
+        for suite, label, seconds in (
+            ("process", "hello, cython", 0.5),
+            ("process", "hello, numba, cold cache", 5.0),
+            ("process turns", "hello, cython", 0.25),
+        )
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
+    assert cells(text, "hello, cython") == ["250 ms"]
+    assert cells(text, "hello, numba, cold cache") == ["5.00 s"]
+
+
 def test_machine_versions_date_and_command_are_named(report, tmp_path, ratios):
     text = report.section(report.read([write(tmp_path / "r.json", ratios)]), [])
     for part in (
