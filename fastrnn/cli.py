@@ -10,6 +10,7 @@ import contextlib
 import errno
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,12 +265,14 @@ def _progress() -> Iterator[tuple[Callable[[float, float, StreamTrainer], None],
 
     from tqdm import tqdm
 
+    # tqdm shows nothing on a terminal that does not tell its size; this takes it for 80 by 24.
+    columns, rows = shutil.get_terminal_size()
     layout = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(total=1.0, bar_format=layout, file=sys.stderr, dynamic_ncols=True) as bar:
+    with tqdm(total=1.0, bar_format=layout, file=sys.stderr, ncols=columns, nrows=rows) as bar:
 
         def move(done: float, elapsed: float, trainer: StreamTrainer) -> None:
             bar.set_postfix_str(figures(trainer, elapsed), refresh=False)
-            bar.update(done - bar.n)
+            bar.n = done
             bar.refresh()
 
         yield move, BAR_EVERY

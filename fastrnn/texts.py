@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import importlib.machinery
 import sys
 import sysconfig
@@ -126,16 +127,14 @@ def _module_sources() -> Iterator[str]:
     for name in sorted(sys.stdlib_module_names):
         if name.startswith("_"):
             continue
-        spec = importlib.machinery.PathFinder.find_spec(name, paths)
-        get_source = getattr(spec and spec.loader, "get_source", None)
-        if get_source is None:
-            continue
-        try:
-            source = get_source(name)
-        except ImportError:  # what loaders raise for a source that is not there or not text
-            continue
-        if source and source.isascii():
-            yield source
+        # Loaders raise either error for a source that is not there or is not Python; zipimport does
+        # so when it is only asked for the spec.
+        with contextlib.suppress(ImportError, SyntaxError):
+            spec = importlib.machinery.PathFinder.find_spec(name, paths)
+            get_source = getattr(spec and spec.loader, "get_source", None)
+            source = get_source(name) if get_source is not None else None
+            if source and source.isascii():
+                yield source
 
 
 def encode(text: str) -> tuple[str, np.ndarray]:

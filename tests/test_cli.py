@@ -1,0 +1,464 @@
+"""The command line: what it prints and where, exit statuses, Ctrl-C, bad input."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import fastrnn
+from fastrnn import cli
+
+FASTRNN = [sys.executable, "-m", "fastrnn"]
+SHORT = ["--max-steps", "50", "--sample-length", "20"]
+
+
+def environment(**more):
+    env = dict(os.environ)
+    # What a bare `python` would import here may be another copy than the one under test.
+    root = str(Path(fastrnn.__file__).resolve().parent.parent)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
+    env["FASTRNN_BACKEND"] = "numpy"
+    env["PYTHONIOENCODING"] = "utf-8"
+    return {**env, **more}
+
+
+def run(*arguments, **more):
+    """A process of its own; more may hold `input` (bytes) and environment variables."""
+    given = more.pop("input", b"")
+    done = subprocess.run(
+        [*FASTRNN, *map(str, arguments)],
+        input=given, env=environment(**more), capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def invoke(*arguments):
+    """In this process."""
+    return CliRunner(env={"FASTRNN_BACKEND": "numpy"}).invoke(cli.main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("The quick brown fox jumps over the lazy dog. " * 40, encoding="utf-8")
+    return file
+
+
+# -- the program ---------------------------------------------------------------------------------
+
+
+def test_version():
+    assert run("--version").stdout == f"fastrnn, version {fastrnn.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_help_names_every_command_and_how_to_start(arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 0
+    for words in (*cli.main.commands, "fastrnn demo", "_FASTRNN_COMPLETE=bash_source", "Exit status"):
+        assert words in result.stdout
+
+
+@pytest.mark.parametrize("command", sorted(cli.main.commands))
+def test_help_of_a_command_explains_every_option(command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    for option in cli.main.commands[command].params:
+        assert option.opts[0] in result.stdout
+        assert option.help
+        assert option.help.rstrip().endswith((".", "]"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["demo", "surplus"],
+        ["demo", "--seconds", "0"],
+        ["demo", "--seconds", "nan"],
+        ["demo", "--seconds", "inf"],
+        ["demo", "--seconds", "soon"],
+        ["demo", "--seconds", "1", "--max-steps", "1"],
+        ["demo", "--max-steps", "0"],
+        ["demo", "--hidden-size", "0"],
+        ["demo", "--hidden-size", "1.5"],
+        ["demo", "--seq-len", "-1"],
+        ["demo", "--lr", "-0.1"],
+        ["demo", "--lr", "nan"],
+        ["demo", "--dtype", "float16"],
+        ["demo", "--sample-length", "-1"],
+        ["demo", "--random-state", "-1"],
+        ["demo", "--backend", "fortran"],
+        ["bench", "--seconds", "-1"],
+        ["bench", "--hidden-size", "many"],
+        ["bench", "--dtype", "int8"],
+        ["info", "surplus"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_status_2(arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert not result.stdout
+    assert "Usage:" in result.stderr
+
+
+def test_completion_of_the_shell():
+    code = "from fastrnn.cli import main; main(prog_name='fastrnn')"
+    completed = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(_FASTRNN_COMPLETE="bash_complete", COMP_WORDS="fastrnn d", COMP_CWORD="1"),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert completed.stdout == "plain,demo\n"
+
+
+# -- demo ----------------------------------------------------------------------------------------
+
+
+def test_demo_learns_the_standard_library():
+    done = run("demo", "--seconds", "1.5", "--random-state", "0", "--sample-length", "60")
+    assert done.returncode == 0
+    summary = re.match(
+        r"Trained for (\d+\.\d) s on ([\d,]+) characters, [\d.]+ times the text: ([\d.]+) nats per "
+        r"character, [\d,]+ characters per second\.\n\nA sample:\n-{72}\n(.{60,})\n-{72}\n\n"
+        r"([\d.]+) times as fast as the reference loop: ([\d.]+) against ([\d.]+) us per character, .*\n\Z",
+        done.stdout,
+        re.DOTALL,
+    )
+    assert summary, done.stdout
+    seconds, characters, loss, _, ratio, fast, reference = summary.groups()
+    assert 1.4 <= float(seconds) <= 3
+    assert int(characters.replace(",", "")) > 1000
+    assert 0.5 < float(loss) < 4.3  # a guess is log(96) = 4.56
+    assert float(ratio) == pytest.approx(float(reference) / float(fast), rel=0.02, abs=0.1)
+    assert "source code of the standard library" in done.stderr
+    assert re.search(r"^100% .* nats/char, [\d,]+ chars/s$", done.stderr, re.MULTILINE)
+    assert not set("\r\x1b") & set(done.stdout + done.stderr)
+
+
+def test_demo_writes_the_text_it_learned_by_heart(text):
+    done = run("demo", "--text", text, "--max-steps", "4000", "--random-state", "0", "--sample-length", "400")
+    assert done.returncode == 0
+    sample = done.stdout.split("-" * 72)[1]
+    assert sample.count("brown fox jumps over") >= 3
+
+
+def test_demo_with_a_seed_and_steps_writes_the_same_sample(text):
+    def sample(seed):
+        done = run("demo", "--text", text, "--max-steps", "300", "--random-state", seed)
+        return done.stdout.split("-" * 72)[1]
+
+    assert sample(1) == sample(1) != sample(2)
+
+
+def test_demo_reads_standard_input():
+    done = run("demo", "--text", "-", *SHORT, input="größer als groß\n".encode() * 20)
+    assert done.returncode == 0
+    assert "standard input: 320 characters, 11 different ones" in done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", list(fastrnn.backends.BACKENDS))
+def test_demo_on_a_backend_asked_for(name, dtype, text):
+    try:
+        fastrnn.backends.load(name)
+    except fastrnn.BackendUnavailable:
+        result = invoke("demo", "--text", text, "--backend", name)
+        assert result.exit_code == 1
+        assert "how to get it" in result.stderr
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+        return
+    result = invoke("demo", "--text", text, "--backend", name, "--dtype", dtype, *SHORT)
+    assert result.exit_code == 0, result.stderr
+    assert f"backend {name}." in result.stderr
+    assert "times as fast" in result.stdout
+
+
+def test_demo_of_a_text_shorter_than_a_chunk(tmp_path):
+    file = tmp_path / "short"
+    file.write_text("abcab", encoding="utf-8")
+    result = invoke("demo", "--text", file, *SHORT)
+    assert result.exit_code == 0
+    assert "shorter than a chunk: chunks of 4 characters" in result.stderr
+
+
+def test_demo_reads_the_start_of_a_very_long_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "TEXT_LIMIT", 1000)
+    file = tmp_path / "long"
+    file.write_text("abc " * 1000, encoding="utf-8")
+    result = invoke("demo", "--text", file, *SHORT)
+    assert result.exit_code == 0
+    assert "only its first 1,000 bytes are read" in result.stderr
+    assert "1,000 characters, 4 different" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (b"a", "only 'a', 1 times"),
+        (b"\n\n\n", r"only '\\n', 3 times"),
+        (b"abc\xe9def", "is not UTF-8 text: byte 0xe9 at offset 3"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_demo_refuses_a_bad_text_in_one_line(tmp_path, content, said):
+    file = tmp_path / "text"
+    if content is not None:
+        file.write_bytes(content)
+    done = run("demo", "--text", file)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(rf"Error: .*{said}.*\n", done.stderr)
+
+
+def test_demo_refuses_a_folder(tmp_path):
+    result = invoke("demo", "--text", tmp_path)
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: cannot read .*\n", result.stderr)
+
+
+def test_demo_says_when_the_python_has_no_sources(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastrnn.texts._library_paths", lambda: [str(tmp_path)])
+    result = invoke("demo", *SHORT)
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: this Python came without the source code.*\n", result.stderr)
+
+
+def test_demo_says_when_the_training_diverges(text):
+    done = run("demo", "--text", text, "--seconds", "60", "--lr", "1e300")
+    assert done.returncode == 1
+    assert "A sample" not in done.stdout
+    assert "Warning" not in done.stderr
+    assert re.search(r"^Error: the training diverged: .* lower --lr than 1e\+300$", done.stderr, re.MULTILINE)
+
+
+def test_demo_says_when_the_environment_names_no_backend(text):
+    done = run("demo", "--text", text, FASTRNN_BACKEND="fortran")
+    assert done.returncode == 1
+    assert re.fullmatch(r"Error: environment variable FASTRNN_BACKEND: .*'fortran'\n", done.stderr)
+
+
+def test_demo_says_when_memory_is_short(text):
+    result = invoke("demo", "--text", text, "--hidden-size", 100_000)  # 80 GB
+    if result.exit_code == 0:
+        pytest.skip("this machine hands out 80 GB")
+    assert result.exit_code == 1
+    assert re.search(r"^Error: not enough memory: .*$", result.stderr, re.MULTILINE)
+
+
+def test_demo_escapes_what_would_command_the_terminal(tmp_path):
+    file = tmp_path / "text"
+    file.write_bytes(b"\x1b[2J\x07\x00" * 50)
+    result = invoke("demo", "--text", file, *SHORT)
+    assert result.exit_code == 0
+    assert not set("\x1b\x07\x00") & set(result.stdout)
+    assert "\\x1b" in result.stdout
+
+
+def test_demo_prints_where_the_encoding_lacks_a_character(tmp_path):
+    file = tmp_path / "text"
+    file.write_text("а\u20acб" * 50, encoding="utf-8")
+    done = run("demo", "--text", file, *SHORT, PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    assert done.returncode == 0
+    assert "\\u20ac" in done.stdout
+
+
+def interrupt(process, after):
+    """Read standard error until a line matches, then press Ctrl-C once the training runs."""
+    for line in process.stderr:
+        if re.search(after, line):
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send to one process on Windows")
+def test_ctrl_c_ends_the_demo_with_the_sample(text):
+    with subprocess.Popen(
+        [*FASTRNN, "demo", "--text", str(text), "--seconds", "300"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        started = time.monotonic()
+        interrupt(process, "different ones")
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert time.monotonic() - started < 60
+    assert "Traceback" not in err
+    assert "Stopped by Ctrl-C." in err
+    assert "A sample:" in out
+    assert "times as fast as the reference loop" in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send to one process on Windows")
+def test_a_second_ctrl_c_ends_everything(text):
+    # Drawing a million characters takes the NumPy kernels many seconds: time for the second one.
+    with subprocess.Popen(
+        [*FASTRNN, "demo", "--text", str(text), "--seconds", "300", "--sample-length", "1000000"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        interrupt(process, "different ones")
+        for line in process.stderr:
+            if "Stopped" in line:
+                break
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "Aborted" in err
+    assert "A sample" not in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are not ignored by inheritance on Windows")
+def test_a_demo_in_the_background_goes_on_ignoring_ctrl_c(text):
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "from fastrnn.cli import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "demo", "--text", str(text), "--seconds", "2"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        interrupt(process, "different ones")
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Stopped" not in err
+    assert re.match(r"Trained for 2\.\d s", out)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
+def test_a_bar_on_a_terminal(text):
+    import pty
+
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*FASTRNN, "demo", "--text", str(text), "--seconds", "1"],
+        env=environment(), stdout=subprocess.PIPE, stderr=slave,
+    ) as process:  # fmt: skip
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 4096)
+            except OSError:  # how Linux says that the other end is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        out = process.stdout.read().decode()
+    os.close(master)
+    assert process.returncode == 0
+    moves = re.findall(r"\r *(\d+)%\|.*?\| .*?, ([\d.]+) nats/char, [\d,]+ chars/s", shown.decode())
+    assert len(moves) >= 5
+    assert int(moves[0][0]) < 50
+    assert moves[-1][0] == "100"
+    assert "\r" not in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pipe that closes early")
+def test_a_reader_that_goes_away_is_no_crash(text):
+    with subprocess.Popen(
+        [*FASTRNN, "demo", "--text", str(text), *SHORT],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_told_in_one_line(text):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*FASTRNN, "demo", "--text", str(text), *SHORT],
+            env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.endswith("\nError: cannot write: No space left on device\n")
+    assert "Traceback" not in done.stderr
+
+
+# -- bench and info ------------------------------------------------------------------------------
+
+
+def test_bench_prints_a_row_for_every_operation_and_size():
+    done = run(
+        "bench", "--hidden-size", 8, "--hidden-size", 16, "--seq-len", 3,
+        "--dtype", "float32", "--backend", "numpy", "--seconds", 0.002,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    _, header, *rows = done.stdout.splitlines()
+    assert header.split() == ["operation", "dtype", "h", "T", "reference", "numpy"]
+    assert [row.split()[:4] for row in rows] == [
+        [operation, "float32", h, "3"]
+        for operation in ("forward", "train_step", "sample")
+        for h in ("8", "16")
+    ]
+    for row in rows:
+        reference, fast, ratio = row.split()[4:]
+        assert float(ratio.rstrip("x")) == pytest.approx(float(reference) / float(fast), rel=0.02, abs=0.06)
+
+
+def test_bench_runs_on_one_thread(monkeypatch):
+    for name in cli.ONE_THREAD:
+        monkeypatch.setenv(name, "4")
+    seen = {}
+    monkeypatch.setattr(subprocess, "call", lambda command, env: seen.update(command=command, env=env) or 0)
+    result = invoke("bench", "--hidden-size", 8, "--backend", "numpy")
+    assert result.exit_code == 0
+    assert {name: seen["env"][name] for name in cli.ONE_THREAD} == cli.ONE_THREAD
+    assert seen["command"][3:] == ["bench", "--seconds=0.2", "--hidden-size=8", "--backend=numpy"]
+
+
+def test_bench_passes_on_how_the_other_process_ended(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    for status, wanted in ((0, 0), (1, 1), (2, 2), (-9, 1)):
+        monkeypatch.setattr(subprocess, "call", lambda command, env, status=status: status)
+        assert invoke("bench").exit_code == wanted
+
+
+def test_bench_takes_every_backend_there_is(monkeypatch):
+    for name, value in cli.ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
+    result = invoke("bench", "--hidden-size", 8, "--seq-len", 3, "--seconds", 0.002)
+    assert result.exit_code == 0
+    found = result.stdout.splitlines()[1].split()[5:]
+    assert "numpy" in found
+    for name in fastrnn.backends.BACKENDS:
+        assert (name in found) != (f"Left out: backend '{name}'" in result.stderr)
+
+
+def test_bench_fails_when_a_result_is_wrong(monkeypatch):
+    for name, value in cli.ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        "fastrnn.bench.OPERATIONS",
+        {"forward": lambda rnn, *_: ({0: [[isinstance(rnn, fastrnn.SimpleRNN)]]}, {0: [[0]]})},
+    )
+    result = invoke("bench", "--hidden-size", 8, "--seq-len", 1, "--backend", "numpy")
+    assert result.exit_code == 1
+    assert re.search(
+        r"^Error: numpy, forward, h=8, T=1, float64: result 0 is not", result.stderr, re.MULTILINE
+    )
+
+
+def test_info_prints_the_configuration(capsys):
+    fastrnn.show_config()
+    wanted = capsys.readouterr().out
+    result = CliRunner().invoke(cli.main, ["info"])
+    assert result.exit_code == 0
+    assert result.stdout == wanted
+    assert fastrnn.__version__ in result.stdout
