@@ -1,6 +1,6 @@
 """Benchmarks, under pytest-benchmark: one file an operation, grouped by operation and size.
 
-    pytest benchmarks                        # a short selection, 1 to 2 minutes
+    pytest benchmarks                        # a short selection, about 2 minutes
     pytest benchmarks --all                  # every size, about half an hour
     pytest benchmarks --contender numba --contender reference -k "h100 and T100"
 
@@ -36,7 +36,7 @@ import contenders  # noqa: E402  (first: it holds NumPy to one thread)
 import sizes  # noqa: E402
 
 #: Seconds for which one case is repeated.
-SHORT_SECONDS, ALL_SECONDS = 0.08, 0.15
+SHORT_SECONDS, ALL_SECONDS = 0.05, 0.15
 
 REQUIRE_ALL = os.environ.get("FASTRNN_REQUIRE_ALL_BACKENDS") == "1"
 
