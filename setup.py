@@ -121,8 +121,10 @@ class BuildKernels(build_ext):
 
     def run(self):
         self.outcome = {"built": False, "reason": "the build did not get as far as the compiler"}
-        super().run()
-        write_record(self.folder(self.inplace), **self.outcome)
+        try:
+            super().run()
+        finally:
+            write_record(self.folder(self.inplace), **self.outcome)
 
     def folder(self, inplace):
         return Path("kernels") if inplace else Path(self.build_lib, "fastrnn/kernels")
