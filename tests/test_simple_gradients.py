@@ -89,7 +89,9 @@ def test_a_threshold_out_of_reach_changes_nothing(clip, dtype, backend):
 def test_loss_does_not_depend_on_clipping(backend):
     rnn, _ = pair(5, 21, 6, backend=backend)
     args = sequence(40, 5, 21, 6)
-    losses = {rnn.loss_and_grads(*args, clip=c, clip_threshold=0.1)[0] for c in ("step", "value", "norm", None)}
+    losses = {
+        rnn.loss_and_grads(*args, clip=c, clip_threshold=0.1)[0] for c in ("step", "value", "norm", None)
+    }
     assert len(losses) == 1
 
 

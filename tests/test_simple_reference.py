@@ -25,7 +25,7 @@ def case(T, h):
     return d, q, place
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def wanted(T, h, dtype, real, clip):
     """What the reference makes of one cell: the same for every backend."""
     d, q, place = case(T, h)
@@ -232,7 +232,9 @@ def test_train_step_is_loss_and_grads_and_update(clip, real, dtype, backend):
     assert bits(h_last, *parameters(rnn)) == bits(other_h, *parameters(other))
     before = [W.copy() for W in parameters(reference)]
     reference.train_step(*args, 0.05, clip=clip, clip_threshold=0.7)
-    for name, W, wanted, old in zip("Wxh Whh Why bh by".split(), parameters(rnn), parameters(reference), before, strict=True):
+    for name, W, wanted, old in zip(
+        ["Wxh", "Whh", "Why", "bh", "by"], parameters(rnn), parameters(reference), before, strict=True
+    ):
         assert_close(W, wanted, what=name)
         assert_close(W - old, wanted - old, 1e-11 if dtype == np.float64 else 1e-3, f"step of {name}")
 

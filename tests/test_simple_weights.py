@@ -122,7 +122,9 @@ def test_assignment_of_any_real_dtype(kind, name, dtype, backend):
 
 
 @names
-@pytest.mark.parametrize("layout", [np.copy, fortran, strided, backwards, misaligned], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "layout", [np.copy, fortran, strided, backwards, misaligned], ids=lambda f: f.__name__
+)
 @pytest.mark.parametrize("update", ["update_weights", "train_step"])
 def test_updates_write_through_to_the_users_own_array(update, layout, name, dtype, backend):
     rnn, reference, args = model(backend, dtype)
@@ -145,7 +147,7 @@ def test_augmented_assignment(name, backend):
     rnn, _, _ = model(backend)
     mine = getattr(rnn, name)
     kept = mine.copy()
-    exec(f"rnn.{name} -= 0.25")  # noqa: S102 - the statement itself is what is tested
+    exec(f"rnn.{name} -= 0.25")
     assert getattr(rnn, name) is mine
     assert np.array_equal(mine, kept - 0.25)
 
