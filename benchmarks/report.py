@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,18 @@ def read(paths: Iterable[Path]) -> Results:
         results.machine = machine
         results.dates.append(date[:10])
         results.rows += rows
+    results.rows = _shortest_of_each(results.rows)
     return results
+
+
+def _shortest_of_each(rows: list[Row]) -> list[Row]:
+    """What was measured more than once, by the shortest of its times."""
+    found: dict[Row, Row] = {}
+    for row in rows:
+        case = replace(row, seconds=0.0)
+        if case not in found or row.seconds < found[case].seconds:
+            found[case] = row
+    return list(found.values())
 
 
 def _row(record: dict[str, Any]) -> Row:
@@ -472,10 +483,8 @@ def _panel(ax: Any, ratios: dict[Size, float], colours: dict[int, Any]) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_yticks(ticks, [f"{tick:g}x" for tick in ticks])
-    lengths = sorted({T for _, T in ratios if math.log10(T).is_integer()})
-    ax.set_xticks(lengths, [f"{T}" for T in lengths])
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
-    ax.set_ylim(0.4, 200)
     ax.grid(alpha=0.3)
 
 

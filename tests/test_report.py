@@ -125,6 +125,14 @@ def test_interleaved_times_win_over_those_of_the_grid(report, tmp_path, ratios):
     assert cells(text, "`forward`", "float64", "fast") == ["8.0x", "18x", "12x"]
 
 
+def test_a_case_measured_twice_counts_once_by_its_shortest_time(report, tmp_path, ratios):
+    again = [record("fast", 0.25), record("slow", 20.0)]
+    sources = [write(tmp_path / "a.json", ratios), write(tmp_path / "b.json", again)]
+    text = report.section(report.read(sources), [])
+    assert cells(text, "`forward`", "float64", "fast") == ["32x", "18x", "24x"]
+    assert cells(text, "`forward`", "float64", "slow") == ["**0.80x**", "3.0x", "1.5x"]
+
+
 def test_the_grid_alone_will_do(report, tmp_path):
     grid = [
         record("reference", 6.0, kind="reference", suite="operations"),
