@@ -19,8 +19,7 @@ bench:  ## the short selection of the benchmarks
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest benchmarks
 
 report:  ## run the benchmarks and rewrite the README's table and plot
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest benchmarks --benchmark-json=build/benchmarks.json
-	$(PYTHON) benchmarks/report.py build/benchmarks.json
+	$(PYTHON) benchmarks/report.py
 
 lint:  ## style and spelling
 	$(PYTHON) -m ruff check .
