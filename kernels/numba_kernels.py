@@ -1,0 +1,568 @@
+"""Kernels compiled by Numba at first use and kept on disk.
+
+The functions and their arguments are those of `fastrnn.kernels.numpy_kernels`; see there for the
+equations.  All of them run one compiled function, `_run`, told what to do by its first argument: so
+there is one piece of machine code to compile, to keep and to load for each dtype.
+
+Only ``Whh h_{t-1}`` and ``Whh' dz_{t+1}`` wait for the step before.  Time is cut into blocks: within
+one, all else is a product over all its steps.  Rows of a block are padded to whole vectors, so that no
+loop has a tail, and stay in the cache.  For a few steps matrices are used as they are; for more,
+packing them first pays.
+
+Work space is one array, cut by `_layout`; with arrays go the offsets of what is meant.  ``ldh, ldq,
+ldd`` are h, q and d rounded up to whole vectors.
+"""
+
+import functools
+import math
+
+import numpy as np
+from numba.core import config
+
+from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE
+from fastrnn.kernels.jit import cache_folder, inlined, inlined_and_python, kernel
+from fastrnn.kernels.tiles import (
+    GEMM_VECTORS,
+    GEMV_VECTORS,
+    add,
+    add_clamped,
+    add_rows_times,
+    add_times_rows,
+    bound_growth,
+    clamp,
+    copy,
+    copy_padded,
+    copy_panel,
+    exp_padded,
+    fill,
+    gemm,
+    gemv,
+    largest_magnitude,
+    scale,
+    softmax_padded,
+    subtract_scaled,
+    sum_of_squares,
+    sum_of_zeros,
+    tanh_padded,
+    times_slope,
+    transpose_panel,
+)
+from fastrnn.kernels.vectors import VECTOR_BYTES
+
+__all__ = [
+    "NAME", "backward", "cache_folder", "exp", "forward", "loss_and_grads", "recurrence", "sample",
+    "tanh", "update", "workspace_size", "wrap_indices",
+]  # fmt: skip
+
+NAME = "numba"
+
+BLOCK = 64  # time steps
+PACK_FROM = 8  # time steps from which on matrices are packed
+
+#: What `_run` is asked for; TRAIN is FORWARD, the loss, BACKWARD and the clipping.
+FORWARD, BACKWARD, TRAIN, SAMPLE, UPDATE, RECURRENCE, TANH, EXP = range(8)
+
+# ---- work space -----------------------------------------------------------------------------------
+
+
+@inlined_and_python
+def _round_up(n, multiple):
+    return (n + multiple - 1) // multiple * multiple
+
+
+@inlined_and_python
+def _layout(T, d, h, q, lanes, start):
+    """Offsets in the work space from `start` on, each of them whole cache lines on; the last is its end."""
+    ldh, ldq, ldd = _round_up(h, lanes), _round_up(q, lanes), _round_up(d, lanes)
+    nr = GEMM_VECTORS * lanes
+    steps, packed = min(T, BLOCK), 1 if T >= PACK_FROM else 0
+    states = start  # (steps+1, ldh), row 0 the state before the block
+    dz = states + _round_up((steps + 1) * ldh, 64)  # (steps+1, ldh), its last row the next block's first
+    dy = dz + _round_up((steps + 1) * ldh, 64)  # (steps+1, ldq) logits, then their gradient
+    inputs = dy + _round_up((steps + 1) * ldq, 64)  # (steps, ldd)
+    columns = inputs + _round_up(steps * ldd, 64)  # (d, ldh) Wxh transposed; then dWxh, transposed
+    Whh = columns + _round_up(d * ldh, 64)  # packed: of the transpose forward, as it is backward
+    Why = Whh + packed * _round_up(h * ldh, 64)  # packed for matrix products, or for sampling
+    sums = Why + packed * _round_up(max(h * _round_up(q, nr), q * _round_up(h, nr)), 64)
+    bias_h = sums + _round_up(4 * max(ldh, ldq, ldd), 64)  # growth; what three gradients have reached
+    bias_y = bias_h + _round_up(ldh, 64)  # (ldq), minus infinity in the padding
+    return states, dz, dy, inputs, columns, Whh, Why, sums, bias_h, bias_y, bias_y + _round_up(ldq, 64)
+
+
+@functools.lru_cache(maxsize=256)
+def workspace_size(T, d, h, q):
+    """Elements of scratch space that the kernels want for these sizes."""
+    # 64 more: the first offset is where a cache line starts.
+    return max(_layout(T, d, h, q, VECTOR_BYTES // itemsize, 64)[-1] for itemsize in (4, 8))
+
+
+# ---- packing --------------------------------------------------------------------------------------
+
+
+@inlined
+def _gemv_width(vectors, lanes):
+    """Columns of the panel that starts with so many vectors to go."""
+    return lanes * (8 if vectors >= GEMV_VECTORS else 4 if vectors >= 4 else 2 if vectors >= 2 else 1)
+
+
+@inlined
+def _pack(W, transposed, k, n, for_gemv, lanes, work, at):
+    """Cut B (k, n), which is W or its transpose, into panels, one after the other."""
+    j = 0
+    while j < n:
+        width = GEMM_VECTORS * lanes
+        if for_gemv:
+            width = _gemv_width((n - j + lanes - 1) // lanes, lanes)
+        cols = min(width, n - j)
+        if transposed:
+            transpose_panel(W, j * k, k, k, cols, width, work, at)
+        else:
+            copy_panel(W, j, n, k, cols, width, work, at)
+        at += k * width
+        j += width
+
+
+# ---- forward --------------------------------------------------------------------------------------
+
+
+@inlined
+def _look_up(Wxh, index, transposed, finite, work, columns, bias_h, ldh, out):
+    """``out = Wxh x + bh`` for a one-hot vector x: a column of Wxh."""
+    h, d = Wxh.shape
+    if transposed:
+        add(ldh, work, out, work, columns + index * ldh, work, bias_h)
+    else:
+        for i in range(h):
+            work[out + i] = work[bias_h + i] + Wxh[i, index]
+        for i in range(h, ldh):
+            work[out + i] = 0
+    if not finite:  # zero times NaN or infinity is NaN
+        for i in range(h):
+            for c in range(d):
+                if c != index and Wxh[i, c] * 0 != 0:
+                    work[out + i] = math.nan
+
+
+@inlined
+def _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row):
+    """``row = tanh(row + Whh before)``, in place (eq. 1)."""
+    h = len(Whh)
+    if packed:
+        gemv(work, Whh_packed, h, h, work, before, work, row, work, row)
+    else:
+        add_rows_times(Whh, 0, h, h, work, before, work, row)
+    tanh_padded(ldh, work, row)
+
+
+@inlined
+def _draw(work, p, q, u):
+    """Index of the first element of cumsum(p) / sum(p) that is greater than u; -1 if p is no numbers."""
+    total = np.float64(0)
+    for j in range(q):
+        total += work[p + j]
+    running = np.float64(0)
+    drawn = q - 1 if total > 0 else -1
+    if total > 0:
+        for j in range(q - 1):
+            running += work[p + j]
+            if running / total > u:
+                drawn = j
+                break
+    return drawn
+
+
+@inlined
+def _forward(Wxh, Whh, Why, indices, x, hs, ps, work, at, padded, lanes, packed, transposed, finite):
+    """States and probabilities (eqs. 1, 2, 16, 17)."""
+    h, d = Wxh.shape
+    q, T, nr = len(Why), len(ps), GEMM_VECTORS * lanes
+    ldh, ldq, ldd = padded
+    states, _, dy, inputs, columns, Whh_packed, Why_packed, _, bias_h, bias_y = at
+    if packed:
+        _pack(Why, True, h, q, False, lanes, work, Why_packed)
+    copy_padded(h, work, states, hs, 0)
+    for t0 in range(0, T, BLOCK):
+        n = min(BLOCK, T - t0)
+        for t in range(n):
+            row = states + (t + 1) * ldh
+            if len(indices):
+                _look_up(Wxh, indices[t0 + t], transposed, finite, work, columns, bias_h, ldh, row)
+            else:
+                copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
+                copy(ldh, work, row, work, bias_h)
+                add_rows_times(Wxh, 0, h, d, work, inputs + t * ldd, work, row)
+        for t in range(n):
+            row, y = states + (t + 1) * ldh, dy + t * ldq
+            _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row)
+            copy(h, hs, (t0 + t + 1) * h, work, row)
+            copy(ldq, work, y, work, bias_y)
+            if not packed:
+                add_rows_times(Why, 0, q, h, work, row, work, y)
+        if packed:
+            gemm(
+                n, ldq, h, work, states + ldh, ldh, 1, work, Why_packed, nr, h * nr, work, dy, ldq,
+                1, 0, 0.0,
+            )  # fmt: skip
+        for t in range(n):
+            softmax_padded(ldq, work, dy + t * ldq)
+            copy(q, ps, (t0 + t) * q, work, dy + t * ldq)
+        copy(ldh, work, states, work, states + n * ldh)
+
+
+@inlined
+def _recur(Whh, hs, work, at, ldh, packed):
+    """The recurrent part of `_forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])``."""
+    h, T = len(Whh), len(hs) - 1
+    states, Whh_packed = at[0], at[5]
+    copy_padded(h, work, states, hs, 0)
+    for t in range(T):
+        row = states + (t % BLOCK + 1) * ldh
+        copy_padded(h, work, row, hs, (t + 1) * h)
+        _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row)
+        copy(h, hs, (t + 1) * h, work, row)
+        if t % BLOCK == BLOCK - 1:
+            copy(ldh, work, states, work, row)
+
+
+# ---- backward -------------------------------------------------------------------------------------
+
+
+@inlined
+def _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, growth, work, nr, out):
+    """``out (m, cols) (+)= sum over t, downwards, of left_t right_t'``, clamped after each term.
+
+    ``reached[i]`` bounds ``|out[i, :]|``.  A row that cannot reach the limit within the block takes the
+    plain product, which then is the same sum.  (NaN fails the comparison and takes the clamped one.)
+    """
+    add_to = 0 if first else 1
+    limited = limit < math.inf
+    safe = 0.999 * limit
+    if limited:
+        bound_growth(n, work, left, ldl, work, right, ldr, work, growth)
+    i = 0
+    while i < m:
+        j, clamped = m, 0
+        if limited:
+            j, clamped = i, -1
+            while j < m:
+                before = 0.0 if first else np.float64(work[reached + j])
+                fits = before + work[growth + j] <= safe
+                if not fits and not first:
+                    before = np.float64(largest_magnitude(cols, out, j * cols))
+                    fits = before + work[growth + j] <= safe
+                here = 0 if fits else 1
+                if clamped < 0:
+                    clamped = here
+                if here != clamped:
+                    break
+                work[reached + j] = before + work[growth + j] if fits else limit
+                j += 1
+        gemm(
+            j - i, cols, n, work, left + i, 1, ldl, work, right, ldr, nr, out, i * cols, cols,
+            add_to, clamped, limit,
+        )  # fmt: skip
+        i = j
+
+
+@inlined
+def _scatter(dWxh, index, transposed, work, columns, dz, ldh, limit):
+    """``dWxh += dz x'`` for a one-hot vector x, clamped (eq. 11)."""
+    if transposed:
+        column = columns + index * ldh
+        add_clamped(ldh, work, column, work, column, work, dz, limit)
+    else:
+        for i in range(len(dWxh)):
+            total = dWxh[i, index] + work[dz + i]
+            dWxh[i, index] = limit if total > limit else -limit if total < -limit else total
+
+
+@inlined
+def _scatter_nan(dWxh, index, transposed, work, columns, dz, ldh):
+    """Zero times NaN or infinity is NaN, in every other column, and stays so."""
+    h, d = dWxh.shape
+    for i in range(h):
+        if work[dz + i] * 0 != 0:
+            for c in range(d):
+                if c != index and transposed:
+                    work[columns + c * ldh + i] = math.nan
+                elif c != index:
+                    dWxh[i, c] = math.nan
+
+
+@inlined
+def _backward(
+    Whh, Why, indices, x, hs, ps, targets, limit, dWxh, dWhh, dWhy, dbh, dby, work, at, padded, lanes,
+    packed, transposed,
+):  # fmt: skip
+    """Gradients by BPTT (eqs. 7 to 13), each running sum clamped to [-limit, limit]."""
+    h, d = dWxh.shape
+    q, T, nr = len(Why), len(ps), GEMM_VECTORS * lanes
+    ldh, ldq, ldd = padded
+    states, dz, dy, inputs, columns, Whh_packed, Why_packed, growth, bias_h, bias_y = at
+    widest = max(ldh, ldq, ldd)
+    one_hot = len(indices) > 0
+    if packed:
+        _pack(Whh, False, h, h, True, lanes, work, Whh_packed)
+        _pack(Why, False, q, h, False, lanes, work, Why_packed)
+    if transposed:
+        fill(d * ldh, work, columns, 0.0)
+    elif one_hot:
+        fill(h * d, dWxh, 0, 0.0)
+    fill(ldh, work, bias_h, 0.0)
+    fill(ldq, work, bias_y, 0.0)
+    after = dz + min(T, BLOCK) * ldh  # dz of the step after the block
+    last = (T - 1) // BLOCK * BLOCK
+    for t0 in range(last, -1, -BLOCK):
+        n = min(BLOCK, T - t0)
+        first = t0 == last
+        for t in range(n + 1):
+            copy_padded(h, work, states + t * ldh, hs, (t0 + t) * h)
+        for t in range(n):
+            copy_padded(q, work, dy + t * ldq, ps, (t0 + t) * q)
+            work[dy + t * ldq + targets[t0 + t]] -= 1  # eq. 7
+        if packed:  # eq. 9, the output's part
+            gemm(n, ldh, q, work, dy, ldq, 1, work, Why_packed, nr, q * nr, work, dz, ldh, 0, 0, 0.0)
+        else:
+            fill(n * ldh, work, dz, 0.0)
+            for t in range(n):
+                add_times_rows(Why, 0, q, h, work, dy + t * ldq, work, dz + t * ldh)
+        for t in range(n - 1, -1, -1):  # eqs. 9, 12, 10
+            row = dz + t * ldh
+            following = after if t == n - 1 else row + ldh
+            if not (first and t == n - 1):
+                if packed:
+                    gemv(work, Whh_packed, h, h, work, following, work, row, work, row)
+                else:
+                    add_times_rows(Whh, 0, h, h, work, following, work, row)
+            times_slope(ldh, work, row, work, row, work, states + (t + 1) * ldh)
+        finite = not one_hot or sum_of_zeros(n * ldh, work, dz) == 0
+        for t in range(n - 1, -1, -1):  # eqs. 8, 11
+            row = dz + t * ldh
+            add_clamped(ldh, work, bias_h, work, bias_h, work, row, limit)
+            add_clamped(ldq, work, bias_y, work, bias_y, work, dy + t * ldq, limit)
+            if one_hot:
+                index = indices[t0 + t]
+                _scatter(dWxh, index, transposed, work, columns, row, ldh, limit)
+                if not finite:
+                    _scatter_nan(dWxh, index, transposed, work, columns, row, ldh)
+            else:
+                copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
+        for product in range(2 if one_hot else 3):
+            m, left, ldl, cols, right, ldr, out = q, dy, ldq, h, states + ldh, ldh, dWhy
+            if product == 1:
+                m, left, ldl, cols, right, ldr, out = h, dz, ldh, h, states, ldh, dWhh
+            elif product == 2:
+                m, left, ldl, cols, right, ldr, out = h, dz, ldh, d, inputs, ldd, dWxh
+            reached = growth + (product + 1) * widest
+            _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, growth, work, nr, out)
+        copy(ldh, work, after, work, dz)
+    copy(h, dbh, 0, work, bias_h)
+    copy(q, dby, 0, work, bias_y)
+    if transposed:
+        transpose_panel(work, columns, ldh, h, d, d, dWxh, 0)
+
+
+@inlined
+def _clip(clip, threshold, grads):
+    """Clamp every gradient, or rescale all of them by their global norm (eq. 15)."""
+    if clip == CLIP_VALUE:
+        for dW in grads:
+            clamp(dW.size, dW, 0, dW, 0, threshold)
+    if clip == CLIP_NORM:
+        squares = sum_of_squares(grads[0].size, grads[0], 0)
+        for dW in grads[1:]:
+            squares += sum_of_squares(dW.size, dW, 0)
+        norm = np.sqrt(squares)
+        if not norm <= threshold:
+            for dW in grads:
+                scale(dW.size, dW, 0, dW, 0, threshold / norm)
+
+
+# ---- sampling -------------------------------------------------------------------------------------
+
+
+@inlined
+def _sample(Wxh, Whh, Why, hs, start, uniforms, out, work, at, padded, lanes, packed, transposed, finite):
+    """How many indices were drawn; the state `hs` is overwritten."""
+    h, q = len(Wxh), len(Why)
+    ldh, ldq, _ = padded
+    states, _, y, _, columns, Whh_packed, Why_packed, _, bias_h, bias_y = at
+    if packed:
+        _pack(Why, True, h, q, True, lanes, work, Why_packed)
+    before, row, index, drawn = states, states + ldh, start, 0
+    copy_padded(h, work, before, hs, 0)
+    for t in range(len(out)):
+        _look_up(Wxh, index, transposed, finite, work, columns, bias_h, ldh, row)
+        _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row)
+        if packed:
+            gemv(work, Why_packed, h, q, work, row, work, bias_y, work, y)
+        else:
+            copy(ldq, work, y, work, bias_y)
+            add_rows_times(Why, 0, q, h, work, row, work, y)
+        softmax_padded(ldq, work, y)
+        index = _draw(work, y, q, uniforms[t])
+        if index < 0:
+            break
+        out[t] = index
+        drawn += 1
+        before, row = row, before
+    copy(h, hs, 0, work, before)
+    return drawn
+
+
+# ---- everything -----------------------------------------------------------------------------------
+
+
+@kernel
+def _run(
+    operation, Wxh, Whh, Why, bh, by, indices, x, targets, hs, ps, clip, number, dWxh, dWhh, dWhy,
+    dbh, dby, uniforms, start, work,
+):  # fmt: skip
+    """One of the operations named above.
+
+    `number` is the limit, the clipping threshold or the learning rate.  Returns the loss, or how many
+    indices were drawn.
+    """
+    h, d = Wxh.shape
+    q = len(Why)
+    sampling, training = operation == SAMPLE, operation == TRAIN
+    T = len(targets) if sampling else len(hs) - 1
+    lanes = VECTOR_BYTES // work.itemsize
+    at = _layout(T, d, h, q, lanes, (-work.ctypes.data & 63) // work.itemsize)[:10]
+    padded = (_round_up(h, lanes), _round_up(q, lanes), _round_up(d, lanes))
+    ldh, ldq = padded[:2]
+    packed = T >= PACK_FROM
+    # Transposing Wxh pays when most of its columns are wanted.
+    transposed = len(indices) > 0 and packed and d <= 2 * T
+    finite = True
+    result = 0.0
+    with_forward = operation in (FORWARD, TRAIN)
+    if with_forward or sampling:
+        columns, bias_h, bias_y = at[4], at[8], at[9]
+        copy_padded(h, work, bias_h, bh, 0)
+        copy(q, work, bias_y, by, 0)
+        fill(ldq - q, work, bias_y + q, -math.inf)
+        if len(indices):
+            finite = sum_of_zeros(h * d, Wxh, 0) == 0
+        if transposed:
+            transpose_panel(Wxh, 0, d, d, h, ldh, work, columns)
+    if packed and (with_forward or sampling or operation == RECURRENCE):
+        _pack(Whh, True, h, h, True, lanes, work, at[5])
+    if with_forward:
+        _forward(Wxh, Whh, Why, indices, x, hs, ps, work, at, padded, lanes, packed, transposed, finite)
+    if training:
+        for t in range(T):
+            result -= np.log(np.float64(ps[t, targets[t]]))  # eqs. 5, 6
+    if operation == BACKWARD or training:
+        limit = number if operation == BACKWARD or clip == CLIP_STEP else math.inf
+        _backward(
+            Whh, Why, indices, x, hs, ps, targets, limit, dWxh, dWhh, dWhy, dbh, dby, work, at, padded,
+            lanes, packed, transposed,
+        )  # fmt: skip
+    if training:
+        _clip(clip, number, (dWxh, dWhh, dWhy, dbh, dby))
+    if sampling:
+        result += _sample(
+            Wxh, Whh, Why, hs, start, uniforms, targets, work, at, padded, lanes, packed, transposed,
+            finite,
+        )  # fmt: skip
+    if operation == UPDATE:
+        weights, grads = (Wxh, Whh, Why, bh, by), (dWxh, dWhh, dWhy, dbh, dby)
+        for i in range(5):
+            W, dW = weights[i], grads[i]
+            subtract_scaled(W.size, W, 0, W, 0, dW, 0, number)
+    if operation == RECURRENCE:
+        _recur(Whh, hs, work, at, ldh, packed)
+    if operation in (TANH, EXP):  # of hs, a vector at a time
+        n, row = hs.size, at[0]
+        for i in range(0, n, lanes):
+            copy_padded(min(lanes, n - i), work, row, hs, i)
+            if operation == TANH:
+                tanh_padded(lanes, work, row)
+            else:
+                exp_padded(lanes, work, row)
+            copy(min(lanes, n - i), hs, i, work, row)
+    return result
+
+
+@kernel
+def _wrap(indices, bound, out):
+    bad = -1
+    for i in range(len(indices)):
+        index = indices[i]
+        wrapped = index + bound if index < 0 else index
+        if wrapped < 0 or wrapped >= bound:
+            bad = i
+            break
+        out[i] = wrapped
+    return bad
+
+
+if config.DISABLE_JIT:  # machine code raises no floating-point warnings
+    _run = np.errstate(all="ignore")(_run)
+
+_NO_INDICES = np.empty(0, np.int64)
+_NO_UNIFORMS = np.empty(0)
+
+# ---- what the package calls -----------------------------------------------------------------------
+
+
+def wrap_indices(indices, bound, out):
+    """Copy class indices to `out`, negative ones counted from the end.
+
+    Returns the position of the first index outside ``[-bound, bound)``, or -1.
+    """
+    return _wrap(indices, bound, out)
+
+
+def forward(params, indices, x, hs, ps, work):
+    """States and probabilities of a sequence (eqs. 1, 2, 16, 17)."""
+    _run(FORWARD, *params, indices, x, _NO_INDICES, hs, ps, 0, 0.0, *params, _NO_UNIFORMS, 0, work)
+
+
+def backward(params, indices, x, hs, ps, targets, limit, grads, work):
+    """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
+    _run(BACKWARD, *params, indices, x, targets, hs, ps, 0, limit, *grads, _NO_UNIFORMS, 0, work)
+
+
+def loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work):
+    """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
+    return _run(TRAIN, *params, indices, x, targets, hs, ps, clip, threshold, *grads, _NO_UNIFORMS, 0, work)
+
+
+def update(params, grads, lr):
+    """Gradient descent, in place: ``W -= lr dW`` for each parameter."""
+    W = params[0]
+    _run(
+        UPDATE, *params, _NO_INDICES, W, _NO_INDICES, W, W, 0, lr, *grads, _NO_UNIFORMS, 0,
+        params[3].reshape(-1),
+    )  # fmt: skip
+
+
+def sample(params, h, start, uniforms, out, work):
+    """Draw ``len(out)`` class indices, each fed back as the next input; returns how many were drawn."""
+    return int(_run(SAMPLE, *params, out, h, out, h, h, 0, 0.0, *params, uniforms, start, work))
+
+
+def recurrence(params, hs, work):
+    """The recurrent part of `forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place."""
+    _run(RECURRENCE, *params, _NO_INDICES, hs, _NO_INDICES, hs, hs, 0, 0.0, *params, _NO_UNIFORMS, 0, work)
+
+
+def _elementwise(operation, x):
+    row = x.reshape(1, -1)
+    work = np.empty(workspace_size(1, 1, 1, 1), x.dtype)
+    _run(
+        operation, *([row] * 5), _NO_INDICES, row, _NO_INDICES, row, row, 0, 0.0, *([row] * 5),
+        _NO_UNIFORMS, 0, work,
+    )  # fmt: skip
+
+
+def tanh(x):
+    """Hyperbolic tangent of each element, in place."""
+    _elementwise(TANH, x)
+
+
+def exp(x):
+    """Exponential of each element, in place."""
+    _elementwise(EXP, x)
