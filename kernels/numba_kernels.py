@@ -23,7 +23,6 @@ from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE
 from fastrnn.kernels.jit import cache_folder, inlined, inlined_and_python, kernel
 from fastrnn.kernels.tiles import (
     GEMM_VECTORS,
-    GEMV_VECTORS,
     add,
     add_clamped,
     add_rows_times,
@@ -32,18 +31,19 @@ from fastrnn.kernels.tiles import (
     clamp,
     copy,
     copy_padded,
-    copy_panel,
-    exp_padded,
+    exponential,
     fill,
     gemm,
     gemv,
+    hyperbolic_tangent,
     largest_magnitude,
+    pack_for_gemm,
+    pack_for_gemv,
     scale,
     softmax_padded,
     subtract_scaled,
     sum_of_squares,
     sum_of_zeros,
-    tanh_padded,
     times_slope,
     transpose_panel,
 )
@@ -59,34 +59,32 @@ NAME = "numba"
 BLOCK = 64  # time steps
 PACK_FROM = 8  # time steps from which on matrices are packed
 
-#: What `_run` is asked for; TRAIN is FORWARD, the loss, BACKWARD and the clipping.
-FORWARD, BACKWARD, TRAIN, SAMPLE, UPDATE, RECURRENCE, TANH, EXP = range(8)
+#: What `_run` is asked for.  LOSS stands with FORWARD and BACKWARD, and brings the clipping.
+FORWARD, BACKWARD, LOSS, SAMPLE, UPDATE, RECURRENCE, TANH, EXP = (1 << bit for bit in range(8))
 
 # ---- work space -----------------------------------------------------------------------------------
 
 
 @inlined_and_python
-def _round_up(n, multiple):
-    return (n + multiple - 1) // multiple * multiple
-
-
-@inlined_and_python
 def _layout(T, d, h, q, lanes, start):
     """Offsets in the work space from `start` on, each of them whole cache lines on; the last is its end."""
-    ldh, ldq, ldd = _round_up(h, lanes), _round_up(q, lanes), _round_up(d, lanes)
-    nr = GEMM_VECTORS * lanes
-    steps, packed = min(T, BLOCK), 1 if T >= PACK_FROM else 0
+    ldh, ldq, ldd = (h + lanes - 1) & -lanes, (q + lanes - 1) & -lanes, (d + lanes - 1) & -lanes
+    steps = BLOCK if T > BLOCK else T
     states = start  # (steps+1, ldh), row 0 the state before the block
-    dz = states + _round_up((steps + 1) * ldh, 64)  # (steps+1, ldh), its last row the next block's first
-    dy = dz + _round_up((steps + 1) * ldh, 64)  # (steps+1, ldq) logits, then their gradient
-    inputs = dy + _round_up((steps + 1) * ldq, 64)  # (steps, ldd)
-    columns = inputs + _round_up(steps * ldd, 64)  # (d, ldh) Wxh transposed; then dWxh, transposed
-    Whh = columns + _round_up(d * ldh, 64)  # packed: of the transpose forward, as it is backward
-    Why = Whh + packed * _round_up(h * ldh, 64)  # packed for matrix products, or for sampling
-    sums = Why + packed * _round_up(max(h * _round_up(q, nr), q * _round_up(h, nr)), 64)
-    bias_h = sums + _round_up(4 * max(ldh, ldq, ldd), 64)  # growth; what three gradients have reached
-    bias_y = bias_h + _round_up(ldh, 64)  # (ldq), minus infinity in the padding
-    return states, dz, dy, inputs, columns, Whh, Why, sums, bias_h, bias_y, bias_y + _round_up(ldq, 64)
+    dz = states + (((steps + 1) * ldh + 63) & -64)  # (steps+1, ldh), the last row is the next block's
+    dy = dz + (((steps + 1) * ldh + 63) & -64)  # (steps, ldq) logits, then their gradient
+    inputs = dy + (((steps + 1) * ldq + 63) & -64)  # (steps, ldd)
+    columns = inputs + ((steps * ldd + 63) & -64)  # (d, ldh) Wxh transposed; then dWxh, transposed
+    sums = columns + ((d * ldh + 63) & -64)  # growth, and what three gradients have reached
+    bias_h = sums + ((4 * (ldh + ldq + ldd) + 63) & -64)  # (ldh)
+    bias_y = bias_h + ((ldh + 63) & -64)  # (ldq), minus infinity in the padding
+    Whh = bias_y + ((ldq + 63) & -64)  # packed: of the transpose forward, as it is backward
+    if T < PACK_FROM:
+        return states, dz, dy, inputs, columns, Whh, Whh, sums, bias_h, bias_y, Whh
+    Why = Whh + ((h * ldh + 63) & -64)  # packed for matrix products, or for sampling
+    nr = GEMM_VECTORS * lanes
+    end = Why + h * (q + nr) + q * (h + nr)
+    return states, dz, dy, inputs, columns, Whh, Why, sums, bias_h, bias_y, end
 
 
 @functools.lru_cache(maxsize=256)
@@ -94,32 +92,6 @@ def workspace_size(T, d, h, q):
     """Elements of scratch space that the kernels want for these sizes."""
     # 64 more: the first offset is where a cache line starts.
     return max(_layout(T, d, h, q, VECTOR_BYTES // itemsize, 64)[-1] for itemsize in (4, 8))
-
-
-# ---- packing --------------------------------------------------------------------------------------
-
-
-@inlined
-def _gemv_width(vectors, lanes):
-    """Columns of the panel that starts with so many vectors to go."""
-    return lanes * (8 if vectors >= GEMV_VECTORS else 4 if vectors >= 4 else 2 if vectors >= 2 else 1)
-
-
-@inlined
-def _pack(W, transposed, k, n, for_gemv, lanes, work, at):
-    """Cut B (k, n), which is W or its transpose, into panels, one after the other."""
-    j = 0
-    while j < n:
-        width = GEMM_VECTORS * lanes
-        if for_gemv:
-            width = _gemv_width((n - j + lanes - 1) // lanes, lanes)
-        cols = min(width, n - j)
-        if transposed:
-            transpose_panel(W, j * k, k, k, cols, width, work, at)
-        else:
-            copy_panel(W, j, n, k, cols, width, work, at)
-        at += k * width
-        j += width
 
 
 # ---- forward --------------------------------------------------------------------------------------
@@ -151,7 +123,7 @@ def _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row):
         gemv(work, Whh_packed, h, h, work, before, work, row, work, row)
     else:
         add_rows_times(Whh, 0, h, h, work, before, work, row)
-    tanh_padded(ldh, work, row)
+    hyperbolic_tangent(ldh, work, row, work, row)
 
 
 @inlined
@@ -177,12 +149,12 @@ def _forward(Wxh, Whh, Why, indices, x, hs, ps, work, at, padded, lanes, packed,
     h, d = Wxh.shape
     q, T, nr = len(Why), len(ps), GEMM_VECTORS * lanes
     ldh, ldq, ldd = padded
-    states, _, dy, inputs, columns, Whh_packed, Why_packed, _, bias_h, bias_y = at
+    states, _, dy, inputs, columns, Whh_packed, Why_packed, _, bias_h, bias_y, _ = at
     if packed:
-        _pack(Why, True, h, q, False, lanes, work, Why_packed)
+        pack_for_gemm(Why, 0, 1, h, q, work, Why_packed)
     copy_padded(h, work, states, hs, 0)
     for t0 in range(0, T, BLOCK):
-        n = min(BLOCK, T - t0)
+        n = BLOCK if T - t0 > BLOCK else T - t0
         for t in range(n):
             row = states + (t + 1) * ldh
             if len(indices):
@@ -298,22 +270,22 @@ def _backward(
     h, d = dWxh.shape
     q, T, nr = len(Why), len(ps), GEMM_VECTORS * lanes
     ldh, ldq, ldd = padded
-    states, dz, dy, inputs, columns, Whh_packed, Why_packed, growth, bias_h, bias_y = at
-    widest = max(ldh, ldq, ldd)
+    states, dz, dy, inputs, columns, Whh_packed, Why_packed, growth, bias_h, bias_y, _ = at
+    widest = ldh + ldq + ldd
     one_hot = len(indices) > 0
     if packed:
-        _pack(Whh, False, h, h, True, lanes, work, Whh_packed)
-        _pack(Why, False, q, h, False, lanes, work, Why_packed)
+        pack_for_gemv(Whh, 0, 0, h, h, work, Whh_packed)
+        pack_for_gemm(Why, 0, 0, q, h, work, Why_packed)
     if transposed:
         fill(d * ldh, work, columns, 0.0)
     elif one_hot:
         fill(h * d, dWxh, 0, 0.0)
     fill(ldh, work, bias_h, 0.0)
     fill(ldq, work, bias_y, 0.0)
-    after = dz + min(T, BLOCK) * ldh  # dz of the step after the block
+    after = dz + (BLOCK if T > BLOCK else T) * ldh  # dz of the step after the block
     last = (T - 1) // BLOCK * BLOCK
     for t0 in range(last, -1, -BLOCK):
-        n = min(BLOCK, T - t0)
+        n = BLOCK if T - t0 > BLOCK else T - t0
         first = t0 == last
         for t in range(n + 1):
             copy_padded(h, work, states + t * ldh, hs, (t0 + t) * h)
@@ -382,13 +354,13 @@ def _clip(clip, threshold, grads):
 
 
 @inlined
-def _sample(Wxh, Whh, Why, hs, start, uniforms, out, work, at, padded, lanes, packed, transposed, finite):
+def _sample(Wxh, Whh, Why, hs, start, uniforms, out, work, at, padded, packed, transposed, finite):
     """How many indices were drawn; the state `hs` is overwritten."""
     h, q = len(Wxh), len(Why)
     ldh, ldq, _ = padded
-    states, _, y, _, columns, Whh_packed, Why_packed, _, bias_h, bias_y = at
+    states, _, y, _, columns, Whh_packed, Why_packed, _, bias_h, bias_y, _ = at
     if packed:
-        _pack(Why, True, h, q, True, lanes, work, Why_packed)
+        pack_for_gemv(Why, 0, 1, h, q, work, Why_packed)
     before, row, index, drawn = states, states + ldh, start, 0
     copy_padded(h, work, before, hs, 0)
     for t in range(len(out)):
@@ -425,63 +397,55 @@ def _run(
     """
     h, d = Wxh.shape
     q = len(Why)
-    sampling, training = operation == SAMPLE, operation == TRAIN
-    T = len(targets) if sampling else len(hs) - 1
+    T = len(targets) if operation == SAMPLE else len(hs) - 1
     lanes = VECTOR_BYTES // work.itemsize
-    at = _layout(T, d, h, q, lanes, (-work.ctypes.data & 63) // work.itemsize)[:10]
-    padded = (_round_up(h, lanes), _round_up(q, lanes), _round_up(d, lanes))
-    ldh, ldq = padded[:2]
-    packed = T >= PACK_FROM
+    at = _layout(T, d, h, q, lanes, (-work.ctypes.data & 63) // work.itemsize)
+    padded = ((h + lanes - 1) & -lanes, (q + lanes - 1) & -lanes, (d + lanes - 1) & -lanes)
+    ldh, ldq, _ = padded
+    _, _, _, _, columns, Whh_packed, _, _, bias_h, bias_y, _ = at
+    one_hot, packed = len(indices) > 0, T >= PACK_FROM
     # Transposing Wxh pays when most of its columns are wanted.
-    transposed = len(indices) > 0 and packed and d <= 2 * T
+    transposed = one_hot and packed and d <= 2 * T
     finite = True
     result = 0.0
-    with_forward = operation in (FORWARD, TRAIN)
-    if with_forward or sampling:
-        columns, bias_h, bias_y = at[4], at[8], at[9]
+    if operation & (FORWARD | SAMPLE):
         copy_padded(h, work, bias_h, bh, 0)
         copy(q, work, bias_y, by, 0)
         fill(ldq - q, work, bias_y + q, -math.inf)
-        if len(indices):
+        if one_hot:
             finite = sum_of_zeros(h * d, Wxh, 0) == 0
         if transposed:
             transpose_panel(Wxh, 0, d, d, h, ldh, work, columns)
-    if packed and (with_forward or sampling or operation == RECURRENCE):
-        _pack(Whh, True, h, h, True, lanes, work, at[5])
-    if with_forward:
+    if packed and operation & (FORWARD | SAMPLE | RECURRENCE):
+        pack_for_gemv(Whh, 0, 1, h, h, work, Whh_packed)
+    if operation & FORWARD:
         _forward(Wxh, Whh, Why, indices, x, hs, ps, work, at, padded, lanes, packed, transposed, finite)
-    if training:
+    if operation & LOSS:
         for t in range(T):
             result -= np.log(np.float64(ps[t, targets[t]]))  # eqs. 5, 6
-    if operation == BACKWARD or training:
-        limit = number if operation == BACKWARD or clip == CLIP_STEP else math.inf
+    if operation & BACKWARD:
+        limit = number if clip == CLIP_STEP else math.inf
         _backward(
             Whh, Why, indices, x, hs, ps, targets, limit, dWxh, dWhh, dWhy, dbh, dby, work, at, padded,
             lanes, packed, transposed,
         )  # fmt: skip
-    if training:
+    if operation & LOSS:
         _clip(clip, number, (dWxh, dWhh, dWhy, dbh, dby))
-    if sampling:
+    if operation & SAMPLE:
         result += _sample(
-            Wxh, Whh, Why, hs, start, uniforms, targets, work, at, padded, lanes, packed, transposed,
-            finite,
-        )  # fmt: skip
-    if operation == UPDATE:
+            Wxh, Whh, Why, hs, start, uniforms, targets, work, at, padded, packed, transposed, finite
+        )
+    if operation & UPDATE:
         weights, grads = (Wxh, Whh, Why, bh, by), (dWxh, dWhh, dWhy, dbh, dby)
         for i in range(5):
             W, dW = weights[i], grads[i]
             subtract_scaled(W.size, W, 0, W, 0, dW, 0, number)
-    if operation == RECURRENCE:
+    if operation & RECURRENCE:
         _recur(Whh, hs, work, at, ldh, packed)
-    if operation in (TANH, EXP):  # of hs, a vector at a time
-        n, row = hs.size, at[0]
-        for i in range(0, n, lanes):
-            copy_padded(min(lanes, n - i), work, row, hs, i)
-            if operation == TANH:
-                tanh_padded(lanes, work, row)
-            else:
-                exp_padded(lanes, work, row)
-            copy(min(lanes, n - i), hs, i, work, row)
+    if operation & TANH:
+        hyperbolic_tangent(hs.size, hs, 0, hs, 0)
+    if operation & EXP:
+        exponential(hs.size, hs, 0, hs, 0)
     return result
 
 
@@ -522,12 +486,26 @@ def forward(params, indices, x, hs, ps, work):
 
 def backward(params, indices, x, hs, ps, targets, limit, grads, work):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
-    _run(BACKWARD, *params, indices, x, targets, hs, ps, 0, limit, *grads, _NO_UNIFORMS, 0, work)
+    _run(BACKWARD, *params, indices, x, targets, hs, ps, CLIP_STEP, limit, *grads, _NO_UNIFORMS, 0, work)
 
 
 def loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
-    return _run(TRAIN, *params, indices, x, targets, hs, ps, clip, threshold, *grads, _NO_UNIFORMS, 0, work)
+    return _run(
+        FORWARD | BACKWARD | LOSS,
+        *params,
+        indices,
+        x,
+        targets,
+        hs,
+        ps,
+        clip,
+        threshold,
+        *grads,
+        _NO_UNIFORMS,
+        0,
+        work,
+    )
 
 
 def update(params, grads, lr):

@@ -174,20 +174,14 @@ def times_slope(emitter, n, out, x, state):
     _elementwise(emitter, n, out, [x, state], lambda x, state: x * (1.0 - state * state))
 
 
-def _padded_rows(emitter, n, x, formula):
-    """In place, over whole vectors: n is rounded up."""
-    with emitter.loop(0, n, emitter.lanes) as j:
-        (x + j).store(formula((x + j).load()))
+@routine("iaa", _in_place(np.tanh))
+def hyperbolic_tangent(emitter, n, out, x):
+    _elementwise(emitter, n, out, [x], _tangent)
 
 
-@routine("ia", lambda n, x: np.tanh(x[:n], out=x[:n]))
-def tanh_padded(emitter, n, x):
-    _padded_rows(emitter, n, x, _tangent)
-
-
-@routine("ia", lambda n, x: np.exp(x[:n], out=x[:n]))
-def exp_padded(emitter, n, x):
-    _padded_rows(emitter, n, x, _exponential)
+@routine("iaa", _in_place(np.exp))
+def exponential(emitter, n, out, x):
+    _elementwise(emitter, n, out, [x], _exponential)
 
 
 def _plain_copy_padded(n, out, x):
@@ -373,9 +367,6 @@ def _transposed(rows):
     return rows
 
 
-# ---- matrix times vector ------------------------------------------------------------------------
-
-
 def _panels(vectors):
     """Panels of a packed matrix of so many vectors: (first vector, vectors) of each."""
     v = 0
@@ -383,6 +374,53 @@ def _panels(vectors):
         width = next(w for w in (8, 4, 2, 1) if w <= vectors - v)
         yield v, width
         v += width
+
+
+def _plain_packed(widths_of):
+    def plain(src, transposed, k, n, out):
+        matrix = src[: k * n].reshape(n, k).T if transposed else src[: k * n].reshape(k, n)
+        lanes = VECTOR_BYTES // out.itemsize
+        for v, count in widths_of(-(-n // lanes)):
+            j, width = v * lanes, count * lanes
+            panel = out[j * k : (j + width) * k].reshape(k, width)
+            panel[:, n - j :] = 0
+            panel[:, : n - j] = matrix[:, j : j + width]
+
+    return plain
+
+
+def _pack_panel(emitter, src, transposed, k, n, j, width, out):
+    cols = (n - j < width).chosen(n - j, emitter.index(width))
+    with emitter.when(transposed.equals(1)):
+        emitter.call("transpose_panel", src + j * k, k, k, cols, width, out + j * k)
+    with emitter.when(transposed.equals(0)):
+        emitter.call("copy_panel", src + j, n, k, cols, width, out + j * k)
+
+
+@routine("aiiia", _plain_packed(_panels))
+def pack_for_gemv(emitter, src, transposed, k, n, out):
+    """Cut B (k, n), which is `src` or its transpose, into panels for `gemv`, one after the other."""
+    vectors = emitter.vectors(n)
+    v = vectors & -GEMV_VECTORS
+    with emitter.loop(0, v, GEMV_VECTORS) as first:
+        _pack_panel(emitter, src, transposed, k, n, first * emitter.lanes, GEMV_VECTORS * emitter.lanes, out)
+    width = GEMV_VECTORS // 2
+    while width:
+        with emitter.when((vectors & width).equals(width)):
+            _pack_panel(emitter, src, transposed, k, n, v * emitter.lanes, width * emitter.lanes, out)
+        v = v + (vectors & width)
+        width //= 2
+
+
+@routine("aiiia", _plain_packed(lambda vectors: [(v, GEMM_VECTORS) for v in range(0, vectors, GEMM_VECTORS)]))
+def pack_for_gemm(emitter, src, transposed, k, n, out):
+    """As `pack_for_gemv`, into panels for `gemm`."""
+    width = GEMM_VECTORS * emitter.lanes
+    with emitter.loop(0, n, width) as j:
+        _pack_panel(emitter, src, transposed, k, n, j, width, out)
+
+
+# ---- matrix times vector ------------------------------------------------------------------------
 
 
 def _plain_gemv(b, k, n, x, z, out):

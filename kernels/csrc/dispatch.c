@@ -13,6 +13,13 @@
 #define restrict __restrict
 #endif
 
+#if HAVE_VECTORS && (defined(__x86_64__) || defined(__i386__))
+#define HAVE_X86 1
+#include <immintrin.h>
+#else
+#define HAVE_X86 0
+#endif
+
 /* What is done with an element of a matrix-vector product before it is stored. */
 enum { EPILOGUE_TANH, EPILOGUE_TANH_SLOPE, EPILOGUE_ADD };
 
@@ -24,8 +31,7 @@ enum { EPILOGUE_TANH, EPILOGUE_TANH_SLOPE, EPILOGUE_ADD };
 #endif
 #include "instruction_set.h"
 
-#if HAVE_VECTORS && (defined(__x86_64__) || defined(__i386__))
-#define X86_LEVELS 1
+#if HAVE_X86
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
@@ -53,8 +59,6 @@ enum { EPILOGUE_TANH, EPILOGUE_TANH_SLOPE, EPILOGUE_ADD };
 #pragma GCC pop_options
 #endif
 
-#else
-#define X86_LEVELS 0
 #endif
 
 typedef struct {
@@ -77,7 +81,7 @@ static void add_level(int i, const char *name, const rnn_loops *f32, const rnn_l
 static int detect(void) {
     int n = 0;
     add_level(n++, "baseline", &loops_f32_baseline, &loops_f64_baseline);
-#if X86_LEVELS
+#if HAVE_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         add_level(n++, "avx2", &loops_f32_avx2, &loops_f64_avx2);

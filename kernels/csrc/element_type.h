@@ -11,6 +11,7 @@
 #undef FN_PASTE
 #undef FN_EXPAND
 #undef FN
+#undef X86_NAME
 #undef V
 #undef VI
 #undef VU
@@ -19,6 +20,7 @@
 #undef GEMM_ROWS
 #undef GEMM_VECS
 #undef NR
+#undef HAVE_TRANSPOSE
 #undef ROUND_SHIFT
 #undef LOG2E
 #undef LN2_HIGH
@@ -29,6 +31,7 @@
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS
 #undef K
+#undef GEMV_PANEL
 #undef GEMM_CASE
 #undef BLOCK
 #undef PACK_FROM

@@ -119,10 +119,10 @@ static void FN(project_block)(const rnn_arguments *a, const FN(space) *s, ptrdif
 }
 
 /* row = tanh(row + Whh before), in place (eq. 1). */
-ALWAYS_INLINE void FN(recurrent_step)(const rnn_arguments *a, const FN(space) *s, const REAL *before, REAL *row) {
+ALWAYS_INLINE void FN(recurrent_step)(const rnn_arguments *a, const FN(space) *s, ptrdiff_t t, const REAL *before, REAL *row) {
     ptrdiff_t h = a->h, ldh = FN(padded)(h);
     if (a->T >= PACK_FROM) {
-        FN(gemv)(s->Whh, h, h, before, EPILOGUE_TANH, row, row, row);
+        FN(gemv)(s->Whh, h, h, before, EPILOGUE_TANH, row, row, row, t & 1);
         return;
     }
     FN(add_rows_times)(a->params[WHH], h, h, before, row);
@@ -156,7 +156,7 @@ static void FN(forward)(const rnn_arguments *a) {
         FN(project_block)(a, &s, t0, n);
         for (ptrdiff_t t = 0; t < n; t++) {
             REAL *row = s.states + (t + 1) * ldh, *y = s.dy + t * ldq;
-            FN(recurrent_step)(a, &s, row - ldh, row);
+            FN(recurrent_step)(a, &s, t, row - ldh, row);
             FN(copy_row)(hs + (t0 + t + 1) * h, row, h);
             FN(copy_row)(y, s.bias_y, ldq);
             if (!packed) FN(add_rows_times)(a->params[WHY], q, h, row, y);
@@ -180,7 +180,7 @@ static void FN(recurrence)(const rnn_arguments *a) {
     for (ptrdiff_t t = 0; t < T; t++) {
         REAL *row = s.states + (t % BLOCK + 1) * ldh;
         FN(copy_padded)(row, hs + (t + 1) * h, h);
-        FN(recurrent_step)(a, &s, t % BLOCK ? row - ldh : s.states, row);
+        FN(recurrent_step)(a, &s, t, t % BLOCK ? row - ldh : s.states, row);
         FN(copy_row)(hs + (t + 1) * h, row, h);
         if (t % BLOCK == BLOCK - 1) FN(copy_row)(s.states, row, ldh);
     }
@@ -304,7 +304,7 @@ static void FN(bptt)(const rnn_arguments *a, REAL limit) {
             const REAL *state = s.states + (t + 1) * ldh;
             int recurrent = !(last && t == n - 1);
             if (packed && recurrent) {
-                FN(gemv)(s.Whh, h, h, next, EPILOGUE_TANH_SLOPE, dz, state, dz);
+                FN(gemv)(s.Whh, h, h, next, EPILOGUE_TANH_SLOPE, dz, state, dz, t & 1);
                 continue;
             }
             if (recurrent) FN(add_times_rows)(Whh, h, h, next, dz);
@@ -417,9 +417,9 @@ static ptrdiff_t FN(sample)(const rnn_arguments *a, void *state, int64_t start, 
     FN(copy_padded)(before, state, h);
     for (t = 0; t < n; t++) {
         FN(project_index)(a, &s, start, row);
-        FN(recurrent_step)(a, &s, before, row);
+        FN(recurrent_step)(a, &s, t, before, row);
         if (packed) {
-            FN(gemv)(s.Why, h, q, row, EPILOGUE_ADD, s.bias_y, s.bias_y, y);
+            FN(gemv)(s.Why, h, q, row, EPILOGUE_ADD, s.bias_y, s.bias_y, y, t & 1);
         } else {
             FN(copy_row)(y, s.bias_y, ldq);
             FN(add_rows_times)(a->params[WHY], q, h, row, y);

@@ -11,6 +11,15 @@
 #define FN_EXPAND(name, suffix) FN_PASTE(name, suffix)
 #define FN(name) FN_EXPAND(name, SUFFIX)
 
+/* Intel's name of an operation on vectors of this width. */
+#if VBYTES == 64
+#define X86_NAME(name) _mm512_##name
+#elif VBYTES == 32
+#define X86_NAME(name) _mm256_##name
+#else
+#define X86_NAME(name) _mm_##name
+#endif
+
 #define V FN(vec)
 #define VI FN(ivec)
 #define VU FN(uvec)
@@ -53,9 +62,24 @@ ALWAYS_INLINE V FN(select)(VI mask, V a, V b) {
     return FN(from_bits)((mask & FN(bits)(a)) | (~mask & FN(bits)(b)));
 }
 
-/* NaN in x stays NaN: the comparison is false, and x is taken. */
+/* The smaller of x and bound, and the larger.  NaN in x stays NaN: the comparison is false, and x is
+ * taken; x86's instructions do just that. */
+#if HAVE_X86 && REAL_BITS == 64
+#define AT_MOST_X86 X86_NAME(min_pd)
+#define AT_LEAST_X86 X86_NAME(max_pd)
+#elif HAVE_X86
+#define AT_MOST_X86 X86_NAME(min_ps)
+#define AT_LEAST_X86 X86_NAME(max_ps)
+#endif
+#if HAVE_X86
+ALWAYS_INLINE V FN(at_most)(V x, V bound) { return (V)AT_MOST_X86(bound, x); }
+ALWAYS_INLINE V FN(at_least)(V x, V bound) { return (V)AT_LEAST_X86(bound, x); }
+#undef AT_MOST_X86
+#undef AT_LEAST_X86
+#else
 ALWAYS_INLINE V FN(at_most)(V x, V bound) { return FN(select)(FN(less)(bound, x), bound, x); }
 ALWAYS_INLINE V FN(at_least)(V x, V bound) { return FN(select)(FN(less)(x, bound), bound, x); }
+#endif
 
 ALWAYS_INLINE V FN(absolute)(V x) {
     return FN(from_bits)(FN(bits)(x) & ~((VI){0} + ((INT)1 << (REAL_BITS - 1))));
@@ -75,6 +99,38 @@ ALWAYS_INLINE REAL FN(largest)(V x) {
     for (ptrdiff_t i = 1; i < VL; i++) m = lanes[i] > m ? lanes[i] : m;
     return m;
 }
+
+/* Transposes VL vectors in registers: a perfect shuffle, log2(VL) times. */
+#if HAVE_VECTORS && (defined(__clang__) || __GNUC__ >= 12)
+#define HAVE_TRANSPOSE 1
+#if VBYTES == 16 && REAL_BITS == 64
+#define ZIP_LOW 0, 2
+#define ZIP_HIGH 1, 3
+#elif VBYTES * 8 / REAL_BITS == 4
+#define ZIP_LOW 0, 4, 1, 5
+#define ZIP_HIGH 2, 6, 3, 7
+#elif VBYTES * 8 / REAL_BITS == 8
+#define ZIP_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define ZIP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define ZIP_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define ZIP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+ALWAYS_INLINE void FN(transpose)(V *rows) {
+    V zipped[VBYTES / sizeof(REAL)];
+    for (ptrdiff_t stage = 1; stage < VL; stage *= 2) {
+        for (ptrdiff_t i = 0; i < VL / 2; i++) {
+            zipped[2 * i] = __builtin_shufflevector(rows[i], rows[i + VL / 2], ZIP_LOW);
+            zipped[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + VL / 2], ZIP_HIGH);
+        }
+        for (ptrdiff_t i = 0; i < VL; i++) rows[i] = zipped[i];
+    }
+}
+#undef ZIP_LOW
+#undef ZIP_HIGH
+#else
+#define HAVE_TRANSPOSE 0
+#endif
 
 /* Length of a row of n elements, padded to whole vectors. */
 ALWAYS_INLINE ptrdiff_t FN(padded)(ptrdiff_t n) { return (n + VL - 1) / VL * VL; }
