@@ -296,7 +296,7 @@ class SimpleRNN:
             raise ValueError("xs must hold at least one time step, got none")
         if isinstance(xs, OneHotSteps) and xs.indices is not None and xs.width == self._d:
             # Checked like any other: `indices` is open to whoever holds the mapping.
-            indices = check_indices(xs.indices, "xs.indices", self._d, kernels)
+            indices = check_indices(xs.indices, "xs.indices", self._d, kernels, length=T)
             x = np.empty((0, self._d), self._dtype)
         else:
             indices, x = np.empty(0, INDEX), self._stack(xs, "xs", range(T), self._d)
