@@ -6,7 +6,7 @@ from fastrnn import SimpleRNN
 
 chars = sorted(set("hello"))
 char_to_ix = {ch: i for i, ch in enumerate(chars)}
-ix_to_char = {i: ch for i, ch in enumerate(chars)}
+ix_to_char = dict(enumerate(chars))
 data = [char_to_ix[ch] for ch in "hello"]
 
 inputs = data[:-1]

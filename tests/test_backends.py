@@ -1,6 +1,7 @@
 """The choice of a backend: names, environment, nesting, threads, and never a silent fallback."""
 
 import concurrent.futures
+import contextlib
 import sys
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_use_backend_nests_and_ends_after_an_exception(backend):
         assert fastrnn.backend() == backend
         with use_backend("numpy"):
             assert fastrnn.backend() == "numpy"
-            with pytest.raises(ZeroDivisionError), use_backend(backend):
+            with contextlib.suppress(ZeroDivisionError), use_backend(backend):
                 assert fastrnn.backend() == backend
                 raise ZeroDivisionError
             assert fastrnn.backend() == "numpy"

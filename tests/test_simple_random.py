@@ -168,7 +168,7 @@ def test_sample_on_nan_weights(name, n, dtype, backend):
     getattr(rnn, name)[...] = np.nan
     h, rng = np.ones((10, 1)), np.random.default_rng(4)
     before, state = stream_state(), rng.bit_generator.state
-    with pytest.raises(ValueError, match="probabilities of index 0 of .* are not numbers"):
+    with pytest.raises(ValueError, match=r"probabilities of index 0 of .* are not numbers"):
         rnn.sample(h, 0, n)
     with pytest.raises(ValueError, match="not numbers"):
         rnn.sample(h, 0, n, rng=rng)
