@@ -94,7 +94,7 @@ def workspace_size(T, d, h, q):
     return max(_layout(T, d, h, q, VECTOR_BYTES // itemsize, 64)[-1] for itemsize in (4, 8))
 
 
-# ---- forward --------------------------------------------------------------------------------------
+# ---- parts of the kernel ---------------------------------------------------------------------------
 
 
 @inlined
@@ -144,59 +144,24 @@ def _draw(work, p, q, u):
 
 
 @inlined
-def _forward(Wxh, Whh, Why, indices, x, hs, ps, work, at, padded, lanes, packed, transposed, finite):
-    """States and probabilities (eqs. 1, 2, 16, 17)."""
-    h, d = Wxh.shape
-    q, T, nr = len(Why), len(ps), GEMM_VECTORS * lanes
-    ldh, ldq, ldd = padded
-    states, _, dy, inputs, columns, Whh_packed, Why_packed, _, bias_h, bias_y, _ = at
-    if packed:
-        pack_for_gemm(Why, 0, 1, h, q, work, Why_packed)
-    copy_padded(h, work, states, hs, 0)
-    for t0 in range(0, T, BLOCK):
-        n = BLOCK if T - t0 > BLOCK else T - t0
-        for t in range(n):
-            row = states + (t + 1) * ldh
-            if len(indices):
-                _look_up(Wxh, indices[t0 + t], transposed, finite, work, columns, bias_h, ldh, row)
-            else:
-                copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
-                copy(ldh, work, row, work, bias_h)
-                add_rows_times(Wxh, 0, h, d, work, inputs + t * ldd, work, row)
-        for t in range(n):
-            row, y = states + (t + 1) * ldh, dy + t * ldq
-            _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row)
-            copy(h, hs, (t0 + t + 1) * h, work, row)
-            copy(ldq, work, y, work, bias_y)
-            if not packed:
-                add_rows_times(Why, 0, q, h, work, row, work, y)
-        if packed:
-            gemm(
-                n, ldq, h, work, states + ldh, ldh, 1, work, Why_packed, nr, h * nr, work, dy, ldq,
-                1, 0, 0.0,
-            )  # fmt: skip
-        for t in range(n):
-            softmax_padded(ldq, work, dy + t * ldq)
-            copy(q, ps, (t0 + t) * q, work, dy + t * ldq)
-        copy(ldh, work, states, work, states + n * ldh)
-
-
-@inlined
-def _recur(Whh, hs, work, at, ldh, packed):
-    """The recurrent part of `_forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])``."""
-    h, T = len(Whh), len(hs) - 1
-    states, Whh_packed = at[0], at[5]
-    copy_padded(h, work, states, hs, 0)
-    for t in range(T):
-        row = states + (t % BLOCK + 1) * ldh
-        copy_padded(h, work, row, hs, (t + 1) * h)
-        _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row)
-        copy(h, hs, (t + 1) * h, work, row)
-        if t % BLOCK == BLOCK - 1:
-            copy(ldh, work, states, work, row)
-
-
-# ---- backward -------------------------------------------------------------------------------------
+def _scatter(dWxh, index, transposed, finite, work, columns, dz, ldh, limit):
+    """``dWxh += dz x'`` for a one-hot vector x, clamped (eq. 11)."""
+    h, d = dWxh.shape
+    if transposed:
+        column = columns + index * ldh
+        add_clamped(ldh, work, column, work, column, work, dz, limit)
+    else:
+        for i in range(h):
+            total = dWxh[i, index] + work[dz + i]
+            dWxh[i, index] = limit if total > limit else -limit if total < -limit else total
+    if not finite:  # zero times NaN or infinity is NaN, in every other column, and stays so
+        for i in range(h):
+            if work[dz + i] * 0 != 0:
+                for c in range(d):
+                    if c != index and transposed:
+                        work[columns + c * ldh + i] = math.nan
+                    elif c != index:
+                        dWxh[i, c] = math.nan
 
 
 @inlined
@@ -206,7 +171,6 @@ def _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, growth
     ``reached[i]`` bounds ``|out[i, :]|``.  A row that cannot reach the limit within the block takes the
     plain product, which then is the same sum.  (NaN fails the comparison and takes the clamped one.)
     """
-    add_to = 0 if first else 1
     limited = limit < math.inf
     safe = 0.999 * limit
     if limited:
@@ -231,158 +195,31 @@ def _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, growth
                 j += 1
         gemm(
             j - i, cols, n, work, left + i, 1, ldl, work, right, ldr, nr, out, i * cols, cols,
-            add_to, clamped, limit,
+            0 if first else 1, clamped, limit,
         )  # fmt: skip
         i = j
-
-
-@inlined
-def _scatter(dWxh, index, transposed, work, columns, dz, ldh, limit):
-    """``dWxh += dz x'`` for a one-hot vector x, clamped (eq. 11)."""
-    if transposed:
-        column = columns + index * ldh
-        add_clamped(ldh, work, column, work, column, work, dz, limit)
-    else:
-        for i in range(len(dWxh)):
-            total = dWxh[i, index] + work[dz + i]
-            dWxh[i, index] = limit if total > limit else -limit if total < -limit else total
-
-
-@inlined
-def _scatter_nan(dWxh, index, transposed, work, columns, dz, ldh):
-    """Zero times NaN or infinity is NaN, in every other column, and stays so."""
-    h, d = dWxh.shape
-    for i in range(h):
-        if work[dz + i] * 0 != 0:
-            for c in range(d):
-                if c != index and transposed:
-                    work[columns + c * ldh + i] = math.nan
-                elif c != index:
-                    dWxh[i, c] = math.nan
-
-
-@inlined
-def _backward(
-    Whh, Why, indices, x, hs, ps, targets, limit, dWxh, dWhh, dWhy, dbh, dby, work, at, padded, lanes,
-    packed, transposed,
-):  # fmt: skip
-    """Gradients by BPTT (eqs. 7 to 13), each running sum clamped to [-limit, limit]."""
-    h, d = dWxh.shape
-    q, T, nr = len(Why), len(ps), GEMM_VECTORS * lanes
-    ldh, ldq, ldd = padded
-    states, dz, dy, inputs, columns, Whh_packed, Why_packed, growth, bias_h, bias_y, _ = at
-    widest = ldh + ldq + ldd
-    one_hot = len(indices) > 0
-    if packed:
-        pack_for_gemv(Whh, 0, 0, h, h, work, Whh_packed)
-        pack_for_gemm(Why, 0, 0, q, h, work, Why_packed)
-    if transposed:
-        fill(d * ldh, work, columns, 0.0)
-    elif one_hot:
-        fill(h * d, dWxh, 0, 0.0)
-    fill(ldh, work, bias_h, 0.0)
-    fill(ldq, work, bias_y, 0.0)
-    after = dz + (BLOCK if T > BLOCK else T) * ldh  # dz of the step after the block
-    last = (T - 1) // BLOCK * BLOCK
-    for t0 in range(last, -1, -BLOCK):
-        n = BLOCK if T - t0 > BLOCK else T - t0
-        first = t0 == last
-        for t in range(n + 1):
-            copy_padded(h, work, states + t * ldh, hs, (t0 + t) * h)
-        for t in range(n):
-            copy_padded(q, work, dy + t * ldq, ps, (t0 + t) * q)
-            work[dy + t * ldq + targets[t0 + t]] -= 1  # eq. 7
-        if packed:  # eq. 9, the output's part
-            gemm(n, ldh, q, work, dy, ldq, 1, work, Why_packed, nr, q * nr, work, dz, ldh, 0, 0, 0.0)
-        else:
-            fill(n * ldh, work, dz, 0.0)
-            for t in range(n):
-                add_times_rows(Why, 0, q, h, work, dy + t * ldq, work, dz + t * ldh)
-        for t in range(n - 1, -1, -1):  # eqs. 9, 12, 10
-            row = dz + t * ldh
-            following = after if t == n - 1 else row + ldh
-            if not (first and t == n - 1):
-                if packed:
-                    gemv(work, Whh_packed, h, h, work, following, work, row, work, row)
-                else:
-                    add_times_rows(Whh, 0, h, h, work, following, work, row)
-            times_slope(ldh, work, row, work, row, work, states + (t + 1) * ldh)
-        finite = not one_hot or sum_of_zeros(n * ldh, work, dz) == 0
-        for t in range(n - 1, -1, -1):  # eqs. 8, 11
-            row = dz + t * ldh
-            add_clamped(ldh, work, bias_h, work, bias_h, work, row, limit)
-            add_clamped(ldq, work, bias_y, work, bias_y, work, dy + t * ldq, limit)
-            if one_hot:
-                index = indices[t0 + t]
-                _scatter(dWxh, index, transposed, work, columns, row, ldh, limit)
-                if not finite:
-                    _scatter_nan(dWxh, index, transposed, work, columns, row, ldh)
-            else:
-                copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
-        for product in range(2 if one_hot else 3):
-            m, left, ldl, cols, right, ldr, out = q, dy, ldq, h, states + ldh, ldh, dWhy
-            if product == 1:
-                m, left, ldl, cols, right, ldr, out = h, dz, ldh, h, states, ldh, dWhh
-            elif product == 2:
-                m, left, ldl, cols, right, ldr, out = h, dz, ldh, d, inputs, ldd, dWxh
-            reached = growth + (product + 1) * widest
-            _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, growth, work, nr, out)
-        copy(ldh, work, after, work, dz)
-    copy(h, dbh, 0, work, bias_h)
-    copy(q, dby, 0, work, bias_y)
-    if transposed:
-        transpose_panel(work, columns, ldh, h, d, d, dWxh, 0)
 
 
 @inlined
 def _clip(clip, threshold, grads):
     """Clamp every gradient, or rescale all of them by their global norm (eq. 15)."""
     if clip == CLIP_VALUE:
-        for dW in grads:
+        for i in range(5):
+            dW = grads[i]
             clamp(dW.size, dW, 0, dW, 0, threshold)
     if clip == CLIP_NORM:
         squares = sum_of_squares(grads[0].size, grads[0], 0)
-        for dW in grads[1:]:
+        for i in range(1, 5):
+            dW = grads[i]
             squares += sum_of_squares(dW.size, dW, 0)
-        norm = np.sqrt(squares)
+        norm = math.sqrt(squares)
         if not norm <= threshold:
-            for dW in grads:
+            for i in range(5):
+                dW = grads[i]
                 scale(dW.size, dW, 0, dW, 0, threshold / norm)
 
 
-# ---- sampling -------------------------------------------------------------------------------------
-
-
-@inlined
-def _sample(Wxh, Whh, Why, hs, start, uniforms, out, work, at, padded, packed, transposed, finite):
-    """How many indices were drawn; the state `hs` is overwritten."""
-    h, q = len(Wxh), len(Why)
-    ldh, ldq, _ = padded
-    states, _, y, _, columns, Whh_packed, Why_packed, _, bias_h, bias_y, _ = at
-    if packed:
-        pack_for_gemv(Why, 0, 1, h, q, work, Why_packed)
-    before, row, index, drawn = states, states + ldh, start, 0
-    copy_padded(h, work, before, hs, 0)
-    for t in range(len(out)):
-        _look_up(Wxh, index, transposed, finite, work, columns, bias_h, ldh, row)
-        _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row)
-        if packed:
-            gemv(work, Why_packed, h, q, work, row, work, bias_y, work, y)
-        else:
-            copy(ldq, work, y, work, bias_y)
-            add_rows_times(Why, 0, q, h, work, row, work, y)
-        softmax_padded(ldq, work, y)
-        index = _draw(work, y, q, uniforms[t])
-        if index < 0:
-            break
-        out[t] = index
-        drawn += 1
-        before, row = row, before
-    copy(h, hs, 0, work, before)
-    return drawn
-
-
-# ---- everything -----------------------------------------------------------------------------------
+# ---- the kernel ------------------------------------------------------------------------------------
 
 
 @kernel
@@ -390,24 +227,28 @@ def _run(
     operation, Wxh, Whh, Why, bh, by, indices, x, targets, hs, ps, clip, number, dWxh, dWhh, dWhy,
     dbh, dby, uniforms, start, work,
 ):  # fmt: skip
-    """One of the operations named above.
+    """One of the operations named above, or those that make up a training step.
 
     `number` is the limit, the clipping threshold or the learning rate.  Returns the loss, or how many
     indices were drawn.
+
+    It is one long function because Numba takes quadratic time to put a long one into another.
     """
     h, d = Wxh.shape
     q = len(Why)
     T = len(targets) if operation == SAMPLE else len(hs) - 1
     lanes = VECTOR_BYTES // work.itemsize
-    at = _layout(T, d, h, q, lanes, (-work.ctypes.data & 63) // work.itemsize)
-    padded = ((h + lanes - 1) & -lanes, (q + lanes - 1) & -lanes, (d + lanes - 1) & -lanes)
-    ldh, ldq, _ = padded
-    _, _, _, _, columns, Whh_packed, _, _, bias_h, bias_y, _ = at
+    nr = GEMM_VECTORS * lanes
+    ldh, ldq, ldd = (h + lanes - 1) & -lanes, (q + lanes - 1) & -lanes, (d + lanes - 1) & -lanes
+    states, dz, dy, inputs, columns, Whh_packed, Why_packed, sums, bias_h, bias_y, _ = _layout(
+        T, d, h, q, lanes, (-work.ctypes.data & 63) // work.itemsize
+    )
     one_hot, packed = len(indices) > 0, T >= PACK_FROM
     # Transposing Wxh pays when most of its columns are wanted.
     transposed = one_hot and packed and d <= 2 * T
     finite = True
     result = 0.0
+
     if operation & (FORWARD | SAMPLE):
         copy_padded(h, work, bias_h, bh, 0)
         copy(q, work, bias_y, by, 0)
@@ -416,32 +257,143 @@ def _run(
             finite = sum_of_zeros(h * d, Wxh, 0) == 0
         if transposed:
             transpose_panel(Wxh, 0, d, d, h, ldh, work, columns)
-    if packed and operation & (FORWARD | SAMPLE | RECURRENCE):
-        pack_for_gemv(Whh, 0, 1, h, h, work, Whh_packed)
-    if operation & FORWARD:
-        _forward(Wxh, Whh, Why, indices, x, hs, ps, work, at, padded, lanes, packed, transposed, finite)
-    if operation & LOSS:
+    if operation & (FORWARD | SAMPLE | RECURRENCE):
+        copy_padded(h, work, states, hs, 0)
+        if packed:
+            pack_for_gemv(Whh, 0, 1, h, h, work, Whh_packed)
+
+    if operation & FORWARD:  # eqs. 1, 2, 16, 17
+        if packed:
+            pack_for_gemm(Why, 0, 1, h, q, work, Why_packed)
+        for t0 in range(0, T, BLOCK):
+            n = BLOCK if T - t0 > BLOCK else T - t0
+            for t in range(n):
+                row = states + (t + 1) * ldh
+                if one_hot:
+                    _look_up(Wxh, indices[t0 + t], transposed, finite, work, columns, bias_h, ldh, row)
+                else:
+                    copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
+                    copy(ldh, work, row, work, bias_h)
+                    add_rows_times(Wxh, 0, h, d, work, inputs + t * ldd, work, row)
+            for t in range(n):
+                row, y = states + (t + 1) * ldh, dy + t * ldq
+                _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row)
+                copy(h, hs, (t0 + t + 1) * h, work, row)
+                copy(ldq, work, y, work, bias_y)
+                if not packed:
+                    add_rows_times(Why, 0, q, h, work, row, work, y)
+            if packed:
+                gemm(
+                    n, ldq, h, work, states + ldh, ldh, 1, work, Why_packed, nr, h * nr, work, dy, ldq,
+                    1, 0, 0.0,
+                )  # fmt: skip
+            for t in range(n):
+                softmax_padded(ldq, work, dy + t * ldq)
+                copy(q, ps, (t0 + t) * q, work, dy + t * ldq)
+            copy(ldh, work, states, work, states + n * ldh)
+
+    if operation & LOSS:  # eqs. 5, 6
         for t in range(T):
-            result -= np.log(np.float64(ps[t, targets[t]]))  # eqs. 5, 6
-    if operation & BACKWARD:
+            result -= np.log(np.float64(ps[t, targets[t]]))
+
+    if operation & BACKWARD:  # eqs. 7 to 13
         limit = number if clip == CLIP_STEP else math.inf
-        _backward(
-            Whh, Why, indices, x, hs, ps, targets, limit, dWxh, dWhh, dWhy, dbh, dby, work, at, padded,
-            lanes, packed, transposed,
-        )  # fmt: skip
+        if packed:
+            pack_for_gemv(Whh, 0, 0, h, h, work, Whh_packed)
+            pack_for_gemm(Why, 0, 0, q, h, work, Why_packed)
+        if transposed:
+            fill(d * ldh, work, columns, 0.0)
+        elif one_hot:
+            fill(h * d, dWxh, 0, 0.0)
+        fill(ldh, work, bias_h, 0.0)
+        fill(ldq, work, bias_y, 0.0)
+        after = dz + (BLOCK if T > BLOCK else T) * ldh  # dz of the step after the block
+        last = (T - 1) // BLOCK * BLOCK
+        for t0 in range(last, -1, -BLOCK):
+            n = BLOCK if T - t0 > BLOCK else T - t0
+            first = t0 == last
+            for t in range(n + 1):
+                copy_padded(h, work, states + t * ldh, hs, (t0 + t) * h)
+            for t in range(n):
+                copy_padded(q, work, dy + t * ldq, ps, (t0 + t) * q)
+                work[dy + t * ldq + targets[t0 + t]] -= 1  # eq. 7
+            if packed:  # eq. 9, the output's part
+                gemm(n, ldh, q, work, dy, ldq, 1, work, Why_packed, nr, q * nr, work, dz, ldh, 0, 0, 0.0)
+            else:
+                fill(n * ldh, work, dz, 0.0)
+                for t in range(n):
+                    add_times_rows(Why, 0, q, h, work, dy + t * ldq, work, dz + t * ldh)
+            for t in range(n - 1, -1, -1):  # eqs. 9, 12, 10
+                row = dz + t * ldh
+                following = after if t == n - 1 else row + ldh
+                if not (first and t == n - 1):
+                    if packed:
+                        gemv(work, Whh_packed, h, h, work, following, work, row, work, row)
+                    else:
+                        add_times_rows(Whh, 0, h, h, work, following, work, row)
+                times_slope(ldh, work, row, work, row, work, states + (t + 1) * ldh)
+            finite = not one_hot or sum_of_zeros(n * ldh, work, dz) == 0
+            for t in range(n - 1, -1, -1):  # eqs. 8, 11
+                row = dz + t * ldh
+                add_clamped(ldh, work, bias_h, work, bias_h, work, row, limit)
+                add_clamped(ldq, work, bias_y, work, bias_y, work, dy + t * ldq, limit)
+                if one_hot:
+                    _scatter(dWxh, indices[t0 + t], transposed, finite, work, columns, row, ldh, limit)
+                else:
+                    copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
+            for product in range(2 if one_hot else 3):
+                m, left, ldl, cols, right, ldr, dW = q, dy, ldq, h, states + ldh, ldh, dWhy
+                if product == 1:
+                    m, left, ldl, cols, right, ldr, dW = h, dz, ldh, h, states, ldh, dWhh
+                elif product == 2:
+                    m, left, ldl, cols, right, ldr, dW = h, dz, ldh, d, inputs, ldd, dWxh
+                reached = sums + (product + 1) * (ldh + ldq + ldd)
+                _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, sums, work, nr, dW)
+            copy(ldh, work, after, work, dz)
+        copy(h, dbh, 0, work, bias_h)
+        copy(q, dby, 0, work, bias_y)
+        if transposed:
+            transpose_panel(work, columns, ldh, h, d, d, dWxh, 0)
+
     if operation & LOSS:
         _clip(clip, number, (dWxh, dWhh, dWhy, dbh, dby))
+
     if operation & SAMPLE:
-        result += _sample(
-            Wxh, Whh, Why, hs, start, uniforms, targets, work, at, padded, packed, transposed, finite
-        )
+        if packed:
+            pack_for_gemv(Why, 0, 1, h, q, work, Why_packed)
+        before, row, index = states, states + ldh, start
+        for t in range(T):
+            _look_up(Wxh, index, transposed, finite, work, columns, bias_h, ldh, row)
+            _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row)
+            if packed:
+                gemv(work, Why_packed, h, q, work, row, work, bias_y, work, dy)
+            else:
+                copy(ldq, work, dy, work, bias_y)
+                add_rows_times(Why, 0, q, h, work, row, work, dy)
+            softmax_padded(ldq, work, dy)
+            index = _draw(work, dy, q, uniforms[t])
+            if index < 0:
+                break
+            targets[t] = index
+            result += 1
+            before, row = row, before
+        copy(h, hs, 0, work, before)
+
     if operation & UPDATE:
         weights, grads = (Wxh, Whh, Why, bh, by), (dWxh, dWhh, dWhy, dbh, dby)
         for i in range(5):
             W, dW = weights[i], grads[i]
             subtract_scaled(W.size, W, 0, W, 0, dW, 0, number)
+
     if operation & RECURRENCE:
-        _recur(Whh, hs, work, at, ldh, packed)
+        for t in range(T):
+            row = states + (t % BLOCK + 1) * ldh
+            copy_padded(h, work, row, hs, (t + 1) * h)
+            _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row)
+            copy(h, hs, (t + 1) * h, work, row)
+            if t % BLOCK == BLOCK - 1:
+                copy(ldh, work, states, work, row)
+
     if operation & TANH:
         hyperbolic_tangent(hs.size, hs, 0, hs, 0)
     if operation & EXP:
