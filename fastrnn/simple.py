@@ -342,7 +342,9 @@ class SimpleRNN:
             check_real_array(g, f"grads[{i}] (d{name})", self._dtype, shape)
             for i, (g, name, shape) in enumerate(zip(grads, _PARAMETERS, self._shapes, strict=True))
         )
-        self._update(kernels, checked, lr)
+        params = self._writable_params()
+        kernels.update(params, checked, lr)
+        self._write_back(params)
 
     def loss_and_grads(
         self,
@@ -390,11 +392,14 @@ class SimpleRNN:
         (2.2, (8, 1))
         """
         kernels = backends.kernels(self._backend)
-        grads = self._new_gradients()
-        loss, h_last = self._fused(
-            kernels, self._kernel_params(), inputs, targets, h_prev, clip, clip_threshold, grads
+        mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
+            kernels, inputs, targets, h_prev, clip, clip_threshold
         )
-        return loss, grads, h_last
+        grads = self._new_gradients()
+        loss = kernels.loss_and_grads(
+            self._kernel_params(), indices, x, targets, hs, ps, mode, threshold, grads, work
+        )
+        return loss, grads, hs[-1:].T.copy()
 
     def train_step(
         self,
@@ -440,11 +445,14 @@ class SimpleRNN:
         params = self._writable_params()
         if self._grads is None:
             self._grads = self._new_gradients()
-        loss, h_last = self._fused(
-            kernels, params, inputs, targets, h_prev, clip, clip_threshold, self._grads
+        mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
+            kernels, inputs, targets, h_prev, clip, clip_threshold
         )
-        self._update(kernels, self._grads, lr)
-        return loss, h_last
+        loss: float = kernels.train_step(
+            params, indices, x, targets, hs, ps, mode, threshold, lr, self._grads, work
+        )
+        self._write_back(params)
+        return loss, hs[-1:].T.copy()
 
     def sample(
         self, h: Any, start_index: int, n: int, *, rng: np.random.Generator | int | None = None
@@ -509,18 +517,10 @@ class SimpleRNN:
 
     # -- what the methods share ------------------------------------------------------------------
 
-    def _fused(
-        self,
-        kernels: ModuleType,
-        params: Gradients,
-        inputs: Any,
-        targets: Any,
-        h_prev: Any,
-        clip: Any,
-        clip_threshold: Any,
-        grads: Gradients,
-    ) -> tuple[float, np.ndarray]:
-        """Check the arguments of one training call, then fill `grads`."""
+    def _training_arguments(
+        self, kernels: ModuleType, inputs: Any, targets: Any, h_prev: Any, clip: Any, clip_threshold: Any
+    ) -> tuple[Any, ...]:
+        """Check the arguments of one training call; return what the kernels take for them."""
         try:
             mode = CLIP_MODES[clip]
         except (KeyError, TypeError):
@@ -534,18 +534,14 @@ class SimpleRNN:
         h_prev = self._check_state(h_prev, "h_prev")
         hs, ps = self._state_buffers(T)
         hs[0] = h_prev[:, 0]
-        loss = kernels.loss_and_grads(
-            params, indices, x, targets, hs, ps, mode, threshold, grads,
-            self._workspace(kernels, T),
-        )  # fmt: skip
-        return loss, hs[T].copy().reshape(self._h, 1)
+        return mode, threshold, indices, x, targets, hs, ps, self._workspace(kernels, T)
 
-    def _update(self, kernels: ModuleType, grads: Gradients, lr: float) -> None:
-        params = self._writable_params()
-        kernels.update(params, grads, lr)
-        for mine, updated in zip(self._params, params, strict=True):
-            if mine is not updated:
-                mine[...] = updated
+    def _write_back(self, params: Gradients) -> None:
+        """Copy updated parameters to those arrays of the user's that kernels cannot take as they are."""
+        if params is not self._params:
+            for mine, updated in zip(self._params, params, strict=True):
+                if mine is not updated:
+                    mine[...] = updated
 
     def _check_state(self, value: Any, name: str) -> np.ndarray:
         return check_real_array(value, name, self._dtype, self._shapes[3])

@@ -35,6 +35,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         void (*forward)(const rnn_arguments *) noexcept nogil
         void (*backward)(const rnn_arguments *) noexcept nogil
         double (*loss_and_grads)(const rnn_arguments *) noexcept nogil
+        double (*train_step)(const rnn_arguments *, double lr) noexcept nogil
         Py_ssize_t (*sample)(const rnn_arguments *, void *h, int64_t start, const double *uniforms, int64_t *out) noexcept nogil
         void (*update)(Py_ssize_t n, void *w, const void *g, double lr) noexcept nogil
         void (*tanh)(Py_ssize_t n, void *x) noexcept nogil
@@ -188,6 +189,22 @@ def loss_and_grads(tuple params, indices, x, targets, hs, ps, int clip, double t
     a.threshold = threshold
     with nogil:
         loss = fastrnn_loops(loops).loss_and_grads(&a)
+    return loss
+
+
+def train_step(
+    tuple params, indices, x, targets, hs, ps, int clip, double threshold, double lr, tuple grads, work
+):
+    """`loss_and_grads` and `update` in one; `grads` is work space."""
+    cdef rnn_arguments a
+    cdef int loops
+    cdef double loss
+    fill(&a, &loops, params, indices, x, hs, ps, work)
+    fill_gradients(&a, loops, grads, targets)
+    a.clip = clip
+    a.threshold = threshold
+    with nogil:
+        loss = fastrnn_loops(loops).train_step(&a, lr)
     return loss
 
 

@@ -34,6 +34,7 @@ typedef struct {
     void (*forward)(const rnn_arguments *);
     void (*backward)(const rnn_arguments *);
     double (*loss_and_grads)(const rnn_arguments *);
+    double (*train_step)(const rnn_arguments *, double lr);
     /* h (h) is overwritten; returns how many indices were drawn. */
     ptrdiff_t (*sample)(const rnn_arguments *, void *h, int64_t start, const double *uniforms, int64_t *out);
     void (*update)(ptrdiff_t n, void *w, const void *g, double lr);

@@ -33,5 +33,6 @@
 #undef K
 #undef GEMV_PANEL
 #undef GEMM_CASE
+#undef ROWS
 #undef BLOCK
 #undef PACK_FROM

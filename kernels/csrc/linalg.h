@@ -115,29 +115,52 @@ ALWAYS_INLINE void FN(gemv)(const REAL *b, ptrdiff_t k, ptrdiff_t n, const REAL 
         GEMV_PANEL(1, 8, vecs - 1);
 }
 
+/* Rows of a matrix that are multiplied at once: their sums fill a vector. */
+#define ROWS (VBYTES / sizeof(REAL) < 4 ? 4 : (ptrdiff_t)(VBYTES / sizeof(REAL)))
+
+/* sums[r] = sum over lanes of acc[r]. */
+ALWAYS_INLINE void FN(sum_each)(V *acc, REAL *sums) {
+#if HAVE_TRANSPOSE
+    for (ptrdiff_t g = 0; g < ROWS; g += VL) {
+        FN(transpose)(acc + g);
+        V total = acc[g];
+        for (ptrdiff_t r = 1; r < VL; r++) total += acc[g + r];
+        FN(store)(sums + g, total);
+    }
+#else
+    for (ptrdiff_t r = 0; r < ROWS; r++) sums[r] = FN(sum)(acc[r]);
+#endif
+}
+
 /* out[i] += sum_j W[i, j] x[j], W (m, n) as the user has it: for too few products to pack for. */
 static void FN(add_rows_times)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const REAL *x, REAL *out) {
-    ptrdiff_t i = 0;
-    for (; i + 8 <= m; i += 8, w += 8 * n) {
-        V acc[8];
-        for (int r = 0; r < 8; r++) acc[r] = K(0);
-        ptrdiff_t j = 0;
-        for (; j + VL <= n; j += VL) {
-            V xj = FN(load)(x + j);
-            for (int r = 0; r < 8; r++) acc[r] += FN(load)(w + r * n + j) * xj;
+    ptrdiff_t whole = n / VL * VL, i = 0;
+    VI rest = {0}; /* of the last vector, the lanes that whole vectors have left */
+#if HAVE_VECTORS
+    for (ptrdiff_t l = 0; l < VL; l++) rest[l] = l >= VL - (n - whole) ? -1 : 0;
+#endif
+    if (n >= VL)
+        for (; i + ROWS <= m; i += ROWS, w += ROWS * n) {
+            V acc[ROWS];
+            REAL sums[ROWS];
+            for (ptrdiff_t r = 0; r < ROWS; r++) acc[r] = K(0);
+            for (ptrdiff_t j = 0; j < whole; j += VL) {
+                V xj = FN(load)(x + j);
+                for (ptrdiff_t r = 0; r < ROWS; r++) acc[r] += FN(load)(w + r * n + j) * xj;
+            }
+            if (whole < n) {
+                V xj = FN(from_bits)(FN(bits)(FN(load)(x + n - VL)) & rest);
+                for (ptrdiff_t r = 0; r < ROWS; r++)
+                    acc[r] += FN(from_bits)(FN(bits)(FN(load)(w + r * n + n - VL)) & rest) * xj;
+            }
+            FN(sum_each)(acc, sums);
+            for (ptrdiff_t r = 0; r < ROWS; r++) out[i + r] += sums[r];
         }
-        for (int r = 0; r < 8; r++) {
-            REAL s = FN(sum)(acc[r]);
-            for (ptrdiff_t l = j; l < n; l++) s += w[r * n + l] * x[l];
-            out[i + r] += s;
-        }
-    }
     for (; i < m; i++, w += n) {
         V acc = K(0);
-        ptrdiff_t j = 0;
-        for (; j + VL <= n; j += VL) acc += FN(load)(w + j) * FN(load)(x + j);
+        for (ptrdiff_t j = 0; j < whole; j += VL) acc += FN(load)(w + j) * FN(load)(x + j);
         REAL s = FN(sum)(acc);
-        for (; j < n; j++) s += w[j] * x[j];
+        for (ptrdiff_t j = whole; j < n; j++) s += w[j] * x[j];
         out[i] += s;
     }
 }
@@ -159,11 +182,18 @@ static void FN(add_times_rows)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const RE
 
 /* ---- matrix times matrix --------------------------------------------------------------------- */
 
+/* A step of gradient descent that is taken as a gradient's tile leaves the registers, so that the gradient
+ * itself is never written:  W -= rate * clamp(C, cap). */
+typedef struct {
+    REAL *weights; /* laid out as C */
+    REAL rate, cap;
+} FN(descent);
+
 /* A tile of C (rows x vecs vectors) for one panel of B:  C (+)= sum_k a[r * ams + k * aks] b[k * bks + ..].
  * With a limit, every partial sum is clamped to [-limit, limit] and k runs downwards. */
 ALWAYS_INLINE void FN(gemm_tile)(int rows, int vecs, int clamped, ptrdiff_t k, const REAL *a, ptrdiff_t ams,
                                  ptrdiff_t aks, const REAL *b, ptrdiff_t bks, REAL *c, ptrdiff_t ldc,
-                                 int accumulate, REAL limit) {
+                                 int accumulate, REAL limit, const FN(descent) *descent) {
     V acc[8][GEMM_VECS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vecs; v++) acc[r][v] = accumulate ? FN(load)(c + r * ldc + v * VL) : K(0);
@@ -187,18 +217,27 @@ ALWAYS_INLINE void FN(gemm_tile)(int rows, int vecs, int clamped, ptrdiff_t k, c
             }
         }
     }
+    if (descent) {
+        V rate = FN(splat)(descent->rate), high = FN(splat)(descent->cap), low = -high;
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vecs; v++) {
+                REAL *w = descent->weights + r * ldc + v * VL;
+                FN(store)(w, FN(load)(w) - rate * FN(at_least)(FN(at_most)(acc[r][v], high), low));
+            }
+        return;
+    }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vecs; v++) FN(store)(c + r * ldc + v * VL, acc[r][v]);
 }
 
 #define GEMM_CASE(rows, vecs)                                                                             \
     case (rows) * 4 + (vecs):                                                                             \
-        FN(gemm_tile)(rows, vecs, clamped, k, a, ams, aks, b, bks, c, ldc, accumulate, limit);            \
+        FN(gemm_tile)(rows, vecs, clamped, k, a, ams, aks, b, bks, c, ldc, accumulate, limit, descent);   \
         break;
 
 ALWAYS_INLINE void FN(gemm_any_tile)(ptrdiff_t rows, ptrdiff_t vecs, int clamped, ptrdiff_t k, const REAL *a,
                                      ptrdiff_t ams, ptrdiff_t aks, const REAL *b, ptrdiff_t bks, REAL *c,
-                                     ptrdiff_t ldc, int accumulate, REAL limit) {
+                                     ptrdiff_t ldc, int accumulate, REAL limit, const FN(descent) *descent) {
     switch (rows * 4 + vecs) {
 #if VBYTES == 64
         GEMM_CASE(8, 3) GEMM_CASE(8, 2) GEMM_CASE(8, 1)
@@ -209,40 +248,57 @@ ALWAYS_INLINE void FN(gemm_any_tile)(ptrdiff_t rows, ptrdiff_t vecs, int clamped
     }
 }
 
+/* Copies a tile between a matrix and a buffer of NR columns. */
+ALWAYS_INLINE void FN(copy_tile)(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, ptrdiff_t rows,
+                                 ptrdiff_t cols) {
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t l = 0; l < cols; l++) dst[r * ldd + l] = src[r * lds + l];
+}
+
 /* C (m, n) (+)= A B, with A[i, l] = a[i * ams + l * aks] and panel p of B, row l, at b + p * bps + l * bks. */
 ALWAYS_INLINE void FN(gemm_general)(int clamped, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
                                     ptrdiff_t ams, ptrdiff_t aks, const REAL *b, ptrdiff_t bks, ptrdiff_t bps,
-                                    REAL *c, ptrdiff_t ldc, int accumulate, REAL limit) {
+                                    REAL *c, ptrdiff_t ldc, int accumulate, REAL limit,
+                                    const FN(descent) *descent) {
     for (ptrdiff_t j = 0; j < n; j += NR, b += bps) {
         ptrdiff_t cols = n - j < NR ? n - j : NR, vecs = (cols + VL - 1) / VL;
         for (ptrdiff_t i = 0, rows; i < m; i += rows) {
             rows = m - i >= GEMM_ROWS ? GEMM_ROWS : m - i >= 4 ? 4 : m - i >= 2 ? 2 : 1;
             const REAL *ai = a + i * ams;
-            REAL *ci = c + i * ldc + j;
+            REAL *ci = c + i * ldc + j, *wi = NULL;
+            FN(descent) here, *step = NULL;
+            if (descent) {
+                here = *descent;
+                here.weights = wi = here.weights + i * ldc + j;
+                step = &here;
+            }
             if (cols == vecs * VL) {
-                FN(gemm_any_tile)(rows, vecs, clamped, k, ai, ams, aks, b, bks, ci, ldc, accumulate, limit);
+                FN(gemm_any_tile)(rows, vecs, clamped, k, ai, ams, aks, b, bks, ci, ldc, accumulate, limit, step);
                 continue;
             }
-            REAL edge[8 * GEMM_VECS * (VBYTES / sizeof(REAL))]; /* the last vector ends beyond C */
-            if (accumulate)
-                for (ptrdiff_t r = 0; r < rows; r++) {
-                    for (ptrdiff_t l = 0; l < cols; l++) edge[r * NR + l] = ci[r * ldc + l];
-                    for (ptrdiff_t l = cols; l < vecs * VL; l++) edge[r * NR + l] = 0;
-                }
-            FN(gemm_any_tile)(rows, vecs, clamped, k, ai, ams, aks, b, bks, edge, NR, accumulate, limit);
-            for (ptrdiff_t r = 0; r < rows; r++)
-                for (ptrdiff_t l = 0; l < cols; l++) ci[r * ldc + l] = edge[r * NR + l];
+            /* the last vector ends beyond C */
+            REAL edge[8 * GEMM_VECS * (VBYTES / sizeof(REAL))] = {0};
+            REAL weights[8 * GEMM_VECS * (VBYTES / sizeof(REAL))] = {0};
+            if (accumulate) FN(copy_tile)(edge, NR, ci, ldc, rows, cols);
+            if (step) {
+                FN(copy_tile)(weights, NR, wi, ldc, rows, cols);
+                here.weights = weights;
+            }
+            FN(gemm_any_tile)(rows, vecs, clamped, k, ai, ams, aks, b, bks, edge, NR, accumulate, limit, step);
+            if (step) FN(copy_tile)(wi, ldc, weights, NR, rows, cols);
+            else FN(copy_tile)(ci, ldc, edge, NR, rows, cols);
         }
     }
 }
 
 static void FN(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t ams, ptrdiff_t aks,
-                     const REAL *b, ptrdiff_t bks, ptrdiff_t bps, REAL *c, ptrdiff_t ldc, int accumulate) {
-    FN(gemm_general)(0, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, 0);
+                     const REAL *b, ptrdiff_t bks, ptrdiff_t bps, REAL *c, ptrdiff_t ldc, int accumulate,
+                     const FN(descent) *descent) {
+    FN(gemm_general)(0, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, 0, descent);
 }
 
 static void FN(gemm_clamped)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t ams, ptrdiff_t aks,
                              const REAL *b, ptrdiff_t bks, ptrdiff_t bps, REAL *c, ptrdiff_t ldc,
-                             int accumulate, REAL limit) {
-    FN(gemm_general)(1, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, limit);
+                             int accumulate, REAL limit, const FN(descent) *descent) {
+    FN(gemm_general)(1, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, limit, descent);
 }

@@ -29,6 +29,8 @@ typedef struct {
     REAL *sums;      /* (4, max(ldh, ldq, ldd)) bounds and row sums */
     REAL *bias_h;    /* (ldh) */
     REAL *bias_y;    /* (ldq), minus infinity in the padding */
+    ptrdiff_t *blame; /* (h) see blame_columns */
+    int dense;       /* one-hot inputs are multiplied out, see prepare_forward */
     ptrdiff_t size;  /* elements in all */
 } FN(space);
 
@@ -59,6 +61,8 @@ static FN(space) FN(layout)(void *work, ptrdiff_t T, ptrdiff_t d, ptrdiff_t h, p
     s.sums = FN(take)(base, &used, 4 * widest);
     s.bias_h = FN(take)(base, &used, ldh);
     s.bias_y = FN(take)(base, &used, ldq);
+    s.blame = (ptrdiff_t *)FN(take)(base, &used, h * (ptrdiff_t)(sizeof(ptrdiff_t) / sizeof(REAL)));
+    s.dense = 0;
     s.size = used + 64;
     return s;
 }
@@ -78,13 +82,27 @@ ALWAYS_INLINE int FN(transposes_inputs)(const rnn_arguments *a) {
     return a->indices && a->T >= PACK_FROM && 2 * a->T >= a->d;
 }
 
-/* Packs what forward and sample need. */
+static int FN(all_finite)(const REAL *p, ptrdiff_t n) {
+    V acc[4] = {K(0), K(0), K(0), K(0)}; /* 0 x is 0 or NaN */
+    ptrdiff_t i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL)
+        for (int v = 0; v < 4; v++) acc[v] += K(0) * FN(load)(p + i + v * VL);
+    REAL s = FN(sum)((acc[0] + acc[1]) + (acc[2] + acc[3]));
+    for (; i < n; i++) s += 0 * p[i];
+    return s == 0;
+}
+
+/* Packs what forward and sample need.
+ *
+ * A column of Wxh is the product with a one-hot vector only while the rest of Wxh is finite: 0 times NaN is
+ * NaN.  Where it is not, the product is made in full. */
 static void FN(prepare_forward)(const rnn_arguments *a, FN(space) *s) {
     ptrdiff_t d = a->d, h = a->h, q = a->q;
     const REAL *Wxh = a->params[WXH], *Whh = a->params[WHH];
     FN(copy_padded)(s->bias_h, a->params[BH], h);
     FN(copy_row)(s->bias_y, a->params[BY], q);
     for (ptrdiff_t j = q; j < FN(padded)(q); j++) s->bias_y[j] = -(REAL)INFINITY;
+    s->dense = a->indices && !FN(all_finite)(Wxh, h * d);
     if (FN(transposes_inputs)(a)) FN(pack_panel)(Wxh, 1, d, d, h, FN(padded)(h), s->Wxh);
     if (a->T >= PACK_FROM) FN(pack_gemv)(Whh, 1, h, h, h, s->Whh);
 }
@@ -92,6 +110,13 @@ static void FN(prepare_forward)(const rnn_arguments *a, FN(space) *s) {
 /* out (ldh) = Wxh x + bh for a class index: a column. */
 ALWAYS_INLINE void FN(project_index)(const rnn_arguments *a, const FN(space) *s, int64_t index, REAL *out) {
     ptrdiff_t h = a->h, ldh = FN(padded)(h);
+    if (s->dense) {
+        FN(fill)(s->inputs, FN(padded)(a->d), 0);
+        s->inputs[index] = 1;
+        FN(copy_row)(out, s->bias_h, ldh);
+        FN(add_rows_times)(a->params[WXH], h, a->d, s->inputs, out);
+        return;
+    }
     if (FN(transposes_inputs)(a)) {
         const REAL *column = s->Wxh + index * ldh;
         for (ptrdiff_t i = 0; i < ldh; i += VL)
@@ -161,7 +186,7 @@ static void FN(forward)(const rnn_arguments *a) {
             FN(copy_row)(y, s.bias_y, ldq);
             if (!packed) FN(add_rows_times)(a->params[WHY], q, h, row, y);
         }
-        if (packed) FN(gemm)(n, ldq, h, s.states + ldh, ldh, 1, s.Why, NR, h * NR, s.dy, ldq, 1);
+        if (packed) FN(gemm)(n, ldq, h, s.states + ldh, ldh, 1, s.Why, NR, h * NR, s.dy, ldq, 1, NULL);
         for (ptrdiff_t t = 0; t < n; t++) {
             FN(softmax)(s.dy + t * ldq, ldq);
             FN(copy_row)(ps + (t0 + t) * q, s.dy + t * ldq, q);
@@ -220,9 +245,9 @@ static REAL FN(largest_magnitude)(const REAL *p, ptrdiff_t n) {
  * product, which then is the same sum.  (NaN fails the comparison and takes the clamped one.) */
 static void FN(accumulate)(ptrdiff_t n, ptrdiff_t m, const REAL *left, ptrdiff_t ldl, ptrdiff_t cols,
                            const REAL *right, ptrdiff_t ldr, REAL limit, int first, REAL *reached, REAL *growth,
-                           REAL *out) {
+                           REAL *out, const FN(descent) *descent) {
     if (!(limit < (REAL)INFINITY)) {
-        FN(gemm)(m, cols, n, left, 1, ldl, right, ldr, NR, out, cols, !first);
+        FN(gemm)(m, cols, n, left, 1, ldl, right, ldr, NR, out, cols, !first, descent);
         return;
     }
     const REAL safe = limit * (REAL)0.999;
@@ -240,11 +265,17 @@ static void FN(accumulate)(ptrdiff_t n, ptrdiff_t m, const REAL *left, ptrdiff_t
             if (fits != plain) break;
             reached[j] = fits ? before + growth[j] : limit;
         }
+        FN(descent) rows, *step = NULL;
+        if (descent) {
+            rows = *descent;
+            rows.weights += i * cols;
+            step = &rows;
+        }
         if (plain)
-            FN(gemm)(j - i, cols, n, left + i, 1, ldl, right, ldr, NR, out + i * cols, cols, !first);
+            FN(gemm)(j - i, cols, n, left + i, 1, ldl, right, ldr, NR, out + i * cols, cols, !first, step);
         else
             FN(gemm_clamped)(j - i, cols, n, left + i, 1, ldl, right, ldr, NR, out + i * cols, cols, !first,
-                             limit);
+                             limit, step);
     }
 }
 
@@ -256,15 +287,39 @@ ALWAYS_INLINE void FN(add_clamped)(REAL *sum, const REAL *row, ptrdiff_t ld, V l
         FN(store)(sum + i, FN(clamp)(FN(load)(sum + i) + FN(load)(row + i), limit));
 }
 
-/* BPTT over dy, computed block by block from the probabilities in a->ps; a->clip is not looked at. */
-static void FN(bptt)(const rnn_arguments *a, REAL limit) {
+enum { FN(NOBODY) = -1, FN(SEVERAL) = -2 };
+
+/* A dz_t[i] that is not finite makes NaN of row i of dz_t x_t' in every column but that of the one-hot x_t.
+ * blame[i] is that column, or SEVERAL where it is not always the same. */
+static void FN(blame_columns)(ptrdiff_t n, ptrdiff_t h, const REAL *dz, ptrdiff_t ldh, const int64_t *indices,
+                              ptrdiff_t *blame) {
+    if (FN(all_finite)(dz, n * ldh)) return;
+    for (ptrdiff_t t = 0; t < n; t++)
+        for (ptrdiff_t i = 0; i < h; i++)
+            if (dz[t * ldh + i] * 0 != 0)
+                blame[i] = blame[i] == FN(NOBODY) || blame[i] == indices[t] ? (ptrdiff_t)indices[t] : FN(SEVERAL);
+}
+
+/* w[i * stride] -= rate * clamp(g[i], cap), g with padding. */
+ALWAYS_INLINE void FN(descend)(ptrdiff_t n, REAL *w, ptrdiff_t stride, const REAL *g, const FN(descent) *by) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL x = g[i] > by->cap ? by->cap : g[i] < -by->cap ? -by->cap : g[i];
+        w[i * stride] -= by->rate * x;
+    }
+}
+
+/* BPTT over dy, computed block by block from the probabilities in a->ps, clamped to `limit` after every step.
+ *
+ * With `descent`, the parameters take a step of that rate and cap instead of the gradients being returned:
+ * a->grads then is work space.  (a->clip, a->threshold and descent->weights are not looked at.) */
+static void FN(bptt)(const rnn_arguments *a, REAL limit, const FN(descent) *descent) {
     ptrdiff_t T = a->T, d = a->d, h = a->h, q = a->q;
     ptrdiff_t ldh = FN(padded)(h), ldq = FN(padded)(q), ldd = FN(padded)(d);
     FN(space) s = FN(layout)(a->work, T, d, h, q);
     const REAL *hs = a->hs, *ps = a->ps, *Whh = a->params[WHH], *Why = a->params[WHY];
     REAL *dWxh = a->grads[WXH];
     V bound = FN(splat)(limit);
-    int packed = T >= PACK_FROM, transposed = FN(transposes_inputs)(a);
+    int packed = T >= PACK_FROM, transposed = FN(transposes_inputs)(a) || (descent && a->indices);
     ptrdiff_t widest = ldh > ldq ? ldh : ldq;
     if (ldd > widest) widest = ldd;
     REAL *growth = s.sums, *reached_Whh = s.sums + widest, *reached_Why = reached_Whh + widest,
@@ -275,8 +330,14 @@ static void FN(bptt)(const rnn_arguments *a, REAL limit) {
         FN(pack_gemv)(Whh, h, 1, h, h, s.Whh);
         FN(pack_gemm)(Why, h, 1, q, h, s.Why);
     }
-    if (transposed) FN(fill)(s.Wxh, d * ldh, 0);
-    else if (a->indices) FN(fill)(dWxh, h * d, 0);
+    if (transposed) {
+        if (T < d) /* only the columns that are looked at */
+            for (ptrdiff_t t = 0; t < T; t++) FN(fill)(s.Wxh + a->indices[t] * ldh, ldh, 0);
+        else
+            FN(fill)(s.Wxh, d * ldh, 0);
+    }
+    if (a->indices && !transposed) FN(fill)(dWxh, h * d, 0);
+    for (ptrdiff_t i = 0; i < h; i++) s.blame[i] = FN(NOBODY);
     FN(fill)(s.zeros, ldh, 0);
     FN(fill)(dbh, ldh, 0);
     FN(fill)(dby, ldq, 0);
@@ -293,7 +354,7 @@ static void FN(bptt)(const rnn_arguments *a, REAL limit) {
         }
         /* eq. 9, the output's part */
         if (packed) {
-            FN(gemm)(n, ldh, q, s.dy, ldq, 1, s.Why, NR, q * NR, s.dz, ldh, 0);
+            FN(gemm)(n, ldh, q, s.dy, ldq, 1, s.Why, NR, q * NR, s.dz, ldh, 0, NULL);
         } else {
             FN(fill)(s.dz, n * ldh, 0);
             for (ptrdiff_t t = 0; t < n; t++) FN(add_times_rows)(Why, q, h, s.dy + t * ldq, s.dz + t * ldh);
@@ -310,6 +371,7 @@ static void FN(bptt)(const rnn_arguments *a, REAL limit) {
             if (recurrent) FN(add_times_rows)(Whh, h, h, next, dz);
             for (ptrdiff_t i = 0; i < ldh; i += VL) FN(finish)(EPILOGUE_TANH_SLOPE, FN(load)(dz + i), s.zeros, state + i, dz + i);
         }
+        if (a->indices) FN(blame_columns)(n, h, s.dz, ldh, a->indices + t0, s.blame);
         /* eqs. 8, 11 */
         for (ptrdiff_t t = n - 1; t >= 0; t--) {
             FN(add_clamped)(dbh, s.dz + t * ldh, ldh, bound);
@@ -326,18 +388,45 @@ static void FN(bptt)(const rnn_arguments *a, REAL limit) {
                 FN(copy_padded)(s.inputs + t * ldd, (const REAL *)a->x + (t0 + t) * d, d);
             }
         }
-        FN(accumulate)(n, q, s.dy, ldq, h, s.states + ldh, ldh, limit, last, reached_Why, growth, a->grads[WHY]);
-        FN(accumulate)(n, h, s.dz, ldh, h, s.states, ldh, limit, last, reached_Whh, growth, a->grads[WHH]);
+        FN(descent) step[3], *why = NULL, *whh = NULL, *wxh = NULL;
+        if (descent && !block) {
+            for (int p = WXH; p <= WHY; p++) {
+                step[p] = *descent;
+                step[p].weights = (REAL *)a->params[p];
+            }
+            wxh = step + WXH;
+            whh = step + WHH;
+            why = step + WHY;
+        }
+        FN(accumulate)(n, q, s.dy, ldq, h, s.states + ldh, ldh, limit, last, reached_Why, growth, a->grads[WHY], why);
+        FN(accumulate)(n, h, s.dz, ldh, h, s.states, ldh, limit, last, reached_Whh, growth, a->grads[WHH], whh);
         if (!a->indices)
-            FN(accumulate)(n, h, s.dz, ldh, d, s.inputs, ldd, limit, last, reached_Wxh, growth, dWxh);
+            FN(accumulate)(n, h, s.dz, ldh, d, s.inputs, ldd, limit, last, reached_Wxh, growth, dWxh, wxh);
         FN(copy_row)(after, s.dz, ldh);
     }
-    FN(copy_row)(a->grads[BH], dbh, h);
-    FN(copy_row)(a->grads[BY], dby, q);
-    if (transposed) FN(pack_panel)(s.Wxh, 1, ldh, h, d, d, dWxh);
+    REAL *spoilt = dWxh; /* whose rows blame speaks of */
+    if (descent) {
+        FN(descend)(h, (REAL *)a->params[BH], 1, dbh, descent);
+        FN(descend)(q, (REAL *)a->params[BY], 1, dby, descent);
+        if (a->indices)
+            for (ptrdiff_t t = 0; t < T; t++) { /* a column that comes again finds its gradient spent */
+                REAL *column = s.Wxh + a->indices[t] * ldh;
+                FN(descend)(h, (REAL *)a->params[WXH] + a->indices[t], d, column, descent);
+                FN(fill)(column, ldh, 0);
+            }
+        spoilt = (REAL *)a->params[WXH];
+    } else {
+        FN(copy_row)(a->grads[BH], dbh, h);
+        FN(copy_row)(a->grads[BY], dby, q);
+        if (transposed) FN(pack_panel)(s.Wxh, 1, ldh, h, d, d, dWxh);
+    }
+    for (ptrdiff_t i = 0; i < h; i++)
+        if (s.blame[i] != FN(NOBODY))
+            for (ptrdiff_t c = 0; c < d; c++)
+                if (c != s.blame[i]) spoilt[i * d + c] = (REAL)NAN;
 }
 
-static void FN(backward)(const rnn_arguments *a) { FN(bptt)(a, (REAL)a->threshold); }
+static void FN(backward)(const rnn_arguments *a) { FN(bptt)(a, (REAL)a->threshold, NULL); }
 
 /* ---- training --------------------------------------------------------------------------------- */
 
@@ -354,13 +443,20 @@ ALWAYS_INLINE REAL FN(sum_of_squares)(const REAL *g, ptrdiff_t n) {
     return s;
 }
 
-static double FN(loss_and_grads)(const rnn_arguments *a) {
-    ptrdiff_t T = a->T, d = a->d, h = a->h, q = a->q, sizes[PARAMETERS] = {h * d, h * h, q * h, h, q};
-    const REAL *ps = a->ps, threshold = (REAL)a->threshold;
+/* forward, and the loss (eqs. 5, 6). */
+static double FN(loss)(const rnn_arguments *a) {
+    const REAL *ps = a->ps;
     double loss = 0;
     FN(forward)(a);
-    for (ptrdiff_t t = 0; t < T; t++) loss -= log((double)ps[t * q + a->targets[t]]); /* eqs. 5, 6 */
-    FN(bptt)(a, a->clip == CLIP_STEP ? threshold : (REAL)INFINITY);
+    for (ptrdiff_t t = 0; t < a->T; t++) loss -= log((double)ps[t * a->q + a->targets[t]]);
+    return loss;
+}
+
+static double FN(loss_and_grads)(const rnn_arguments *a) {
+    ptrdiff_t d = a->d, h = a->h, q = a->q, sizes[PARAMETERS] = {h * d, h * h, q * h, h, q};
+    const REAL threshold = (REAL)a->threshold;
+    double loss = FN(loss)(a);
+    FN(bptt)(a, a->clip == CLIP_STEP ? threshold : (REAL)INFINITY, NULL);
     if (a->clip == CLIP_VALUE) {
         V bound = FN(splat)(threshold);
         for (int p = 0; p < PARAMETERS; p++) {
@@ -390,6 +486,21 @@ static void FN(update)(ptrdiff_t n, void *w, const void *g, double lr) {
     V r = FN(splat)(rate);
     for (; i + VL <= n; i += VL) FN(store)(weights + i, FN(load)(weights + i) - r * FN(load)(gradient + i));
     for (; i < n; i++) weights[i] -= rate * gradient[i];
+}
+
+/* loss_and_grads and the update; the gradients are written only where eq. 15 must see them all first. */
+static double FN(train_step)(const rnn_arguments *a, double lr) {
+    ptrdiff_t d = a->d, h = a->h, q = a->q, sizes[PARAMETERS] = {h * d, h * h, q * h, h, q};
+    double loss;
+    if (a->clip == CLIP_NORM) {
+        loss = FN(loss_and_grads)(a);
+        for (int p = 0; p < PARAMETERS; p++) FN(update)(sizes[p], (void *)a->params[p], a->grads[p], lr);
+        return loss;
+    }
+    FN(descent) step = {NULL, (REAL)lr, a->clip == CLIP_VALUE ? (REAL)a->threshold : (REAL)INFINITY};
+    loss = FN(loss)(a);
+    FN(bptt)(a, a->clip == CLIP_STEP ? (REAL)a->threshold : (REAL)INFINITY, &step);
+    return loss;
 }
 
 /* ---- sampling --------------------------------------------------------------------------------- */
@@ -461,6 +572,6 @@ static void FN(exp_all)(ptrdiff_t n, void *x) {
 }
 
 static const rnn_loops FN(loops) = {
-    FN(workspace_size), FN(forward), FN(backward), FN(loss_and_grads), FN(sample),
+    FN(workspace_size), FN(forward), FN(backward), FN(loss_and_grads), FN(train_step), FN(sample),
     FN(update), FN(tanh_all), FN(exp_all), FN(recurrence),
 };
