@@ -469,6 +469,13 @@ def update(params, grads, lr):
     )  # fmt: skip
 
 
+def train_step(params, indices, x, targets, hs, ps, clip, threshold, lr, grads, work):
+    """`loss_and_grads` and `update` in one; `grads` is work space.  Returns the loss."""
+    loss = loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work)
+    update(params, grads, lr)
+    return loss
+
+
 def sample(params, h, start, uniforms, out, work):
     """Draw ``len(out)`` class indices, each fed back as the next input; returns how many were drawn."""
     return int(_run(SAMPLE, *params, out, h, out, h, h, 0, 0.0, *params, uniforms, start, work))

@@ -331,7 +331,7 @@ static void FN(bptt)(const rnn_arguments *a, REAL limit, const FN(descent) *desc
         FN(pack_gemm)(Why, h, 1, q, h, s.Why);
     }
     if (transposed) {
-        if (T < d) /* only the columns that are looked at */
+        if (descent && T < d) /* only the columns that are looked at */
             for (ptrdiff_t t = 0; t < T; t++) FN(fill)(s.Wxh + a->indices[t] * ldh, ldh, 0);
         else
             FN(fill)(s.Wxh, d * ldh, 0);
