@@ -51,7 +51,7 @@ from fastrnn.kernels.vectors import VECTOR_BYTES
 
 __all__ = [
     "NAME", "backward", "cache_folder", "exp", "forward", "loss_and_grads", "recurrence", "sample",
-    "tanh", "update", "workspace_size", "wrap_indices",
+    "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
 NAME = "numba"
@@ -78,13 +78,14 @@ def _layout(T, d, h, q, lanes, start):
     sums = columns + ((d * ldh + 63) & -64)  # growth, and what three gradients have reached
     bias_h = sums + ((4 * (ldh + ldq + ldd) + 63) & -64)  # (ldh)
     bias_y = bias_h + ((ldh + 63) & -64)  # (ldq), minus infinity in the padding
-    Whh = bias_y + ((ldq + 63) & -64)  # packed: of the transpose forward, as it is backward
+    blame = bias_y + ((ldq + 63) & -64)  # (h) see _blame
+    Whh = blame + ((h + 63) & -64)  # packed: of the transpose forward, as it is backward
     if T < PACK_FROM:
-        return states, dz, dy, inputs, columns, Whh, Whh, sums, bias_h, bias_y, Whh
+        return states, dz, dy, inputs, columns, Whh, Whh, sums, bias_h, bias_y, blame, Whh
     Why = Whh + ((h * ldh + 63) & -64)  # packed for matrix products, or for sampling
     nr = GEMM_VECTORS * lanes
     end = Why + h * (q + nr) + q * (h + nr)
-    return states, dz, dy, inputs, columns, Whh, Why, sums, bias_h, bias_y, end
+    return states, dz, dy, inputs, columns, Whh, Why, sums, bias_h, bias_y, blame, end
 
 
 @functools.lru_cache(maxsize=256)
@@ -116,11 +117,11 @@ def _look_up(Wxh, index, transposed, finite, work, columns, bias_h, ldh, out):
 
 
 @inlined
-def _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row):
+def _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row, t):
     """``row = tanh(row + Whh before)``, in place (eq. 1)."""
     h = len(Whh)
     if packed:
-        gemv(work, Whh_packed, h, h, work, before, work, row, work, row)
+        gemv(work, Whh_packed, h, h, work, before, work, row, work, row, t & 1)
     else:
         add_rows_times(Whh, 0, h, h, work, before, work, row)
     hyperbolic_tangent(ldh, work, row, work, row)
@@ -144,32 +145,61 @@ def _draw(work, p, q, u):
 
 
 @inlined
-def _scatter(dWxh, index, transposed, finite, work, columns, dz, ldh, limit):
+def _scatter(dWxh, index, by_column, work, columns, dz, ldh, limit):
     """``dWxh += dz x'`` for a one-hot vector x, clamped (eq. 11)."""
-    h, d = dWxh.shape
-    if transposed:
+    if by_column:
         column = columns + index * ldh
         add_clamped(ldh, work, column, work, column, work, dz, limit)
     else:
-        for i in range(h):
+        for i in range(len(dWxh)):
             total = dWxh[i, index] + work[dz + i]
             dWxh[i, index] = limit if total > limit else -limit if total < -limit else total
-    if not finite:  # zero times NaN or infinity is NaN, in every other column, and stays so
-        for i in range(h):
-            if work[dz + i] * 0 != 0:
-                for c in range(d):
-                    if c != index and transposed:
-                        work[columns + c * ldh + i] = math.nan
-                    elif c != index:
-                        dWxh[i, c] = math.nan
 
 
 @inlined
-def _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, growth, work, nr, out):
+def _blame(h, index, work, dz, blame):
+    """Note whose row of the gradient is spoilt: zero times NaN or infinity is NaN.
+
+    A ``dz[i]`` that is not finite makes NaN of row i in every column but that of the one-hot vector:
+    ``blame[i]`` is that column, -1 where there is none, or -2 where it is not always the same.
+    """
+    for i in range(h):
+        if work[dz + i] * 0 != 0:
+            known = work[blame + i]
+            work[blame + i] = index if known == -1 else known if known == index else -2
+
+
+@inlined
+def _spoil(dWxh, work, blame):
+    """Put the NaN where `_blame` has said."""
+    h, d = dWxh.shape
+    for i in range(h):
+        if work[blame + i] != -1:
+            for c in range(d):
+                if c != work[blame + i]:
+                    dWxh[i, c] = math.nan
+
+
+@inlined
+def _descend_columns(Wxh, indices, work, columns, ldh, rate, cap):
+    """``Wxh -= rate dWxh``, clamped to [-cap, cap], in the columns that were looked up."""
+    for t in range(len(indices)):
+        column = columns + indices[t] * ldh
+        for i in range(len(Wxh)):
+            slope = work[column + i]
+            Wxh[i, indices[t]] -= rate * (cap if slope > cap else -cap if slope < -cap else slope)
+        fill(ldh, work, column, 0.0)  # one that comes again finds its gradient spent
+
+
+@inlined
+def _accumulate(
+    n, m, left, ldl, cols, right, ldr, limit, first, reached, growth, work, nr, out, descend, W, rate, cap
+):
     """``out (m, cols) (+)= sum over t, downwards, of left_t right_t'``, clamped after each term.
 
     ``reached[i]`` bounds ``|out[i, :]|``.  A row that cannot reach the limit within the block takes the
     plain product, which then is the same sum.  (NaN fails the comparison and takes the clamped one.)
+    With `descend`, W takes a step down the gradient, see `gemm`.
     """
     limited = limit < math.inf
     safe = 0.999 * limit
@@ -195,7 +225,7 @@ def _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, growth
                 j += 1
         gemm(
             j - i, cols, n, work, left + i, 1, ldl, work, right, ldr, nr, out, i * cols, cols,
-            0 if first else 1, clamped, limit,
+            0 if first else 1, clamped, limit, descend, W, i * cols, rate, cap,
         )  # fmt: skip
         i = j
 
@@ -224,13 +254,13 @@ def _clip(clip, threshold, grads):
 
 @kernel
 def _run(
-    operation, Wxh, Whh, Why, bh, by, indices, x, targets, hs, ps, clip, number, dWxh, dWhh, dWhy,
-    dbh, dby, uniforms, start, work,
+    operation, Wxh, Whh, Why, bh, by, indices, x, targets, hs, ps, clip, threshold, lr, dWxh, dWhh,
+    dWhy, dbh, dby, uniforms, start, work,
 ):  # fmt: skip
     """One of the operations named above, or those that make up a training step.
 
-    `number` is the limit, the clipping threshold or the learning rate.  Returns the loss, or how many
-    indices were drawn.
+    Returns the loss, or how many indices were drawn.  A whole training step writes the gradients only
+    where eq. 15 must see them all first; else the parameters take the step as it is computed.
 
     It is one long function because Numba takes quadratic time to put a long one into another.
     """
@@ -240,13 +270,14 @@ def _run(
     lanes = VECTOR_BYTES // work.itemsize
     nr = GEMM_VECTORS * lanes
     ldh, ldq, ldd = (h + lanes - 1) & -lanes, (q + lanes - 1) & -lanes, (d + lanes - 1) & -lanes
-    states, dz, dy, inputs, columns, Whh_packed, Why_packed, sums, bias_h, bias_y, _ = _layout(
+    states, dz, dy, inputs, columns, Whh_packed, Why_packed, sums, bias_h, bias_y, blame, _ = _layout(
         T, d, h, q, lanes, (-work.ctypes.data & 63) // work.itemsize
     )
     one_hot, packed = len(indices) > 0, T >= PACK_FROM
     # Transposing Wxh pays when most of its columns are wanted.
     transposed = one_hot and packed and d <= 2 * T
     finite = True
+    descending = operation & UPDATE and operation & BACKWARD and clip != CLIP_NORM
     result = 0.0
 
     if operation & (FORWARD | SAMPLE):
@@ -277,7 +308,7 @@ def _run(
                     add_rows_times(Wxh, 0, h, d, work, inputs + t * ldd, work, row)
             for t in range(n):
                 row, y = states + (t + 1) * ldh, dy + t * ldq
-                _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row)
+                _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row, t)
                 copy(h, hs, (t0 + t + 1) * h, work, row)
                 copy(ldq, work, y, work, bias_y)
                 if not packed:
@@ -285,7 +316,7 @@ def _run(
             if packed:
                 gemm(
                     n, ldq, h, work, states + ldh, ldh, 1, work, Why_packed, nr, h * nr, work, dy, ldq,
-                    1, 0, 0.0,
+                    1, 0, 0.0, 0, work, dy, 0.0, 0.0,
                 )  # fmt: skip
             for t in range(n):
                 softmax_padded(ldq, work, dy + t * ldq)
@@ -297,11 +328,17 @@ def _run(
             result -= np.log(np.float64(ps[t, targets[t]]))
 
     if operation & BACKWARD:  # eqs. 7 to 13
-        limit = number if clip == CLIP_STEP else math.inf
+        limit = threshold if clip == CLIP_STEP else math.inf
+        cap = threshold if clip == CLIP_VALUE else math.inf
+        by_column = one_hot and (transposed or descending)
+        spoilt = False
         if packed:
             pack_for_gemv(Whh, 0, 0, h, h, work, Whh_packed)
             pack_for_gemm(Why, 0, 0, q, h, work, Why_packed)
-        if transposed:
+        if by_column and descending and d > T:
+            for t in range(T):
+                fill(ldh, work, columns + indices[t] * ldh, 0.0)
+        elif by_column:
             fill(d * ldh, work, columns, 0.0)
         elif one_hot:
             fill(h * d, dWxh, 0, 0.0)
@@ -318,7 +355,10 @@ def _run(
                 copy_padded(q, work, dy + t * ldq, ps, (t0 + t) * q)
                 work[dy + t * ldq + targets[t0 + t]] -= 1  # eq. 7
             if packed:  # eq. 9, the output's part
-                gemm(n, ldh, q, work, dy, ldq, 1, work, Why_packed, nr, q * nr, work, dz, ldh, 0, 0, 0.0)
+                gemm(
+                    n, ldh, q, work, dy, ldq, 1, work, Why_packed, nr, q * nr, work, dz, ldh,
+                    0, 0, 0.0, 0, work, dz, 0.0, 0.0,
+                )  # fmt: skip
             else:
                 fill(n * ldh, work, dz, 0.0)
                 for t in range(n):
@@ -328,35 +368,54 @@ def _run(
                 following = after if t == n - 1 else row + ldh
                 if not (first and t == n - 1):
                     if packed:
-                        gemv(work, Whh_packed, h, h, work, following, work, row, work, row)
+                        gemv(work, Whh_packed, h, h, work, following, work, row, work, row, t & 1)
                     else:
                         add_times_rows(Whh, 0, h, h, work, following, work, row)
                 times_slope(ldh, work, row, work, row, work, states + (t + 1) * ldh)
-            finite = not one_hot or sum_of_zeros(n * ldh, work, dz) == 0
+            if one_hot and sum_of_zeros(n * ldh, work, dz) != 0:
+                if not spoilt:
+                    fill(h, work, blame, -1.0)
+                spoilt = True
+                for t in range(n):
+                    _blame(h, indices[t0 + t], work, dz + t * ldh, blame)
             for t in range(n - 1, -1, -1):  # eqs. 8, 11
                 row = dz + t * ldh
                 add_clamped(ldh, work, bias_h, work, bias_h, work, row, limit)
                 add_clamped(ldq, work, bias_y, work, bias_y, work, dy + t * ldq, limit)
                 if one_hot:
-                    _scatter(dWxh, indices[t0 + t], transposed, finite, work, columns, row, ldh, limit)
+                    _scatter(dWxh, indices[t0 + t], by_column, work, columns, row, ldh, limit)
                 else:
                     copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
+            descend = 1 if descending and t0 == 0 else 0
             for product in range(2 if one_hot else 3):
-                m, left, ldl, cols, right, ldr, dW = q, dy, ldq, h, states + ldh, ldh, dWhy
+                m, left, ldl, cols, right, ldr, W, dW = q, dy, ldq, h, states + ldh, ldh, Why, dWhy
                 if product == 1:
-                    m, left, ldl, cols, right, ldr, dW = h, dz, ldh, h, states, ldh, dWhh
+                    m, left, ldl, cols, right, ldr, W, dW = h, dz, ldh, h, states, ldh, Whh, dWhh
                 elif product == 2:
-                    m, left, ldl, cols, right, ldr, dW = h, dz, ldh, d, inputs, ldd, dWxh
+                    m, left, ldl, cols, right, ldr, W, dW = h, dz, ldh, d, inputs, ldd, Wxh, dWxh
                 reached = sums + (product + 1) * (ldh + ldq + ldd)
-                _accumulate(n, m, left, ldl, cols, right, ldr, limit, first, reached, sums, work, nr, dW)
+                _accumulate(
+                    n, m, left, ldl, cols, right, ldr, limit, first, reached, sums, work, nr, dW,
+                    descend, W, lr, cap,
+                )  # fmt: skip
             copy(ldh, work, after, work, dz)
-        copy(h, dbh, 0, work, bias_h)
-        copy(q, dby, 0, work, bias_y)
-        if transposed:
-            transpose_panel(work, columns, ldh, h, d, d, dWxh, 0)
+        if descending:
+            clamp(h, work, bias_h, work, bias_h, cap)
+            clamp(q, work, bias_y, work, bias_y, cap)
+            subtract_scaled(h, bh, 0, bh, 0, work, bias_h, lr)
+            subtract_scaled(q, by, 0, by, 0, work, bias_y, lr)
+            if one_hot:
+                _descend_columns(Wxh, indices, work, columns, ldh, lr, cap)
+        else:
+            copy(h, dbh, 0, work, bias_h)
+            copy(q, dby, 0, work, bias_y)
+            if by_column:
+                transpose_panel(work, columns, ldh, h, d, d, dWxh, 0)
+        if spoilt:
+            _spoil(Wxh if descending else dWxh, work, blame)
 
-    if operation & LOSS:
-        _clip(clip, number, (dWxh, dWhh, dWhy, dbh, dby))
+    if operation & LOSS and not descending:
+        _clip(clip, threshold, (dWxh, dWhh, dWhy, dbh, dby))
 
     if operation & SAMPLE:
         if packed:
@@ -364,9 +423,9 @@ def _run(
         before, row, index = states, states + ldh, start
         for t in range(T):
             _look_up(Wxh, index, transposed, finite, work, columns, bias_h, ldh, row)
-            _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row)
+            _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row, t)
             if packed:
-                gemv(work, Why_packed, h, q, work, row, work, bias_y, work, dy)
+                gemv(work, Why_packed, h, q, work, row, work, bias_y, work, dy, t & 1)
             else:
                 copy(ldq, work, dy, work, bias_y)
                 add_rows_times(Why, 0, q, h, work, row, work, dy)
@@ -379,17 +438,17 @@ def _run(
             before, row = row, before
         copy(h, hs, 0, work, before)
 
-    if operation & UPDATE:
+    if operation & UPDATE and not descending:
         weights, grads = (Wxh, Whh, Why, bh, by), (dWxh, dWhh, dWhy, dbh, dby)
         for i in range(5):
             W, dW = weights[i], grads[i]
-            subtract_scaled(W.size, W, 0, W, 0, dW, 0, number)
+            subtract_scaled(W.size, W, 0, W, 0, dW, 0, lr)
 
     if operation & RECURRENCE:
         for t in range(T):
             row = states + (t % BLOCK + 1) * ldh
             copy_padded(h, work, row, hs, (t + 1) * h)
-            _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row)
+            _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row, t)
             copy(h, hs, (t + 1) * h, work, row)
             if t % BLOCK == BLOCK - 1:
                 copy(ldh, work, states, work, row)
@@ -433,73 +492,68 @@ def wrap_indices(indices, bound, out):
 
 def forward(params, indices, x, hs, ps, work):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17)."""
-    _run(FORWARD, *params, indices, x, _NO_INDICES, hs, ps, 0, 0.0, *params, _NO_UNIFORMS, 0, work)
+    _run(FORWARD, *params, indices, x, indices, hs, ps, 0, 0.0, 0.0, *params, _NO_UNIFORMS, 0, work)
 
 
 def backward(params, indices, x, hs, ps, targets, limit, grads, work):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
-    _run(BACKWARD, *params, indices, x, targets, hs, ps, CLIP_STEP, limit, *grads, _NO_UNIFORMS, 0, work)
+    _run(
+        BACKWARD, *params, indices, x, targets, hs, ps, CLIP_STEP, limit, 0.0, *grads, _NO_UNIFORMS, 0, work
+    )  # fmt: skip
 
 
 def loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
     return _run(
-        FORWARD | BACKWARD | LOSS,
-        *params,
-        indices,
-        x,
-        targets,
-        hs,
-        ps,
-        clip,
-        threshold,
-        *grads,
-        _NO_UNIFORMS,
-        0,
-        work,
-    )
+        FORWARD | BACKWARD | LOSS, *params, indices, x, targets, hs, ps, clip, threshold, 0.0, *grads,
+        _NO_UNIFORMS, 0, work,
+    )  # fmt: skip
+
+
+def train_step(params, indices, x, targets, hs, ps, clip, threshold, lr, grads, work):
+    """`loss_and_grads` and `update` in one; `grads` is work space.  Returns the loss."""
+    return _run(
+        FORWARD | BACKWARD | LOSS | UPDATE, *params, indices, x, targets, hs, ps, clip, threshold, lr,
+        *grads, _NO_UNIFORMS, 0, work,
+    )  # fmt: skip
 
 
 def update(params, grads, lr):
     """Gradient descent, in place: ``W -= lr dW`` for each parameter."""
     W = params[0]
     _run(
-        UPDATE, *params, _NO_INDICES, W, _NO_INDICES, W, W, 0, lr, *grads, _NO_UNIFORMS, 0,
+        UPDATE, *params, _NO_INDICES, W, _NO_INDICES, W, W, 0, 0.0, lr, *grads, _NO_UNIFORMS, 0,
         params[3].reshape(-1),
     )  # fmt: skip
 
 
-def train_step(params, indices, x, targets, hs, ps, clip, threshold, lr, grads, work):
-    """`loss_and_grads` and `update` in one; `grads` is work space.  Returns the loss."""
-    loss = loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work)
-    update(params, grads, lr)
-    return loss
-
-
 def sample(params, h, start, uniforms, out, work):
     """Draw ``len(out)`` class indices, each fed back as the next input; returns how many were drawn."""
-    return int(_run(SAMPLE, *params, out, h, out, h, h, 0, 0.0, *params, uniforms, start, work))
+    return int(_run(SAMPLE, *params, out, h, out, h, h, 0, 0.0, 0.0, *params, uniforms, start, work))
 
 
 def recurrence(params, hs, work):
     """The recurrent part of `forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place."""
-    _run(RECURRENCE, *params, _NO_INDICES, hs, _NO_INDICES, hs, hs, 0, 0.0, *params, _NO_UNIFORMS, 0, work)
-
-
-def _elementwise(operation, x):
-    row = x.reshape(1, -1)
-    work = np.empty(workspace_size(1, 1, 1, 1), x.dtype)
     _run(
-        operation, *([row] * 5), _NO_INDICES, row, _NO_INDICES, row, row, 0, 0.0, *([row] * 5),
-        _NO_UNIFORMS, 0, work,
+        RECURRENCE, *params, _NO_INDICES, hs, _NO_INDICES, hs, hs, 0, 0.0, 0.0, *params, _NO_UNIFORMS, 0,
+        work,
+    )  # fmt: skip
+
+
+def _element_by_element(operation, x):
+    row = x.reshape(1, -1)
+    rows = (row, row, row, row, row)
+    _run(
+        operation, *rows, _NO_INDICES, row, _NO_INDICES, row, row, 0, 0.0, 0.0, *rows, _NO_UNIFORMS, 0,
+        x.reshape(-1),
     )  # fmt: skip
 
 
 def tanh(x):
     """Hyperbolic tangent of each element, in place."""
-    _elementwise(TANH, x)
+    _element_by_element(TANH, x)
 
 
 def exp(x):
     """Exponential of each element, in place."""
-    _elementwise(EXP, x)
+    _element_by_element(EXP, x)

@@ -423,7 +423,7 @@ def pack_for_gemm(emitter, src, transposed, k, n, out):
 # ---- matrix times vector ------------------------------------------------------------------------
 
 
-def _plain_gemv(b, k, n, x, z, out):
+def _plain_gemv(b, k, n, x, z, out, backwards):
     lanes = VECTOR_BYTES // out.itemsize
     product = np.empty(-(-n // lanes) * lanes, out.dtype)
     for v, width in _panels(len(product) // lanes):
@@ -432,43 +432,68 @@ def _plain_gemv(b, k, n, x, z, out):
     out[: len(product)] = z[: len(product)] + product
 
 
-@routine("aiiaaa", _plain_gemv)
-def gemv(emitter, b, k, n, x, z, out):
-    """``out = z + x B``, for B (k, n) packed in panels; z and out are padded."""
-    lanes = emitter.lanes
+@routine("aiiaaai", _plain_gemv)
+def gemv(emitter, b, k, n, x, z, out, backwards):
+    """``out = z + x B``, for B (k, n) packed in panels; z and out are padded.
 
-    def panel(vectors, ways, v):
-        rows = b + v * lanes * k
+    Called with `backwards` every other time, it starts with the panels that the call before left in the
+    cache: a matrix that does not fit is read from further away only in part.
+    """
+    lanes = emitter.lanes
+    vectors = emitter.vectors(n)
+    wide = vectors & -GEMV_VECTORS
+
+    def panel(width, v):
+        at = v * lanes
+        emitter.call(f"gemv_panel_{width}", b + at * k, k, x, z + at, out + at)
+
+    def narrow_panel(width):
+        with emitter.when((vectors & width).equals(width)):
+            panel(width, vectors & (-2 * width))
+
+    with emitter.when(backwards.equals(1)):
+        for width in (1, 2, 4):
+            narrow_panel(width)
+    with emitter.loop(0, wide, GEMV_VECTORS) as v:
+        panel(GEMV_VECTORS, backwards.equals(1).chosen(wide - GEMV_VECTORS - v, v))
+    with emitter.when(backwards.equals(0)):
+        for width in (4, 2, 1):
+            narrow_panel(width)
+
+
+def _gemv_panel(vectors):
+    """One panel; `ways` partial sums hide the latency of an addition where it is narrow."""
+    ways = GEMV_VECTORS // vectors
+
+    def emit(emitter, b, k, x, z, out):
+        lanes = emitter.lanes
         sums = [emitter.variable(0.0) for _ in range(vectors * ways)]
+
+        def add_row(i, row, sums):
+            factor = (x + i).load(1).splat(lanes)
+            for u, s in enumerate(sums):
+                s.set(s.get() + factor * (row + u * lanes).load())
+
         together = k & -ways
         with emitter.loop(0, together, ways) as i:
             for w in range(ways):
-                xi, row = (x + (i + w)).load(1).splat(lanes), rows + (i + w) * (vectors * lanes)
-                for u in range(vectors):
-                    s = sums[w * vectors + u]
-                    s.set(s.get() + xi * (row + u * lanes).load())
+                row = b + (i + w) * (vectors * lanes)
+                add_row(i + w, row, sums[w * vectors : (w + 1) * vectors])
         with emitter.loop(together, k) as i:
-            xi, row = (x + i).load(1).splat(lanes), rows + i * (vectors * lanes)
-            for u in range(vectors):
-                sums[u].set(sums[u].get() + xi * (row + u * lanes).load())
+            add_row(i, b + i * (vectors * lanes), sums[:vectors])
         total = [s.get() for s in sums]
         while len(total) > vectors:
             half = len(total) // 2
             total = [a + c for a, c in zip(total[:half], total[half:], strict=True)]
         for u, s in enumerate(total):
-            at = (v + u) * lanes
-            (out + at).store((z + at).load() + s)
+            (out + u * lanes).store((z + u * lanes).load() + s)
 
-    vectors = emitter.vectors(n)
-    v = vectors & -GEMV_VECTORS
-    with emitter.loop(0, v, GEMV_VECTORS) as first:
-        panel(GEMV_VECTORS, 1, first)
-    width, ways = GEMV_VECTORS // 2, 2
-    while width:
-        with emitter.when((vectors & width).equals(width)):
-            panel(width, ways, v)
-        v = v + (vectors & width)
-        width, ways = width // 2, ways * 2
+    name = f"gemv_panel_{vectors}"
+    ROUTINES[name] = Routine(name, "aiaaa", returns=False, emit=emit)
+
+
+for _vectors in (8, 4, 2, 1):
+    _gemv_panel(_vectors)
 
 
 def _plain_add_rows_times(w, m, n, x, out):
@@ -554,59 +579,79 @@ def add_times_rows(emitter, w, m, n, x, out):
 # ---- matrix times matrix ------------------------------------------------------------------------
 
 
-def _plain_gemm(m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, clamped, limit):
+def _plain_copy_tile(rows, cols, out, ldo, x, ldx):
+    for r in range(rows):
+        out[r * ldo : r * ldo + cols] = x[r * ldx : r * ldx + cols]
+
+
+@routine("iiaiai", _plain_copy_tile)
+def copy_tile(emitter, rows, cols, out, ldo, x, ldx):
+    with emitter.loop(0, rows) as r:
+        emitter.call("copy", cols, out + r * ldo, x + r * ldx)
+
+
+def _plain_gemm(m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, clamped, limit, descend, w, rate, cap):
     width = GEMM_VECTORS * VECTOR_BYTES // c.itemsize
     strided = np.lib.stride_tricks.as_strided
     size = c.itemsize
     left = strided(a, (m, k), (ams * size, aks * size))
     out = strided(c, (m, n), (ldc * size, size))
+    weights = strided(w, (m, n), (ldc * size, size))
     for p, j in enumerate(range(0, n, width)):
         cols = min(width, n - j)
         right = strided(b[p * bps :], (k, cols), (bks * size, size))
-        tile = out[:, j : j + cols]
-        if not accumulate:
-            tile[...] = 0
+        tile = out[:, j : j + cols].copy() if accumulate else np.zeros((m, cols), c.dtype)
         if not clamped:
             tile += left @ right
         else:
             for i in range(k - 1, -1, -1):
                 tile += left[:, i, None] * right[i]
                 np.clip(tile, -limit, limit, out=tile)
+        if descend:
+            weights[:, j : j + cols] -= c.dtype.type(rate) * np.clip(tile, -cap, cap)
+        else:
+            out[:, j : j + cols] = tile
 
 
-@routine("iiiaiiaiiaiiir", _plain_gemm)
-def gemm(emitter, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, clamped, limit):
+@routine("iiiaiiaiiaiiiriarr", _plain_gemm)
+def gemm(
+    emitter, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, clamped, limit, descend, w, rate, cap
+):
     """``C (m, n) (+)= A B`` with ``A[i, l] = a[i * ams + l * aks]`` and row l of panel p of B at
     ``b + p * bps + l * bks``.
 
-    Where `clamped`, l runs downwards and every partial sum is clamped to [-limit, limit].
+    Where `clamped`, l runs downwards and every partial sum is clamped to [-limit, limit].  With
+    `descend`, C is a gradient that is not wanted itself: ``W -= rate C``, C clamped to [-cap, cap], is
+    done as a tile of C leaves the registers; W is laid out as C.
     """
     width = GEMM_VECTORS * emitter.lanes
     edge = emitter.scratch(GEMM_ROWS * width)  # for a last vector that ends beyond C
+    edge_w = emitter.scratch(GEMM_ROWS * width)
 
     def tiles(i, rows, j, panel):
         left = n - j
         cols = (left < width).chosen(left, emitter.index(width))
         vectors = emitter.vectors(cols)
         fits = cols.equals(emitter.padded(cols))
-        there = c + i * ldc + j
-        target = emitter.either(fits, there, edge)
+        place, place_w = c + (i * ldc + j), w + (i * ldc + j)
+        target, target_w = emitter.either(fits, place, edge), emitter.either(fits, place_w, edge_w)
         ld = fits.chosen(ldc, emitter.index(width))
-
-        def each_row(name, swap):
-            for r in range(rows):
-                pair = [edge + r * width, there + ldc * r]
-                emitter.call(name, cols, *(pair[::-1] if swap else pair))
-
-        with emitter.when(fits.chosen(emitter.index(0), accumulate).equals(1)):
-            each_row("copy_padded", False)
-        arguments = (k, a + i * ams, ams, aks, panel, bks, target, ld, accumulate, limit)
+        beyond = fits.chosen(emitter.index(0), emitter.index(1))
+        with emitter.when((beyond & accumulate).equals(1)):
+            emitter.call("copy_tile", rows, cols, edge, width, place, ldc)
+        with emitter.when((beyond & descend).equals(1)):
+            emitter.call("copy_tile", rows, cols, edge_w, width, place_w, ldc)
+        arguments = (
+            k, a + i * ams, ams, aks, panel, bks, target, ld, accumulate, limit, descend, target_w, rate, cap
+        )  # fmt: skip
         for count in range(1, GEMM_VECTORS + 1):
             for kind, end in enumerate(("", "_clamped")):
                 with emitter.when((clamped + 2 * vectors).equals(kind + 2 * count)):
                     emitter.call(f"gemm_tile_{rows}x{count}{end}", *arguments)
-        with emitter.when(fits.equals(0)):
-            each_row("copy", True)
+        with emitter.when((beyond - descend).equals(1)):
+            emitter.call("copy_tile", rows, cols, place, ldc, edge, width)
+        with emitter.when((beyond & descend).equals(1)):
+            emitter.call("copy_tile", rows, cols, place_w, ldc, edge_w, width)
 
     offset = emitter.variable(emitter.index(0))
     with emitter.loop(0, n, width) as j:
@@ -624,18 +669,13 @@ def gemm(emitter, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, clamped
 
 
 def _gemm_tile(rows, count, clamped):
-    def emit(emitter, k, a, ams, aks, b, bks, c, ldc, accumulate, limit):
+    def emit(emitter, k, a, ams, aks, b, bks, c, ldc, accumulate, limit, descend, w, rate, cap):
         lanes = emitter.lanes
         sums = [[emitter.variable(0.0) for _ in range(count)] for _ in range(rows)]
-        places = [[c + ldc * r + v * lanes for v in range(count)] for r in range(rows)]
-
-        def everywhere(action):
-            for sums_row, places_row in zip(sums, places, strict=True):
-                for s, place in zip(sums_row, places_row, strict=True):
-                    action(s, place)
-
+        places = [(r, v, r * ldc + v * lanes) for r in range(rows) for v in range(count)]
         with emitter.when(accumulate.equals(1)):
-            everywhere(lambda s, place: s.set(place.load()))
+            for r, v, place in places:
+                sums[r][v].set((c + place).load())
         starts = [a + ams * r for r in range(rows)]
         with emitter.downwards(k) if clamped else emitter.loop(0, k) as i:
             row = [(b + i * bks + v * lanes).load() for v in range(count)]
@@ -645,19 +685,18 @@ def _gemm_tile(rows, count, clamped):
                     s.set(s.get() + factor * right)
                     if clamped:
                         s.set(_clamp(s.get(), limit))
-        everywhere(lambda s, place: place.store(s.get()))
+        with emitter.when(descend.equals(1)):
+            for r, v, place in places:
+                (w + place).store((w + place).load() - _clamp(sums[r][v].get(), cap) * rate)
+        with emitter.when(descend.equals(0)):
+            for r, v, place in places:
+                (c + place).store(sums[r][v].get())
 
     name = f"gemm_tile_{rows}x{count}" + ("_clamped" if clamped else "")
-    ROUTINES[name] = Routine(name, "iaiiaiaiir", returns=False, emit=emit)
+    ROUTINES[name] = Routine(name, "iaiiaiaiiriarr", returns=False, emit=emit)
 
 
-def _register_tiles():
-    rows = GEMM_ROWS
-    while rows:
-        for count in range(1, GEMM_VECTORS + 1):
-            for clamped in (False, True):
-                _gemm_tile(rows, count, clamped)
-        rows //= 2
-
-
-_register_tiles()
+for _rows in (8, 4, 2, 1):
+    for _count in range(1, GEMM_VECTORS + 1):
+        _gemm_tile(_rows, _count, clamped=False)
+        _gemm_tile(_rows, _count, clamped=True)
