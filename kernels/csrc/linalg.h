@@ -134,11 +134,8 @@ ALWAYS_INLINE void FN(sum_each)(V *acc, REAL *sums) {
 
 /* out[i] += sum_j W[i, j] x[j], W (m, n) as the user has it: for too few products to pack for. */
 static void FN(add_rows_times)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const REAL *x, REAL *out) {
+    const VI rest = FN(last_lanes)(n % VL);
     ptrdiff_t whole = n / VL * VL, i = 0;
-    VI rest = {0}; /* of the last vector, the lanes that whole vectors have left */
-#if HAVE_VECTORS
-    for (ptrdiff_t l = 0; l < VL; l++) rest[l] = l >= VL - (n - whole) ? -1 : 0;
-#endif
     if (n >= VL)
         for (; i + ROWS <= m; i += ROWS, w += ROWS * n) {
             V acc[ROWS];
@@ -167,17 +164,18 @@ static void FN(add_rows_times)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const RE
 
 /* out[j] += sum_i x[i] W[i, j], W (m, n) as the user has it. */
 static void FN(add_times_rows)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const REAL *x, REAL *out) {
-    for (; m > 0; m -= 8, w += 8 * n, x += 8) {
-        ptrdiff_t rows = m < 8 ? m : 8, j = 0;
-        if (rows == 8)
-            for (; j + VL <= n; j += VL) {
-                V acc = FN(load)(out + j);
-                for (int r = 0; r < 8; r++) acc += FN(splat)(x[r]) * FN(load)(w + r * n + j);
-                FN(store)(out + j, acc);
-            }
-        for (ptrdiff_t r = 0; r < rows; r++)
-            for (ptrdiff_t l = j; l < n; l++) out[l] += x[r] * w[r * n + l];
-    }
+    const VI rest = FN(last_lanes)(n % VL);
+    ptrdiff_t whole = n / VL * VL;
+    for (; n >= VL && m >= 8; m -= 8, w += 8 * n, x += 8)
+        for (ptrdiff_t j = 0; j < n; j += VL) {
+            int last = j == whole; /* the last vector ends with the row, and overlaps the one before */
+            ptrdiff_t at = last ? n - VL : j;
+            V before = FN(load)(out + at), acc = before;
+            for (int r = 0; r < 8; r++) acc += FN(splat)(x[r]) * FN(load)(w + r * n + at);
+            FN(store)(out + at, last ? FN(select)(rest, acc, before) : acc);
+        }
+    for (; m > 0; m--, w += n, x++)
+        for (ptrdiff_t j = 0; j < n; j++) out[j] += *x * w[j];
 }
 
 /* ---- matrix times matrix --------------------------------------------------------------------- */
@@ -248,11 +246,12 @@ ALWAYS_INLINE void FN(gemm_any_tile)(ptrdiff_t rows, ptrdiff_t vecs, int clamped
     }
 }
 
-/* Copies a tile between a matrix and a buffer of NR columns. */
-ALWAYS_INLINE void FN(copy_tile)(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, ptrdiff_t rows,
-                                 ptrdiff_t cols) {
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (ptrdiff_t l = 0; l < cols; l++) dst[r * ldd + l] = src[r * lds + l];
+/* A tile with fewer columns than its vectors have, to a buffer of NR columns and back. */
+ALWAYS_INLINE void FN(load_tile)(REAL *buffer, const REAL *c, ptrdiff_t ldc, ptrdiff_t rows, ptrdiff_t cols) {
+    for (ptrdiff_t r = 0; r < rows; r++) FN(copy_padded)(buffer + r * NR, c + r * ldc, cols);
+}
+ALWAYS_INLINE void FN(store_tile)(REAL *c, ptrdiff_t ldc, const REAL *buffer, ptrdiff_t rows, ptrdiff_t cols) {
+    for (ptrdiff_t r = 0; r < rows; r++) FN(copy_row)(c + r * ldc, buffer + r * NR, cols);
 }
 
 /* C (m, n) (+)= A B, with A[i, l] = a[i * ams + l * aks] and panel p of B, row l, at b + p * bps + l * bks. */
@@ -277,16 +276,16 @@ ALWAYS_INLINE void FN(gemm_general)(int clamped, ptrdiff_t m, ptrdiff_t n, ptrdi
                 continue;
             }
             /* the last vector ends beyond C */
-            REAL edge[8 * GEMM_VECS * (VBYTES / sizeof(REAL))] = {0};
-            REAL weights[8 * GEMM_VECS * (VBYTES / sizeof(REAL))] = {0};
-            if (accumulate) FN(copy_tile)(edge, NR, ci, ldc, rows, cols);
+            REAL edge[8 * GEMM_VECS * (VBYTES / sizeof(REAL))];
+            REAL weights[8 * GEMM_VECS * (VBYTES / sizeof(REAL))];
+            if (accumulate) FN(load_tile)(edge, ci, ldc, rows, cols);
             if (step) {
-                FN(copy_tile)(weights, NR, wi, ldc, rows, cols);
+                FN(load_tile)(weights, wi, ldc, rows, cols);
                 here.weights = weights;
             }
             FN(gemm_any_tile)(rows, vecs, clamped, k, ai, ams, aks, b, bks, edge, NR, accumulate, limit, step);
-            if (step) FN(copy_tile)(wi, ldc, weights, NR, rows, cols);
-            else FN(copy_tile)(ci, ldc, edge, NR, rows, cols);
+            if (step) FN(store_tile)(wi, ldc, weights, rows, cols);
+            else FN(store_tile)(ci, ldc, edge, rows, cols);
         }
     }
 }

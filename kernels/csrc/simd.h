@@ -62,6 +62,17 @@ ALWAYS_INLINE V FN(select)(VI mask, V a, V b) {
     return FN(from_bits)((mask & FN(bits)(a)) | (~mask & FN(bits)(b)));
 }
 
+/* All ones in the last n lanes. */
+ALWAYS_INLINE VI FN(last_lanes)(ptrdiff_t n) {
+#if HAVE_VECTORS
+    VI mask = {0};
+    for (ptrdiff_t l = 0; l < VL; l++) mask[l] = l >= VL - n ? -1 : 0;
+    return mask;
+#else
+    return n ? -1 : 0;
+#endif
+}
+
 /* The smaller of x and bound, and the larger.  NaN in x stays NaN: the comparison is false, and x is
  * taken; x86's instructions do just that. */
 #if HAVE_X86 && REAL_BITS == 64
