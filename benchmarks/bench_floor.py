@@ -113,7 +113,13 @@ def test_recurrent_part(benchmark, needs, backend, h, dtype):
     if not hasattr(backends.load(backend), "recurrence"):
         pytest.skip(f"backend {backend} has no recurrent part of its own")
     kernels, W = backends.load(backend), weights(h, dtype)
-    params = (np.zeros((h, 1), dtype), W, np.zeros((1, h), dtype), np.zeros((h, 1), dtype), np.zeros((1, 1), dtype))
+    params = (
+        np.zeros((h, 1), dtype),
+        W,
+        np.zeros((1, h), dtype),
+        np.zeros((h, 1), dtype),
+        np.zeros((1, 1), dtype),
+    )
     hs = np.zeros((STEPS + 1, h), dtype)
     work = np.empty(kernels.workspace_size(STEPS, 1, h, 1), dtype)
     hs[0] = 0.5

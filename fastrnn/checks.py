@@ -103,7 +103,7 @@ def check_rng(rng: Any) -> np.random.Generator | None:
         return rng
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, (bool, np.bool_)):
         if rng < 0:
-            raise ValueError(f"rng must be a seed of at least 0, got {show_integer(rng)}")
+            raise ValueError(f"rng must be a seed of at least 0, got {show_integer(int(rng))}")
         return np.random.default_rng(rng)
     raise TypeError(f"rng must be a numpy.random.Generator, an int or None, got {type(rng).__name__}")
 
@@ -117,9 +117,7 @@ def kernel_array(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return converted.reshape(array.shape) if converted.flags.carray else converted.copy()
 
 
-def check_real_array(
-    value: Any, name: str, dtype: np.dtype, *shapes: tuple[int | str, ...]
-) -> np.ndarray:
+def check_real_array(value: Any, name: str, dtype: np.dtype, *shapes: tuple[int | str, ...]) -> np.ndarray:
     """Return `value` as a kernel array of real numbers in one of `shapes`.
 
     A letter in a shape stands for any length from 1 on.
@@ -172,9 +170,7 @@ def _indices(
     return out
 
 
-def check_inputs(
-    value: Any, d: int, dtype: np.dtype, kernels: ModuleType
-) -> tuple[np.ndarray, np.ndarray]:
+def check_inputs(value: Any, d: int, dtype: np.dtype, kernels: ModuleType) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs as ``indices (T,)`` and ``x (T, d)``, the one that is not meant without rows."""
     array = _as_array(value, "inputs")
     if array.ndim >= 2:
@@ -190,7 +186,9 @@ def _as_array(value: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{name} cannot be made an array: {error}") from None
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(
+            f"{name} cannot be made an array: {error}"
+        ) from None
 
 
 def _refuse_huge(value: Any, name: str, bound: int, array: np.ndarray) -> None:

@@ -36,11 +36,13 @@ class UniformDraws:
     True
     """
 
-    __slots__ = ("_bit_generator", "_before", "values")
+    __slots__ = ("_before", "_bit_generator", "values")
 
     def __init__(self, generator: np.random.Generator | None, n: int) -> None:
         self._bit_generator: Any = (
-            np.random.get_bit_generator() if generator is None else generator.bit_generator
+            np.random.get_bit_generator()  # type: ignore[attr-defined]
+            if generator is None
+            else generator.bit_generator
         )
         self._before = _snapshot(self._bit_generator)
         self.values = np.random.random_sample(n) if generator is None else generator.random(n)

@@ -103,7 +103,9 @@ class ReferenceRNN:
             ps[t] = exp_y / np.sum(exp_y)
         return xs, hs, ps
 
-    def backward(self, xs: Any, hs: Any, ps: Any, targets: Sequence[int]) -> tuple[np.ndarray, ...]:
+    def backward(
+        self, xs: Any, hs: Any, ps: Any, targets: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, ...]:
         """Backpropagate through time (eqs. 7 to 13), every accumulator clamped to [-5, 5] after every
         time step.
 
@@ -121,7 +123,7 @@ class ReferenceRNN:
         return self._bptt(xs, hs, ps, targets, 5.0)
 
     def _bptt(
-        self, xs: Any, hs: Any, ps: Any, targets: Sequence[int], limit: float
+        self, xs: Any, hs: Any, ps: Any, targets: Sequence[int] | np.ndarray, limit: float
     ) -> tuple[np.ndarray, ...]:
         dWxh, dWhh, dWhy = (np.zeros_like(W) for W in (self.Wxh, self.Whh, self.Why))
         dbh, dby = np.zeros_like(self.bh), np.zeros_like(self.by)
@@ -195,7 +197,7 @@ class ReferenceRNN:
     def loss_and_grads(
         self,
         inputs: Any,
-        targets: Sequence[int],
+        targets: Sequence[int] | np.ndarray,
         h_prev: np.ndarray,
         *,
         clip: str | None = "step",
@@ -236,7 +238,7 @@ class ReferenceRNN:
     def train_step(
         self,
         inputs: Any,
-        targets: Sequence[int],
+        targets: Sequence[int] | np.ndarray,
         h_prev: np.ndarray,
         lr: float = 0.1,
         *,

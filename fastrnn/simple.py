@@ -36,7 +36,8 @@ CLIP_MODES = {None: CLIP_NONE, "step": CLIP_STEP, "value": CLIP_VALUE, "norm": C
 
 _PARAMETERS = ("Wxh", "Whh", "Why", "bh", "by")
 
-Gradients = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+#: One array for each parameter, in the order of `_PARAMETERS`.
+Gradients = tuple[np.ndarray, ...]
 
 
 def _parameter(position: int) -> property:
@@ -141,7 +142,7 @@ class SimpleRNN:
         draw = np.random.standard_normal if generator is None else generator.standard_normal
         before = _stream_state(generator)
         try:
-            self._params: Gradients = (
+            self._params = (
                 (draw((h, d)) * 0.01).astype(self._dtype, copy=False),
                 (draw((h, h)) * 0.01).astype(self._dtype, copy=False),
                 (draw((q, h)) * 0.01).astype(self._dtype, copy=False),
@@ -155,6 +156,9 @@ class SimpleRNN:
                 f"fit in memory: {error}"
             ) from None
         self._forget_buffers()
+
+    _params: Gradients
+    _grads: Gradients | None
 
     Wxh = _parameter(0)
     Whh = _parameter(1)
@@ -255,7 +259,7 @@ class SimpleRNN:
         xs: Mapping[int, np.ndarray],
         hs: Mapping[int, np.ndarray],
         ps: Mapping[int, np.ndarray],
-        targets: Sequence[int],
+        targets: Sequence[int] | np.ndarray,
     ) -> Gradients:
         """Backpropagate the softmax cross-entropy through time (eqs. 7 to 13).
 
@@ -290,7 +294,9 @@ class SimpleRNN:
         kernels = backends.kernels(self._backend)
         for name, steps in (("xs", xs), ("hs", hs), ("ps", ps)):
             if not isinstance(steps, Mapping):
-                raise TypeError(f"{name} must be a mapping from time step to array, got {type(steps).__name__}")
+                raise TypeError(
+                    f"{name} must be a mapping from time step to array, got {type(steps).__name__}"
+                )
         T = len(xs)
         if not T:
             raise ValueError("xs must hold at least one time step, got none")
@@ -349,7 +355,7 @@ class SimpleRNN:
     def loss_and_grads(
         self,
         inputs: Any,
-        targets: Sequence[int],
+        targets: Sequence[int] | np.ndarray,
         h_prev: Any,
         *,
         clip: str | None = "step",
@@ -404,7 +410,7 @@ class SimpleRNN:
     def train_step(
         self,
         inputs: Any,
-        targets: Sequence[int],
+        targets: Sequence[int] | np.ndarray,
         h_prev: Any,
         lr: float = 0.1,
         *,
@@ -560,7 +566,7 @@ class SimpleRNN:
                 return self._converted_params()
         return self._params
 
-    def _converted_params(self) -> Any:
+    def _converted_params(self) -> Gradients:
         for name, W, shape in zip(_PARAMETERS, self._params, self._shapes, strict=True):
             if W.shape != shape or W.dtype != self._dtype:
                 raise ValueError(
@@ -591,12 +597,12 @@ class SimpleRNN:
         return stacked
 
     def _new_gradients(self) -> Gradients:
-        return tuple(np.empty(shape, self._dtype) for shape in self._shapes)  # type: ignore[return-value]
+        return tuple(np.empty(shape, self._dtype) for shape in self._shapes)
 
     # -- buffers kept from call to call ----------------------------------------------------------
 
     def _forget_buffers(self) -> None:
-        self._grads: Gradients | None = None
+        self._grads = None
         self._work = np.empty(0, self._dtype)
         self._states = np.empty((0, self._h), self._dtype)
         self._probabilities = np.empty((0, self._q), self._dtype)
@@ -623,7 +629,5 @@ class SimpleRNN:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._dtype = check_dtype(self._dtype)
-        self._params = tuple(kernel_array(W, self._dtype) for W in self._params)  # type: ignore[assignment]
+        self._params = tuple(kernel_array(W, self._dtype) for W in self._params)
         self._forget_buffers()
-
-

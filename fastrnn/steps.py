@@ -49,7 +49,7 @@ class Steps(MutableMapping[int, np.ndarray]):
     @property
     def width(self) -> int:
         """Length n of each vector."""
-        return self._array.shape[1]
+        return int(self._array.shape[1])
 
     @property
     def time_steps(self) -> range:

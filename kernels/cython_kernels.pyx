@@ -43,7 +43,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         void (*recurrence)(const rnn_arguments *) noexcept nogil
     const rnn_loops *fastrnn_loops(int element_type)
     const char *fastrnn_simd_level()
-    const char **fastrnn_simd_levels()
+    const char *const *fastrnn_simd_levels()
     int fastrnn_choose_simd(const char *name)
     Py_ssize_t fastrnn_wrap_indices(Py_ssize_t n, const int64_t *indices, int64_t bound, int64_t *out)
 
@@ -52,7 +52,7 @@ NAME = "cython"
 
 def simd_levels():
     """Names of the instruction sets that this build and this processor have, the slowest first."""
-    cdef const char **names = fastrnn_simd_levels()
+    cdef const char *const *names = fastrnn_simd_levels()
     levels = []
     while names[0] != NULL:
         levels.append(names[0].decode())
@@ -65,7 +65,7 @@ def simd_level():
     return fastrnn_simd_level().decode()
 
 
-_asked = os.environ.get("FASTRNN_SIMD", "").encode()
+cdef bytes _asked = os.environ.get("FASTRNN_SIMD", "").encode()
 if fastrnn_choose_simd(_asked) != 0:
     raise ImportError(
         f"environment variable FASTRNN_SIMD is {_asked.decode()!r}; this processor and build have "

@@ -162,7 +162,7 @@ def test_demo_with_a_seed_and_steps_writes_the_same_sample(text):
 
 
 def test_demo_reads_standard_input():
-    done = run("demo", "--text", "-", *SHORT, input="größer als groß\n".encode() * 20)
+    done = run("demo", "--text", "-", *SHORT, input="größer und groß\n".encode() * 20)
     assert done.returncode == 0
     assert "standard input: 320 characters, 11 different ones" in done.stderr
 
