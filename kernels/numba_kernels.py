@@ -31,8 +31,10 @@ from fastrnn.kernels.tiles import (
     clamp,
     copy,
     copy_padded,
+    descend_column,
     exponential,
     fill,
+    gather_column,
     gemm,
     gemv,
     hyperbolic_tangent,
@@ -40,6 +42,7 @@ from fastrnn.kernels.tiles import (
     pack_for_gemm,
     pack_for_gemv,
     scale,
+    scatter_column,
     softmax_padded,
     subtract_scaled,
     sum_of_squares,
@@ -99,21 +102,23 @@ def workspace_size(T, d, h, q):
 
 
 @inlined
-def _look_up(Wxh, index, transposed, finite, work, columns, bias_h, ldh, out):
-    """``out = Wxh x + bh`` for a one-hot vector x: a column of Wxh."""
+def _look_up(Wxh, index, transposed, finite, work, columns, inputs, bias_h, ldh, out):
+    """``out = Wxh x + bh`` for a one-hot vector x: a column of Wxh.
+
+    It is that only while the rest of Wxh is finite: zero times NaN is NaN.  Where it is not, the product
+    is made in full.
+    """
     h, d = Wxh.shape
-    if transposed:
+    if not finite:
+        fill(d, work, inputs, 0.0)
+        work[inputs + index] = 1
+        copy(ldh, work, out, work, bias_h)
+        add_rows_times(Wxh, 0, h, d, work, inputs, work, out)
+    elif transposed:
         add(ldh, work, out, work, columns + index * ldh, work, bias_h)
     else:
-        for i in range(h):
-            work[out + i] = work[bias_h + i] + Wxh[i, index]
-        for i in range(h, ldh):
-            work[out + i] = 0
-    if not finite:  # zero times NaN or infinity is NaN
-        for i in range(h):
-            for c in range(d):
-                if c != index and Wxh[i, c] * 0 != 0:
-                    work[out + i] = math.nan
+        fill(ldh, work, out, 0.0)
+        gather_column(h, work, out, Wxh, index, d, work, bias_h)
 
 
 @inlined
@@ -145,18 +150,6 @@ def _draw(work, p, q, u):
 
 
 @inlined
-def _scatter(dWxh, index, by_column, work, columns, dz, ldh, limit):
-    """``dWxh += dz x'`` for a one-hot vector x, clamped (eq. 11)."""
-    if by_column:
-        column = columns + index * ldh
-        add_clamped(ldh, work, column, work, column, work, dz, limit)
-    else:
-        for i in range(len(dWxh)):
-            total = dWxh[i, index] + work[dz + i]
-            dWxh[i, index] = limit if total > limit else -limit if total < -limit else total
-
-
-@inlined
 def _blame(h, index, work, dz, blame):
     """Note whose row of the gradient is spoilt: zero times NaN or infinity is NaN.
 
@@ -178,17 +171,6 @@ def _spoil(dWxh, work, blame):
             for c in range(d):
                 if c != work[blame + i]:
                     dWxh[i, c] = math.nan
-
-
-@inlined
-def _descend_columns(Wxh, indices, work, columns, ldh, rate, cap):
-    """``Wxh -= rate dWxh``, clamped to [-cap, cap], in the columns that were looked up."""
-    for t in range(len(indices)):
-        column = columns + indices[t] * ldh
-        for i in range(len(Wxh)):
-            slope = work[column + i]
-            Wxh[i, indices[t]] -= rate * (cap if slope > cap else -cap if slope < -cap else slope)
-        fill(ldh, work, column, 0.0)  # one that comes again finds its gradient spent
 
 
 @inlined
@@ -301,7 +283,9 @@ def _run(
             for t in range(n):
                 row = states + (t + 1) * ldh
                 if one_hot:
-                    _look_up(Wxh, indices[t0 + t], transposed, finite, work, columns, bias_h, ldh, row)
+                    _look_up(
+                        Wxh, indices[t0 + t], transposed, finite, work, columns, inputs, bias_h, ldh, row
+                    )
                 else:
                     copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
                     copy(ldh, work, row, work, bias_h)
@@ -383,7 +367,11 @@ def _run(
                 add_clamped(ldh, work, bias_h, work, bias_h, work, row, limit)
                 add_clamped(ldq, work, bias_y, work, bias_y, work, dy + t * ldq, limit)
                 if one_hot:
-                    _scatter(dWxh, indices[t0 + t], by_column, work, columns, row, ldh, limit)
+                    column = columns + indices[t0 + t] * ldh
+                    if by_column:
+                        add_clamped(ldh, work, column, work, column, work, row, limit)
+                    else:
+                        scatter_column(h, dWxh, indices[t0 + t], d, work, row, limit)
                 else:
                     copy_padded(d, work, inputs + t * ldd, x, (t0 + t) * d)
             descend = 1 if descending and t0 == 0 else 0
@@ -405,7 +393,10 @@ def _run(
             subtract_scaled(h, bh, 0, bh, 0, work, bias_h, lr)
             subtract_scaled(q, by, 0, by, 0, work, bias_y, lr)
             if one_hot:
-                _descend_columns(Wxh, indices, work, columns, ldh, lr, cap)
+                for t in range(T):
+                    column = columns + indices[t] * ldh
+                    descend_column(h, Wxh, indices[t], d, work, column, lr, cap)
+                    fill(ldh, work, column, 0.0)  # one that comes again finds its gradient spent
         else:
             copy(h, dbh, 0, work, bias_h)
             copy(q, dby, 0, work, bias_y)
@@ -422,7 +413,7 @@ def _run(
             pack_for_gemv(Why, 0, 1, h, q, work, Why_packed)
         before, row, index = states, states + ldh, start
         for t in range(T):
-            _look_up(Wxh, index, transposed, finite, work, columns, bias_h, ldh, row)
+            _look_up(Wxh, index, transposed, finite, work, columns, inputs, bias_h, ldh, row)
             _recurrent_step(Whh, packed, work, Whh_packed, ldh, before, row, t)
             if packed:
                 gemv(work, Why_packed, h, q, work, row, work, bias_y, work, dy, t & 1)

@@ -199,6 +199,41 @@ def copy_padded(emitter, n, out, x):
     emitter.call("copy", n, out, x)
 
 
+def _plain_gather_column(n, out, w, stride, bias):
+    out[:n] = w[: n * stride : stride] + bias[:n]
+
+
+@routine("iaaia", _plain_gather_column)
+def gather_column(emitter, n, out, w, stride, bias):
+    """A column of a matrix with rows of `stride`, plus a bias."""
+    with emitter.loop(0, n) as i:
+        (out + i).store((w + i * stride).load(1) + (bias + i).load(1))
+
+
+def _plain_scatter_column(n, w, stride, x, limit):
+    w[: n * stride : stride] = np.clip(w[: n * stride : stride] + x[:n], -limit, limit)
+
+
+@routine("iaiar", _plain_scatter_column)
+def scatter_column(emitter, n, w, stride, x, limit):
+    """``w += x``, clamped to [-limit, limit], for a column of a matrix."""
+    with emitter.loop(0, n) as i:
+        place = w + i * stride
+        place.store(_clamp(place.load(1) + (x + i).load(1), limit))
+
+
+def _plain_descend_column(n, w, stride, slope, rate, cap):
+    w[: n * stride : stride] -= w.dtype.type(rate) * np.clip(slope[:n], -cap, cap)
+
+
+@routine("iaiarr", _plain_descend_column)
+def descend_column(emitter, n, w, stride, slope, rate, cap):
+    """``w -= rate slope``, the slope clamped to [-cap, cap], for a column of a matrix."""
+    with emitter.loop(0, n) as i:
+        place = w + i * stride
+        place.store(place.load(1) - _clamp((slope + i).load(1), cap) * rate)
+
+
 def _plain_fill(n, out, value):
     out[:n] = value
 
