@@ -15,7 +15,8 @@ from fastrnn.kernels.vectors import ROUTINES, VECTOR_BYTES, Routine, routine
 #: Vectors in the widest panel of a packed matrix: for matrix-vector and for matrix products.
 GEMV_VECTORS = 8
 GEMM_VECTORS = 3
-GEMM_ROWS = 8 if VECTOR_BYTES == 64 else 4
+#: Rows of the tiles of a product, the most first.  (Each kind is compiled: 2 would cost more than it gives.)
+GEMM_ROWS = (8, 4, 1) if VECTOR_BYTES == 64 else (4, 1)
 
 # ---- tanh and exp -------------------------------------------------------------------------------
 #
@@ -660,8 +661,8 @@ def gemm(
     done as a tile of C leaves the registers; W is laid out as C.
     """
     width = GEMM_VECTORS * emitter.lanes
-    edge = emitter.scratch(GEMM_ROWS * width)  # for a last vector that ends beyond C
-    edge_w = emitter.scratch(GEMM_ROWS * width)
+    edge = emitter.scratch(GEMM_ROWS[0] * width)  # for a last vector that ends beyond C
+    edge_w = emitter.scratch(GEMM_ROWS[0] * width)
 
     def tiles(i, rows, j, panel):
         left = n - j
@@ -691,15 +692,12 @@ def gemm(
     offset = emitter.variable(emitter.index(0))
     with emitter.loop(0, n, width) as j:
         panel = b + offset.get()
-        i = m & -GEMM_ROWS
-        with emitter.loop(0, i, GEMM_ROWS) as first:
-            tiles(first, GEMM_ROWS, j, panel)
-        rows = GEMM_ROWS // 2
-        while rows:
-            with emitter.when((m & rows).equals(rows)):
+        start = emitter.index(0)
+        for rows in GEMM_ROWS:
+            stop = m & -rows
+            with emitter.loop(start, stop, rows) as i:
                 tiles(i, rows, j, panel)
-            i = i + (m & rows)
-            rows //= 2
+            start = stop
         offset.set(offset.get() + bps)
 
 
@@ -731,7 +729,7 @@ def _gemm_tile(rows, count, clamped):
     ROUTINES[name] = Routine(name, "iaiiaiaiiriarr", returns=False, emit=emit)
 
 
-for _rows in (8, 4, 2, 1):
+for _rows in GEMM_ROWS:
     for _count in range(1, GEMM_VECTORS + 1):
         _gemm_tile(_rows, _count, clamped=False)
         _gemm_tile(_rows, _count, clamped=True)
