@@ -5,12 +5,13 @@ unnoticed; its files are numbered, so that two processes that start at once can 
 decorating raises an exception where no folder is writable.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
 import pickle
 import sys
-import tempfile
+import uuid
 from pathlib import Path
 
 import llvmlite
@@ -56,7 +57,10 @@ inlined_and_python = register_jitable(inline="always")
 def _source_hash():
     """Of all kernels and of what compiles them: an edit or an upgrade never meets old machine code."""
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    for path in sorted(_HERE.glob("*.py")):
+    sources = sorted(_HERE.glob("*.py"))
+    if not sources:
+        raise FileNotFoundError(f"no sources in {_HERE}")
+    for path in sources:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
 
@@ -65,11 +69,12 @@ def _source_hash():
 def _folders():
     """Where to look for machine code and to put it, the best place first."""
     if config.CACHE_DIR:
-        roots = [Path(config.CACHE_DIR)]
+        roots = [Path(config.CACHE_DIR).absolute()]
     else:
         roots = [_HERE / "__pycache__", Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)]
     try:
-        return [root / f"fastrnn-{_source_hash()}" for root in roots]
+        # A relative one is a "~" that nobody could expand.
+        return [root / f"fastrnn-{_source_hash()}" for root in roots if root.is_absolute()]
     except OSError:  # no sources to read, as in a zip file: nothing to tell versions apart by
         return []
 
@@ -77,8 +82,8 @@ def _folders():
 def cache_folder():
     """Folder in which compiled kernels are kept, or None where there is none that can be written."""
     for folder in _folders():
-        existing = next((p for p in (folder, *folder.parents) if p.exists()), None)
-        if existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        existing = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
             return str(folder)
     return None
 
@@ -106,7 +111,8 @@ class _KernelCache(_Cache):
     def flush(self):
         for folder in _folders():
             for path in folder.glob(f"{self._function.__name__}-*"):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _name(self, signature, codegen):
         key = repr((self._function.__qualname__, signature, codegen.magic_tuple()))
@@ -146,11 +152,11 @@ class _KernelCache(_Cache):
 def _write(folder, name, content):
     """Put a file in place whole, whoever else writes or reads it at the same time."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder)
+    temporary = folder / f"{name}.{uuid.uuid4().hex}"
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(folder / name)
+        temporary.write_bytes(content)
+        temporary.replace(folder / name)
     except OSError:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise

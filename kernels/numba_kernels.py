@@ -464,8 +464,12 @@ def _wrap(indices, bound, out):
     return bad
 
 
-if config.DISABLE_JIT:  # machine code raises no floating-point warnings
-    _run = np.errstate(all="ignore")(_run)
+if config.DISABLE_JIT:
+    _interpreted = np.errstate(all="ignore")(_run)  # machine code raises no floating-point warnings
+
+    def _run(*arguments):
+        return float(_interpreted(*arguments))
+
 
 _NO_INDICES = np.empty(0, np.int64)
 _NO_UNIFORMS = np.empty(0)

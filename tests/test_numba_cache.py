@@ -1,0 +1,237 @@
+"""Numba's machine code on disk: found again, never stale, never mixed up, and never needed.
+
+Every test runs in processes of its own on a copy of the package, which holds two small modules more:
+a kernel, and a helper in another file.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numba")
+
+import fastrnn
+import fastrnn.kernels
+
+HELPER = """
+from fastrnn.kernels.jit import inlined
+
+FACTOR = 2
+
+@inlined
+def times(x):
+    return FACTOR * x
+"""
+
+KERNEL = """
+import json
+import sys
+
+import numpy as np
+
+from fastrnn.kernels.jit import cache_folder, kernel
+from fastrnn.kernels.probe_helper import times
+
+@kernel
+def double(x):
+    for i in range(len(x)):
+        x[i] = times(x[i])
+
+def main():
+    x = np.arange(3.0)
+    double(x)
+    hits = sum(double.stats.cache_hits.values())
+    print(json.dumps({"result": x.tolist(), "hits": hits, "folder": cache_folder()}))
+"""
+
+RUN = "from fastrnn.kernels import probe; probe.main()"
+
+#: Modes do not hold for root: start Python without that privilege.
+WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+class Installation:
+    """A copy of the package, a home folder, and processes that use them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.home = folder / "home"
+        self.home.mkdir()
+        unwanted = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "csrc")
+        self.package = folder / "site" / "fastrnn"
+        self.kernels = self.package / "kernels"
+        shutil.copytree(Path(fastrnn.__file__).parent, self.package, ignore=unwanted)
+        shutil.copytree(
+            Path(fastrnn.kernels.__file__).parent, self.kernels, ignore=unwanted, dirs_exist_ok=True
+        )
+        (self.kernels / "probe_helper.py").write_text(HELPER)
+        (self.kernels / "probe.py").write_text(KERNEL)
+
+    def start(self, code=RUN, *, prefix=(), **environment):
+        unset = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "FASTRNN_BACKEND", "NUMBA_DISABLE_JIT")
+        env = {name: value for name, value in os.environ.items() if name not in unset}
+        env |= {"PYTHONPATH": str(self.package.parent), "HOME": str(self.home), **environment}
+        env["LOCALAPPDATA"] = str(self.home)
+        return subprocess.Popen(
+            [*prefix, sys.executable, "-c", code], cwd=self.folder, env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def finish(self, process):
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert err == ""
+        return json.loads(out)
+
+    def run(self, *arguments, **options):
+        return self.finish(self.start(*arguments, **options))
+
+    def kept(self):
+        """Every file of machine code, wherever it is."""
+        return sorted(self.folder.rglob("double-*"))
+
+
+@pytest.fixture
+def installation():
+    # Not tmp_path: nobody else may look into that.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        folder = Path(folder).resolve()
+        folder.chmod(0o755)
+        yield Installation(folder)
+        for path in (folder, *folder.rglob("*")):  # what was made read-only is removed as well
+            if path.is_dir():
+                path.chmod(0o755)
+
+
+def test_second_process_finds_the_code_of_the_first(installation):
+    first, second = installation.run(), installation.run()
+    assert first["result"] == second["result"] == [0, 2, 4]
+    assert (first["hits"], second["hits"]) == (0, 1)
+    (kept,) = installation.kept()
+    assert str(kept.parent) == first["folder"]
+    assert kept.parent.parent == installation.kernels / "__pycache__"
+
+
+def test_folder_that_the_environment_names(installation):
+    elsewhere = str(installation.folder / "elsewhere")
+    for hits in (0, 1):
+        got = installation.run(NUMBA_CACHE_DIR=elsewhere)
+        assert got["hits"] == hits
+        assert got["folder"].startswith(elsewhere)
+    assert [path.is_relative_to(elsewhere) for path in installation.kept()] == [True]
+
+
+def unwritable(path, how):
+    """Make a folder that nothing can be written to; returns what Python is to be started with."""
+    if how == "a file in its place":
+        path.write_text("")
+        return []
+    if os.name != "posix":
+        pytest.skip("modes keep nobody from writing here")
+    for folder in (path, *path.rglob("*")):
+        if folder.is_dir():
+            folder.chmod(0o555)
+    if os.geteuid() != 0:
+        return []
+    if not shutil.which("setpriv") or subprocess.run([*WITHOUT_PRIVILEGE, "true"], check=False).returncode:
+        pytest.skip("modes do not hold for root, and setpriv cannot change that here")
+    return WITHOUT_PRIVILEGE
+
+
+either_way = pytest.mark.parametrize("how", ["a file in its place", "modes"])
+
+
+@either_way
+def test_read_only_installation(installation, how):
+    prefix = unwritable(installation.package if how == "modes" else installation.kernels / "__pycache__", how)
+    for hits in (0, 1):
+        got = installation.run(prefix=prefix)
+        assert got["result"] == [0, 2, 4]
+        assert got["hits"] == hits
+        assert got["folder"].startswith(str(installation.home))
+
+
+@either_way
+def test_read_only_home(installation, how):
+    if how != "modes":
+        installation.home.rmdir()
+    prefix = unwritable(installation.home, how)
+    for hits in (0, 1):
+        got = installation.run(prefix=prefix)
+        assert got["result"] == [0, 2, 4]
+        assert got["hits"] == hits
+        assert got["folder"].startswith(str(installation.kernels))
+
+
+@either_way
+def test_nothing_writable_at_all(installation, how):
+    """Then every process compiles for itself."""
+    if how != "modes":
+        installation.home.rmdir()
+    unwritable(installation.home, how)
+    prefix = unwritable(installation.package if how == "modes" else installation.kernels / "__pycache__", how)
+    got = installation.run(prefix=prefix)
+    assert got == {"result": [0, 2, 4], "hits": 0, "folder": None}
+    assert installation.kept() == []
+
+
+def test_processes_that_start_at_once(installation):
+    processes = [installation.start() for _ in range(4)]
+    for got in map(installation.finish, processes):
+        assert got["result"] == [0, 2, 4]
+    assert len(installation.kept()) == 1, "a file that is not whole was left, or one for each process"
+    assert installation.run()["hits"] == 1
+
+
+def test_edited_helper_in_another_file(installation):
+    helper = installation.kernels / "probe_helper.py"
+    before = helper.stat()
+    for factor, hits in ((2, 0), (3, 0), (2, 1)):
+        helper.write_text(HELPER.replace("FACTOR = 2", f"FACTOR = {factor}"))
+        os.utime(helper, ns=(before.st_atime_ns, before.st_mtime_ns))  # times do not tell versions apart
+        got = installation.run(PYTHONDONTWRITEBYTECODE="1")
+        assert got["result"] == [0, factor, 2 * factor]
+        assert got["hits"] == hits
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other bytes"])
+def test_damaged_file_is_compiled_anew(installation, damage):
+    installation.run()
+    (kept,) = installation.kept()
+    whole = kept.read_bytes()
+    kept.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "empty": b"", "other bytes": whole[::-1]}[damage]
+    )
+    got = installation.run()
+    assert (got["result"], got["hits"]) == ([0, 2, 4], 0)
+    assert kept.stat().st_size > 1000
+    assert installation.run()["hits"] == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_full_disk(installation):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+    got = installation.run("import sys; sys.dont_write_bytecode = True; " + limit + RUN)
+    assert (got["result"], got["hits"]) == ([0, 2, 4], 0)
+    assert installation.kept() == []
+
+
+@pytest.mark.slow
+def test_upgraded_package(installation):
+    """The kernels themselves: another constant in the file of the tiles."""
+    code = (
+        "import json; import numpy as np; from fastrnn.kernels import numba_kernels as k;"
+        "x = np.full(1, 50.0); k.tanh(x); x[0] -= 1; print(json.dumps(x.tolist()))"
+    )
+    assert installation.run(code) == [0.0]
+    tiles = installation.kernels / "tiles.py"
+    tiles.write_text(
+        tiles.read_text().replace("tanh_flat = -746.0, 710.0, 20.0", "tanh_flat = -746.0, 710.0, 0.0")
+    )
+    assert installation.run(code) == [-1.0]
