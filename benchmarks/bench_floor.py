@@ -23,8 +23,8 @@ SECONDS_A_ROUND = 2e-3
 
 
 MACROS = {
-    "float64": ["-DREAL=double", "-DINT=int64_t", "-DREAL_BITS=64", "-DSUFFIX=f64"],
-    "float32": ["-DREAL=float", "-DINT=int32_t", "-DREAL_BITS=32", "-DSUFFIX=f32"],
+    "float64": ["-DREAL=double", "-DINT=int64_t", "-DREAL_BITS=64", "-DSIGN_BIT=INT64_MIN", "-DSUFFIX=f64"],
+    "float32": ["-DREAL=float", "-DINT=int32_t", "-DREAL_BITS=32", "-DSIGN_BIT=INT32_MIN", "-DSUFFIX=f32"],
 }
 
 

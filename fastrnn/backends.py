@@ -20,6 +20,9 @@ __all__ = ["backend", "set_backend", "use_backend"]
 #: Environment variable that names the backend to use.
 ENVIRONMENT_VARIABLE = "FASTRNN_BACKEND"
 
+#: Environment variable that names the instruction set of the Cython kernels.
+SIMD_VARIABLE = "FASTRNN_SIMD"
+
 #: Backend name -> (module, how to get it), in the order in which they are tried when none is named.
 BACKENDS = {
     "cython": (
@@ -97,6 +100,8 @@ def _first_available() -> ModuleType:
         try:
             return load(name)
         except BackendUnavailable as error:
+            if name == "cython" and os.environ.get(SIMD_VARIABLE):
+                raise  # an instruction set was asked for, which only this backend has
             reasons.append(str(error))
     raise BackendUnavailable("; ".join(reasons))
 

@@ -134,6 +134,7 @@ class SimpleRNN:
         h = self._h = check_size(hidden_size, "hidden_size")
         q = self._q = check_size(output_size, "output_size")
         self._dtype = check_dtype(dtype)
+        self._largest = float(np.finfo(self._dtype).max)
         generator = check_rng(rng)
         if backend is not None:
             backends.load(backend)
@@ -339,7 +340,7 @@ class SimpleRNN:
         -0.1
         """
         kernels = backends.kernels(self._backend)
-        lr = check_number(lr, "lr")
+        lr = self._check_rate(lr)
         if not isinstance(grads, (tuple, list)):
             raise TypeError(f"grads must be a tuple or list of 5 arrays, got {type(grads).__name__}")
         if len(grads) != len(_PARAMETERS):
@@ -349,8 +350,10 @@ class SimpleRNN:
             for i, (g, name, shape) in enumerate(zip(grads, _PARAMETERS, self._shapes, strict=True))
         )
         params = self._writable_params()
-        kernels.update(params, checked, lr)
-        self._write_back(params)
+        if params is self._params:
+            kernels.update(params, checked, lr)
+        else:
+            self._descend(checked, lr)
 
     def loss_and_grads(
         self,
@@ -447,17 +450,20 @@ class SimpleRNN:
         True
         """
         kernels = backends.kernels(self._backend)
-        lr = check_number(lr, "lr")
+        lr = self._check_rate(lr)
         params = self._writable_params()
         if self._grads is None:
             self._grads = self._new_gradients()
         mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
             kernels, inputs, targets, h_prev, clip, clip_threshold
         )
-        loss: float = kernels.train_step(
-            params, indices, x, targets, hs, ps, mode, threshold, lr, self._grads, work
-        )
-        self._write_back(params)
+        grads = self._grads
+        loss: float
+        if params is self._params:
+            loss = kernels.train_step(params, indices, x, targets, hs, ps, mode, threshold, lr, grads, work)
+        else:
+            loss = kernels.loss_and_grads(params, indices, x, targets, hs, ps, mode, threshold, grads, work)
+            self._descend(grads, lr)
         return loss, hs[-1:].T.copy()
 
     def sample(
@@ -542,20 +548,27 @@ class SimpleRNN:
         hs[0] = h_prev[:, 0]
         return mode, threshold, indices, x, targets, hs, ps, self._workspace(kernels, T)
 
-    def _write_back(self, params: Gradients) -> None:
-        """Copy updated parameters to those arrays of the user's that kernels cannot take as they are."""
-        if params is not self._params:
-            for mine, updated in zip(self._params, params, strict=True):
-                if mine is not updated:
-                    mine[...] = updated
+    def _descend(self, grads: Gradients, lr: float) -> None:
+        """Update parameters that kernels cannot take as they are, one after another as the notes do: views
+        may share their memory, as tied weights do."""
+        with np.errstate(all="ignore"):
+            for W, dW in zip(self._params, grads, strict=True):
+                W -= lr * dW
+
+    def _check_rate(self, lr: Any) -> float:
+        rate = check_number(lr, "lr")
+        if abs(rate) > self._largest:
+            raise ValueError(f"lr must be at most {self._largest:.3g}, the largest {self._dtype}, got {rate}")
+        return rate
 
     def _check_state(self, value: Any, name: str) -> np.ndarray:
         return check_real_array(value, name, self._dtype, self._shapes[3])
 
     def _own_or_cast(self, name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
         """An assigned parameter: the user's own array where it can serve as it is."""
-        if type(value) is np.ndarray and value.dtype is self._dtype and value.shape == shape:
-            return value
+        if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == shape:
+            # Unpickled arrays have a dtype of their own that is equal; a view has the usual one.
+            return value if value.dtype is self._dtype else value.view(self._dtype)
         cast = check_real_array(value, name, self._dtype, shape)
         return cast.copy() if np.may_share_memory(cast, value) else cast
 
@@ -615,8 +628,11 @@ class SimpleRNN:
 
     def _state_buffers(self, T: int) -> tuple[np.ndarray, np.ndarray]:
         if len(self._states) != T + 1:
-            self._states = np.empty((T + 1, self._h), self._dtype)
-            self._probabilities = np.empty((T, self._q), self._dtype)
+            # Both or neither, whatever becomes of the second allocation.
+            self._states, self._probabilities = (
+                np.empty((T + 1, self._h), self._dtype),
+                np.empty((T, self._q), self._dtype),
+            )
         return self._states, self._probabilities
 
     def __getstate__(self) -> dict[str, Any]:

@@ -65,10 +65,10 @@ def simd_level():
     return fastrnn_simd_level().decode()
 
 
-cdef bytes _asked = os.environ.get("FASTRNN_SIMD", "").encode()
+cdef bytes _asked = os.fsencode(os.environ.get("FASTRNN_SIMD", ""))
 if fastrnn_choose_simd(_asked) != 0:
     raise ImportError(
-        f"environment variable FASTRNN_SIMD is {_asked.decode()!r}; this processor and build have "
+        f"environment variable FASTRNN_SIMD is {os.fsdecode(_asked)!r}; this processor and build have "
         f"{', '.join(simd_levels())}"
     )
 

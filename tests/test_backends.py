@@ -216,3 +216,15 @@ def test_kernels_under_their_bare_name_are_refused():
     done = run_python("-c", "import sys; sys.path.insert(0, sys.argv[1]); import kernels", folder.parent)
     assert "installed as fastrnn.kernels" in done.stderr
     assert done.returncode != 0
+
+
+@pytest.mark.parametrize("level", ["avx51", "AVX512", "\udcff"])
+def test_an_unknown_instruction_set_is_refused(level):
+    try:
+        backends.load("cython")
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    done = run_python("-c", SHOW, FASTRNN_SIMD=level)
+    assert done.returncode == 1
+    assert "BackendUnavailable" in done.stderr
+    assert "FASTRNN_SIMD is" in done.stderr

@@ -156,3 +156,32 @@ def test_tiny_and_denormal_numbers(backend):
     assert_same_steps(hs, rhs, 1e-12)
     assert 0 < np.abs(hs[9]).max() < 1e-300
     compare(rnn, reference, args)
+
+
+@pytest.mark.parametrize("T", [3, 10, 70, 140])
+@pytest.mark.parametrize("place", ["xs", "hs"])
+def test_clamps_hold_beside_nan(T, place, backend):
+    """What is NaN in a step must not hide from the bound what is large in it."""
+    rnn, reference = pair(40, H, Q, backend=backend)
+    x, targets, h_prev = sequence(T, 40, H, Q, real=True)
+    xs, hs, ps = rnn.forward(x, h_prev)
+    edited = xs[T - 1] if place == "xs" else hs[-1]
+    edited[1:8] = np.nan
+    edited[9:16] = 1e6
+    with np.errstate(all="ignore"):
+        want = reference.backward(dict(xs), dict(hs), dict(ps), targets)
+    for name, got, expected in zip(PARAMETERS, rnn.backward(xs, hs, ps, targets), want, strict=True):
+        assert_same_pattern(got, expected, name)
+        assert np.nanmax(np.abs(got)) <= 5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_clamps_hold_in_blocks_before_one_with_nan(seed, backend):
+    rnn, reference = pair(5, H, Q, backend=backend, seed=seed)
+    x, targets, h_prev = sequence(130, 5, H, Q, real=True, seed=seed)
+    xs, hs, ps = rnn.forward(x * 30, h_prev)
+    xs[129][2] = np.nan
+    with np.errstate(all="ignore"):
+        want = reference.backward(dict(xs), dict(hs), dict(ps), targets)
+    for name, got, expected in zip(PARAMETERS, rnn.backward(xs, hs, ps, targets), want, strict=True):
+        assert_same_pattern(got, expected, name)

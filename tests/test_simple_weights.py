@@ -295,3 +295,45 @@ def test_a_subclass(backend):
     rnn = Mine(4, 9, 5, rng=0, backend=backend)
     xs, _, _ = rnn.forward([0, 1], np.zeros((9, 1)))
     assert xs[0][1] == 1
+
+
+@pytest.mark.parametrize("method", ["train_step", "update_weights"])
+def test_tied_weights_take_both_steps(method, dtype, backend):
+    rnn, reference = pair(6, 9, 6, backend=backend, dtype=dtype)
+    for network in (rnn, reference):
+        network.Why = network.Wxh.T
+    args = sequence(12, 6, 9, 6, dtype=dtype)
+    for network in (rnn, reference):
+        if method == "train_step":
+            network.train_step(*args, lr=0.1)
+        else:
+            network.update_weights(network.loss_and_grads(*args)[1], lr=0.1)
+    assert np.shares_memory(rnn.Why, rnn.Wxh)
+    assert_all_close(parameters(rnn), parameters(reference))
+
+
+def test_an_unpickled_array_stays_the_users(dtype, backend):
+    rnn, _, args = model(backend, dtype)
+    mine = pickle.loads(pickle.dumps(np.zeros((9, 4), dtype)))
+    rnn.Wxh = mine
+    before = rnn.loss_and_grads(*args)[0]
+    mine[:] = np.arange(36).reshape(9, 4)
+    assert rnn.loss_and_grads(*args)[0] != before
+    rnn.train_step(*args)
+    assert bits(rnn.Wxh) == bits(mine)
+
+
+def test_a_call_after_a_failed_allocation_starts_afresh(monkeypatch, backend):
+    rnn, reference, args = model(backend)
+    empty = np.empty
+
+    def fail_for_probabilities(shape, *rest, **options):
+        if shape == (12, 5):
+            raise MemoryError("not now")
+        return empty(shape, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", fail_for_probabilities)
+        with pytest.raises(MemoryError, match="not now"):
+            rnn.train_step(*args)
+    assert_close(rnn.train_step(*args)[0], reference.train_step(*args)[0])

@@ -31,7 +31,9 @@ enum { EPILOGUE_TANH, EPILOGUE_TANH_SLOPE, EPILOGUE_ADD };
 #endif
 #include "instruction_set.h"
 
-#if HAVE_X86
+/* MinGW's GCC does not align the stack to more than 16 bytes (its bug 54412): wider vectors would crash. */
+#if HAVE_X86 && !defined(__MINGW32__)
+#define WIDER_LEVELS 1
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
@@ -81,7 +83,7 @@ static void add_level(int i, const char *name, const rnn_loops *f32, const rnn_l
 static int detect(void) {
     int n = 0;
     add_level(n++, "baseline", &loops_f32_baseline, &loops_f64_baseline);
-#if HAVE_X86
+#ifdef WIDER_LEVELS
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         add_level(n++, "avx2", &loops_f32_avx2, &loops_f64_avx2);

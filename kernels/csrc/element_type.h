@@ -7,6 +7,7 @@
 #undef REAL
 #undef INT
 #undef REAL_BITS
+#undef SIGN_BIT
 #undef SUFFIX
 #undef FN_PASTE
 #undef FN_EXPAND

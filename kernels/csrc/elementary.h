@@ -69,7 +69,7 @@ ALWAYS_INLINE V FN(exponential)(V x) {
 
 /* tanh x = E / (E + 2),  E = expm1(2 |x|) = 2^n expm1(r) + (2^n - 1),  with the sign of x. */
 ALWAYS_INLINE V FN(tangent)(V x) {
-    VI n, sign = FN(bits)(x) & ((VI){0} + ((INT)1 << (REAL_BITS - 1)));
+    VI n, sign = FN(bits)(x) & ((VI){0} + SIGN_BIT);
     V y = FN(at_most)(FN(absolute)(x), K(TANH_FLAT));
     V p = FN(reduced_expm1)(y + y, &n);
     V s = FN(power_of_two)(n);

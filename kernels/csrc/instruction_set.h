@@ -5,12 +5,14 @@
 #define REAL float
 #define INT int32_t
 #define REAL_BITS 32
+#define SIGN_BIT INT32_MIN
 #define SUFFIX LEVEL_EXPAND(f32, LEVEL)
 #include "element_type.h"
 
 #define REAL double
 #define INT int64_t
 #define REAL_BITS 64
+#define SIGN_BIT INT64_MIN
 #define SUFFIX LEVEL_EXPAND(f64, LEVEL)
 #include "element_type.h"
 

@@ -61,7 +61,8 @@ static FN(space) FN(layout)(void *work, ptrdiff_t T, ptrdiff_t d, ptrdiff_t h, p
     s.sums = FN(take)(base, &used, 4 * widest);
     s.bias_h = FN(take)(base, &used, ldh);
     s.bias_y = FN(take)(base, &used, ldq);
-    s.blame = (ptrdiff_t *)FN(take)(base, &used, h * (ptrdiff_t)(sizeof(ptrdiff_t) / sizeof(REAL)));
+    s.blame = (ptrdiff_t *)FN(take)(base, &used, (h * (ptrdiff_t)sizeof(ptrdiff_t) + (ptrdiff_t)sizeof(REAL) - 1) /
+                                                 (ptrdiff_t)sizeof(REAL));
     s.dense = 0;
     s.size = used + 64;
     return s;
@@ -219,8 +220,8 @@ static void FN(bound_growth)(ptrdiff_t n, const REAL *left, ptrdiff_t ldl, const
                              REAL *bound) {
     FN(fill)(bound, ldl, 0);
     for (ptrdiff_t t = 0; t < n; t++) {
-        V top = FN(absolute)(FN(load)(right + t * ldr));
-        for (ptrdiff_t j = VL; j < ldr; j += VL) {
+        V top = K(0); /* NaN stays out of it: its products are NaN, clamped or not */
+        for (ptrdiff_t j = 0; j < ldr; j += VL) {
             V x = FN(absolute)(FN(load)(right + t * ldr + j));
             top = FN(select)(FN(less)(top, x), x, top);
         }
@@ -234,7 +235,7 @@ static REAL FN(largest_magnitude)(const REAL *p, ptrdiff_t n) {
     REAL m = 0;
     for (ptrdiff_t i = 0; i < n; i++) {
         REAL x = p[i] < 0 ? -p[i] : p[i];
-        if (!(x <= m)) m = x; /* NaN stays */
+        m = x > m ? x : m + 0 * x; /* NaN stays */
     }
     return m;
 }

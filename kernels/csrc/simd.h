@@ -93,7 +93,7 @@ ALWAYS_INLINE V FN(at_least)(V x, V bound) { return FN(select)(FN(less)(x, bound
 #endif
 
 ALWAYS_INLINE V FN(absolute)(V x) {
-    return FN(from_bits)(FN(bits)(x) & ~((VI){0} + ((INT)1 << (REAL_BITS - 1))));
+    return FN(from_bits)(FN(bits)(x) & ~((VI){0} + SIGN_BIT));
 }
 
 ALWAYS_INLINE REAL FN(sum)(V x) {
