@@ -496,7 +496,7 @@ def measure(folder: Path, short: bool) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     ratios, suite = folder / "ratios.json", folder / "suite.json"
     pytest = [sys.executable, "-m", "pytest", str(HERE), "-q", "--benchmark-json", str(suite)]
-    chosen = ["-k", "first_use or scaling", "--all"] if short else ["--all"]
+    chosen = ["-k", "first_use or scaling or floor", "--all"] if short else ["--all"]
     commands = [
         [sys.executable, str(HERE / "ratios.py"), "--json", str(ratios)],
         [*pytest, "--benchmark-columns=min,median,rounds", *chosen],

@@ -61,6 +61,7 @@ NAME = "numba"
 
 BLOCK = 64  # time steps
 PACK_FROM = 8  # time steps from which on matrices are packed
+STRIP = 16  # rows of Why that all steps use while they are in the first cache
 
 #: What `_run` is asked for.  LOSS stands with FORWARD and BACKWARD, and brings the clipping.
 FORWARD, BACKWARD, LOSS, SAMPLE, UPDATE, RECURRENCE, TANH, EXP = (1 << bit for bit in range(8))
@@ -295,13 +296,16 @@ def _run(
                 _recurrent_step(Whh, packed, work, Whh_packed, ldh, row - ldh, row, t)
                 copy(h, hs, (t0 + t + 1) * h, work, row)
                 copy(ldq, work, y, work, bias_y)
-                if not packed:
-                    add_rows_times(Why, 0, q, h, work, row, work, y)
             if packed:
                 gemm(
                     n, ldq, h, work, states + ldh, ldh, 1, work, Why_packed, nr, h * nr, work, dy, ldq,
                     1, 0, 0.0, 0, work, dy, 0.0, 0.0,
                 )  # fmt: skip
+            else:
+                for i in range(0, q, STRIP):
+                    for t in range(n):
+                        rows, row, y = min(STRIP, q - i), states + (t + 1) * ldh, dy + t * ldq + i
+                        add_rows_times(Why, i * h, rows, h, work, row, work, y)
             for t in range(n):
                 softmax_padded(ldq, work, dy + t * ldq)
                 copy(q, ps, (t0 + t) * q, work, dy + t * ldq)
@@ -345,8 +349,10 @@ def _run(
                 )  # fmt: skip
             else:
                 fill(n * ldh, work, dz, 0.0)
-                for t in range(n):
-                    add_times_rows(Why, 0, q, h, work, dy + t * ldq, work, dz + t * ldh)
+                for i in range(0, q, STRIP):
+                    for t in range(n):
+                        rows, y, row = min(STRIP, q - i), dy + t * ldq + i, dz + t * ldh
+                        add_times_rows(Why, i * h, rows, h, work, y, work, row)
             for t in range(n - 1, -1, -1):  # eqs. 9, 12, 10
                 row = dz + t * ldh
                 following = after if t == n - 1 else row + ldh

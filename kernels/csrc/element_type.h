@@ -37,3 +37,4 @@
 #undef ROWS
 #undef BLOCK
 #undef PACK_FROM
+#undef STRIP

@@ -14,6 +14,7 @@
 
 #define BLOCK 64        /* time steps */
 #define PACK_FROM 8     /* time steps from which on matrices are packed */
+#define STRIP 16        /* rows of Why that all steps use while they are in the first cache */
 
 /* ---- work space ------------------------------------------------------------------------------- */
 
@@ -185,9 +186,15 @@ static void FN(forward)(const rnn_arguments *a) {
             FN(recurrent_step)(a, &s, t, row - ldh, row);
             FN(copy_row)(hs + (t0 + t + 1) * h, row, h);
             FN(copy_row)(y, s.bias_y, ldq);
-            if (!packed) FN(add_rows_times)(a->params[WHY], q, h, row, y);
         }
-        if (packed) FN(gemm)(n, ldq, h, s.states + ldh, ldh, 1, s.Why, NR, h * NR, s.dy, ldq, 1, NULL);
+        if (packed) {
+            FN(gemm)(n, ldq, h, s.states + ldh, ldh, 1, s.Why, NR, h * NR, s.dy, ldq, 1, NULL);
+        } else {
+            for (ptrdiff_t i = 0; i < q; i += STRIP)
+                for (ptrdiff_t t = 0; t < n; t++)
+                    FN(add_rows_times)((const REAL *)a->params[WHY] + i * h, q - i < STRIP ? q - i : STRIP, h,
+                                       s.states + (t + 1) * ldh, s.dy + t * ldq + i);
+        }
         for (ptrdiff_t t = 0; t < n; t++) {
             FN(softmax)(s.dy + t * ldq, ldq);
             FN(copy_row)(ps + (t0 + t) * q, s.dy + t * ldq, q);
@@ -358,7 +365,10 @@ static void FN(bptt)(const rnn_arguments *a, REAL limit, const FN(descent) *desc
             FN(gemm)(n, ldh, q, s.dy, ldq, 1, s.Why, NR, q * NR, s.dz, ldh, 0, NULL);
         } else {
             FN(fill)(s.dz, n * ldh, 0);
-            for (ptrdiff_t t = 0; t < n; t++) FN(add_times_rows)(Why, q, h, s.dy + t * ldq, s.dz + t * ldh);
+            for (ptrdiff_t i = 0; i < q; i += STRIP)
+                for (ptrdiff_t t = 0; t < n; t++)
+                    FN(add_times_rows)(Why + i * h, q - i < STRIP ? q - i : STRIP, h, s.dy + t * ldq + i,
+                                       s.dz + t * ldh);
         }
         /* eqs. 9, 12, 10 */
         for (ptrdiff_t t = n - 1; t >= 0; t--) {
