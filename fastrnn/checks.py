@@ -3,6 +3,7 @@ what came and what is wanted."""
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import operator
@@ -175,8 +176,16 @@ def check_inputs(value: Any, d: int, dtype: np.dtype, kernels: ModuleType) -> tu
     array = _as_array(value, "inputs")
     if array.ndim >= 2:
         x = _real_array(value, array, "inputs", dtype, (("T", d), ("T", d, 1)))
-        return np.empty(0, INDEX), x.reshape(len(x), d)
-    return _indices(value, array, "inputs", d, kernels, None), np.empty((0, d), dtype)
+        return _NO_INDICES, x.reshape(len(x), d)
+    return _indices(value, array, "inputs", d, kernels, None), _no_vectors(d, dtype)
+
+
+_NO_INDICES = np.empty(0, INDEX)
+
+
+@functools.lru_cache(maxsize=64)
+def _no_vectors(d: int, dtype: np.dtype) -> np.ndarray:
+    return np.empty((0, d), dtype)
 
 
 def _as_array(value: Any, name: str) -> np.ndarray:
