@@ -65,14 +65,14 @@ enum { EPILOGUE_TANH, EPILOGUE_TANH_SLOPE, EPILOGUE_ADD };
 
 typedef struct {
     const char *name;
-    const rnn_loops *loops[2];
+    const element_loops *loops[2];
 } level;
 
 static level in_use;
 static level found[3];
 static const char *names[4];
 
-static void add_level(int i, const char *name, const rnn_loops *f32, const rnn_loops *f64) {
+static void add_level(int i, const char *name, const element_loops *f32, const element_loops *f64) {
     found[i].name = names[i] = name;
     found[i].loops[FLOAT32] = f32;
     found[i].loops[FLOAT64] = f64;
@@ -105,7 +105,9 @@ int fastrnn_choose_simd(const char *name) {
     return -1;
 }
 
-const rnn_loops *fastrnn_loops(int element_type) { return in_use.loops[element_type]; }
+const rnn_loops *fastrnn_loops(int element_type) { return in_use.loops[element_type]->rnn; }
+
+const optimizer_loops *fastrnn_optimizers(int element_type) { return in_use.loops[element_type]->optimizers; }
 
 const char *fastrnn_simd_level(void) { return in_use.name; }
 

@@ -45,10 +45,40 @@ typedef struct {
     void (*recurrence)(const rnn_arguments *);
 } rnn_loops;
 
+/* Arrays of one optimizer's update: parameters, gradients and up to three arrays of state. */
+typedef struct {
+    ptrdiff_t n;
+    void *param;
+    const void *grad;
+    void *state[3];
+} update_arguments;
+
+/* Settings of the optimizers, under PyTorch's names; those that an optimizer does not have are not read. */
+typedef struct {
+    double lr, momentum, dampening, weight_decay, alpha, eps, beta1, beta2;
+    int nesterov, centered;
+    int64_t step; /* 1 at the first update */
+} update_settings;
+
+typedef struct {
+    void (*sgd)(const update_arguments *, const update_settings *);     /* state: momentum buffer or none */
+    void (*adagrad)(const update_arguments *, const update_settings *); /* state: sum of squares */
+    void (*rmsprop)(const update_arguments *, const update_settings *); /* state: square average, then the
+                                                    momentum buffer or NULL, the average gradient or NULL */
+    void (*adam)(const update_arguments *, const update_settings *);    /* state: both moments */
+} optimizer_loops;
+
 enum { FLOAT32, FLOAT64 };
+
+/* All loops for one element type and one instruction set. */
+typedef struct {
+    const rnn_loops *rnn;
+    const optimizer_loops *optimizers;
+} element_loops;
 
 /* Loops for an element type at the instruction set in use. */
 const rnn_loops *fastrnn_loops(int element_type);
+const optimizer_loops *fastrnn_optimizers(int element_type);
 
 /* Name of the instruction set in use: "baseline", "avx2" or "avx512". */
 const char *fastrnn_simd_level(void);

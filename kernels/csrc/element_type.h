@@ -3,6 +3,9 @@
 #include "elementary.h"
 #include "linalg.h"
 #include "rnn.h"
+#include "optimizers.h"
+
+static const element_loops FN(loops) = {&FN(rnn_loops), &FN(optimizer_loops)};
 
 #undef REAL
 #undef INT

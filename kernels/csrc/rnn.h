@@ -582,7 +582,7 @@ static void FN(exp_all)(ptrdiff_t n, void *x) {
     }
 }
 
-static const rnn_loops FN(loops) = {
+static const rnn_loops FN(rnn_loops) = {
     FN(workspace_size), FN(forward), FN(backward), FN(loss_and_grads), FN(train_step), FN(sample),
     FN(update), FN(tanh_all), FN(exp_all), FN(recurrence),
 };
