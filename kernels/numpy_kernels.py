@@ -25,6 +25,19 @@ import math
 import numpy as np
 
 from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE
+from fastrnn.kernels.numpy_batched import (  # noqa: F401 - each backend's file has all its kernels
+    layer_backward,
+    layer_forward,
+    layer_sizes,
+    output_logits,
+    output_loss,
+    output_sizes,
+    pack_layer,
+    pack_output,
+    reduce_gradients,
+    sample_batch,
+    sample_size,
+)
 
 NAME = "numpy"
 
