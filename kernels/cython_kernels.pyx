@@ -271,3 +271,6 @@ def exp(x):
     cdef void *p = data(x, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, n)
     with nogil:
         fastrnn_loops(loops).exp(n, p)
+
+
+include "optimizers.pxi"

@@ -21,6 +21,7 @@ from numba.core import config
 
 from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE
 from fastrnn.kernels.jit import cache_folder, inlined, inlined_and_python, kernel
+from fastrnn.kernels.numba_optimizers import adagrad, adam, rmsprop, sgd
 from fastrnn.kernels.tiles import (
     GEMM_VECTORS,
     add,
@@ -53,8 +54,8 @@ from fastrnn.kernels.tiles import (
 from fastrnn.kernels.vectors import VECTOR_BYTES
 
 __all__ = [
-    "NAME", "backward", "cache_folder", "exp", "forward", "loss_and_grads", "recurrence", "sample",
-    "tanh", "train_step", "update", "workspace_size", "wrap_indices",
+    "NAME", "adagrad", "adam", "backward", "cache_folder", "exp", "forward", "loss_and_grads", "recurrence",
+    "rmsprop", "sample", "sgd", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
 NAME = "numba"

@@ -38,6 +38,7 @@ from fastrnn.kernels.numpy_batched import (  # noqa: F401 - each backend's file 
     sample_batch,
     sample_size,
 )
+from fastrnn.kernels.numpy_optimizers import adagrad, adam, rmsprop, sgd  # noqa: F401 - likewise
 
 NAME = "numpy"
 

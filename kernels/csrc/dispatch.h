@@ -45,27 +45,28 @@ typedef struct {
     void (*recurrence)(const rnn_arguments *);
 } rnn_loops;
 
-/* Arrays of one optimizer's update: parameters, gradients and up to three arrays of state. */
+/* Arrays of one optimizer's update: n parameters, their gradient, and up to three arrays of state. */
 typedef struct {
     ptrdiff_t n;
     void *param;
     const void *grad;
-    void *state[3];
+    void *state[3]; /* NULL where there is none */
 } update_arguments;
 
 /* Settings of the optimizers, under PyTorch's names; those that an optimizer does not have are not read. */
 typedef struct {
-    double lr, momentum, dampening, weight_decay, alpha, eps, beta1, beta2;
-    int nesterov, centered;
+    double lr, momentum, dampening, weight_decay, lr_decay, alpha, eps, beta1, beta2;
+    int nesterov;
     int64_t step; /* 1 at the first update */
 } update_settings;
 
+typedef void (*update_loop)(const update_arguments *, const update_settings *);
+
 typedef struct {
-    void (*sgd)(const update_arguments *, const update_settings *);     /* state: momentum buffer or none */
-    void (*adagrad)(const update_arguments *, const update_settings *); /* state: sum of squares */
-    void (*rmsprop)(const update_arguments *, const update_settings *); /* state: square average, then the
-                                                    momentum buffer or NULL, the average gradient or NULL */
-    void (*adam)(const update_arguments *, const update_settings *);    /* state: both moments */
+    update_loop sgd;     /* state: momentum buffer or NULL */
+    update_loop adagrad; /* state: sum of squares */
+    update_loop rmsprop; /* state: square average, momentum buffer or NULL, average gradient or NULL */
+    update_loop adam;    /* state: average gradient, average square */
 } optimizer_loops;
 
 enum { FLOAT32, FLOAT64 };
