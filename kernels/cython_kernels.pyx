@@ -274,3 +274,6 @@ def exp(x):
 
 
 include "optimizers.pxi"
+
+
+include "batched.pxi"

@@ -45,6 +45,77 @@ typedef struct {
     void (*recurrence)(const rnn_arguments *);
 } rnn_loops;
 
+/* A layer over N sequences; see numpy_batched.py.  Pointers to what is not given are NULL. */
+typedef struct {
+    ptrdiff_t T, N, d, h;
+    const void *W_ih, *W_hh, *b_ih, *b_hh;
+    void *packed;
+    int one_hot;            /* pack_layer: inputs will be class indices */
+    const int64_t *indices; /* (T,N) */
+    const void *x;          /* (T,N,d) */
+    const int64_t *lengths; /* (N) */
+    const void *h0;         /* (N,h) */
+    void *hs;               /* (T,N,h) */
+    void *h_n;              /* (N,h) */
+    const void *dhs;        /* (T,N,h) */
+    const void *dh_n;       /* (N,h) */
+    void *dx;               /* (T,N,d) */
+    void *dh0;              /* (N,h) */
+    void *dzs;              /* (T,N,h) */
+    void *dW_ih, *dW_hh, *db_ih, *db_hh;
+    int accumulate, relu, reverse;
+    ptrdiff_t start, stop;
+    void *work;
+} layer_arguments;
+
+/* The output layer of a language model over N sequences. */
+typedef struct {
+    ptrdiff_t T, N, h, q;
+    const void *W, *b;
+    void *packed;
+    const void *hs;         /* (T,N,h) */
+    const int64_t *targets; /* (T,N) */
+    void *logits;           /* (T,N,q) */
+    double scale;
+    void *dhs; /* (T,N,h) */
+    void *dW, *db;
+    int accumulate;
+    ptrdiff_t start, stop;
+    void *work;
+} output_arguments;
+
+/* N sequences that feed on what is drawn. */
+typedef struct {
+    ptrdiff_t layers, N, n, h, q;
+    void *const *packed; /* of each layer */
+    void *packed_output;
+    const void *W;
+    void *states;           /* (layers,N,h) */
+    const int64_t *first;   /* (N) */
+    const double *uniforms; /* (N,n) */
+    double temperature, top_p;
+    ptrdiff_t top_k;
+    int64_t *out; /* (N,n) */
+    int relu;
+    ptrdiff_t start, stop;
+    void *work;
+} sample_arguments;
+
+typedef struct {
+    void (*layer_sizes)(ptrdiff_t T, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t h, ptrdiff_t *packed, ptrdiff_t *work);
+    void (*output_sizes)(ptrdiff_t T, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q, ptrdiff_t *packed, ptrdiff_t *work);
+    ptrdiff_t (*sample_size)(ptrdiff_t N, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q);
+    void (*pack_layer)(const layer_arguments *);
+    void (*pack_output)(const output_arguments *);
+    void (*layer_forward)(const layer_arguments *);
+    void (*layer_backward)(const layer_arguments *);
+    void (*output_logits)(const output_arguments *);
+    double (*output_loss)(const output_arguments *);
+    double (*reduce_gradients)(ptrdiff_t parts, ptrdiff_t n, const void *gradients, int clip, double threshold,
+                               void *sum);
+    ptrdiff_t (*sample_batch)(const sample_arguments *);
+} batched_loops;
+
 /* Arrays of one optimizer's update: n parameters, their gradient, and up to three arrays of state. */
 typedef struct {
     ptrdiff_t n;
@@ -74,11 +145,13 @@ enum { FLOAT32, FLOAT64 };
 /* All loops for one element type and one instruction set. */
 typedef struct {
     const rnn_loops *rnn;
+    const batched_loops *batched;
     const optimizer_loops *optimizers;
 } element_loops;
 
 /* Loops for an element type at the instruction set in use. */
 const rnn_loops *fastrnn_loops(int element_type);
+const batched_loops *fastrnn_batched(int element_type);
 const optimizer_loops *fastrnn_optimizers(int element_type);
 
 /* Name of the instruction set in use: "baseline", "avx2" or "avx512". */

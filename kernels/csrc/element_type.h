@@ -3,9 +3,10 @@
 #include "elementary.h"
 #include "linalg.h"
 #include "rnn.h"
+#include "batched.h"
 #include "optimizers.h"
 
-static const element_loops FN(loops) = {&FN(rnn_loops), &FN(optimizer_loops)};
+static const element_loops FN(loops) = {&FN(rnn_loops), &FN(batched_loops), &FN(optimizer_loops)};
 
 #undef REAL
 #undef INT
@@ -41,3 +42,4 @@ static const element_loops FN(loops) = {&FN(rnn_loops), &FN(optimizer_loops)};
 #undef BLOCK
 #undef PACK_FROM
 #undef STRIP
+#undef KROWS
