@@ -26,6 +26,7 @@ from fastrnn.errors import BackendUnavailable
 from fastrnn.simple import SimpleRNN
 
 if _TYPE_CHECKING:
+    from fastrnn import functional, optim
     from fastrnn.config import show_config, warmup
     from fastrnn.reference import ReferenceRNN
 
@@ -37,6 +38,8 @@ __all__ = [
     "SimpleRNN",
     "__version__",
     "backend",
+    "functional",
+    "optim",
     "set_backend",
     "show_config",
     "use_backend",
@@ -50,8 +53,13 @@ _LAZY = {
     "warmup": "fastrnn.config",
 }
 
+#: Modules that are imported when they are first asked for.
+_SUBMODULES = ("functional", "optim")
+
 
 def __getattr__(name: str) -> object:
+    if name in _SUBMODULES:
+        return _importlib.import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(_importlib.import_module(_LAZY[name]), name)
