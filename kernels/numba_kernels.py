@@ -21,6 +21,19 @@ from numba.core import config
 
 from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE
 from fastrnn.kernels.jit import cache_folder, inlined, inlined_and_python, kernel
+from fastrnn.kernels.numba_batched import (
+    layer_backward,
+    layer_forward,
+    layer_sizes,
+    output_logits,
+    output_loss,
+    output_sizes,
+    pack_layer,
+    pack_output,
+    reduce_gradients,
+    sample_batch,
+    sample_size,
+)
 from fastrnn.kernels.numba_optimizers import adagrad, adam, rmsprop, sgd
 from fastrnn.kernels.tiles import (
     GEMM_VECTORS,
@@ -54,8 +67,10 @@ from fastrnn.kernels.tiles import (
 from fastrnn.kernels.vectors import VECTOR_BYTES
 
 __all__ = [
-    "NAME", "adagrad", "adam", "backward", "cache_folder", "exp", "forward", "loss_and_grads", "recurrence",
-    "rmsprop", "sample", "sgd", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
+    "NAME", "adagrad", "adam", "backward", "cache_folder", "exp", "forward", "layer_backward",
+    "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss", "output_sizes",
+    "pack_layer", "pack_output", "recurrence", "reduce_gradients", "rmsprop", "sample", "sample_batch",
+    "sample_size", "sgd", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
 NAME = "numba"
