@@ -28,12 +28,14 @@ from fastrnn.simple import SimpleRNN
 if _TYPE_CHECKING:
     from fastrnn import functional, optim
     from fastrnn.config import show_config, warmup
+    from fastrnn.language_model import LanguageModel
     from fastrnn.reference import ReferenceRNN
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailable",
+    "LanguageModel",
     "ReferenceRNN",
     "SimpleRNN",
     "__version__",
@@ -48,6 +50,7 @@ __all__ = [
 
 #: Public name -> module: what not every program uses is imported when it is first asked for.
 _LAZY = {
+    "LanguageModel": "fastrnn.language_model",
     "ReferenceRNN": "fastrnn.reference",
     "show_config": "fastrnn.config",
     "warmup": "fastrnn.config",

@@ -16,12 +16,15 @@ __all__ = [
     "check_choice",
     "check_dtype",
     "check_index",
+    "check_index_batch",
     "check_indices",
     "check_inputs",
     "check_number",
     "check_real_array",
     "check_rng",
     "check_size",
+    "check_state_array",
+    "index_batch",
     "kernel_array",
     "show_integer",
 ]
@@ -140,6 +143,35 @@ def _real_array(
     return kernel_array(array, dtype)
 
 
+def check_state_array(value: Any, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Return `value` as a kernel array in `shape`; an array of another dtype is refused."""
+    array = _as_array(value, name)
+    if hasattr(value, "dtype") and array.dtype != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}, got {array.dtype}")
+    return _real_array(value, array, name, dtype, (shape,))
+
+
+def index_batch(value: Any, name: str) -> np.ndarray:
+    """Return `value` as a (T, N) kernel array of int64 class indices, not yet looked at."""
+    array = _as_array(value, name)
+    if array.ndim != 2:
+        came = f"shape {_shape(array.shape)}" if array.ndim else _describe(value)
+        raise ValueError(f"{name} must have shape (T, N), a class index for each time step, got {came}")
+    if not array.size:
+        raise ValueError(f"{name} must hold at least one class index, got shape {_shape(array.shape)}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers (class indices), got {_describe(value, array)}")
+    return _signed(array, np.iinfo(np.int64).max)
+
+
+def check_index_batch(array: np.ndarray, name: str, bound: int, kernels: ModuleType, out: np.ndarray) -> None:
+    """Copy an `index_batch` to the flat `out`, in [0, bound), negative ones counted from the end."""
+    bad = kernels.wrap_indices(array.reshape(-1), bound, out)
+    if bad >= 0:
+        t, n = divmod(int(bad), array.shape[1])
+        raise IndexError(f"{name}[{t}, {n}] is {array[t, n]}, outside [-{bound}, {bound})")
+
+
 def check_indices(
     value: Any, name: str, bound: int, kernels: ModuleType, *, length: int | None = None
 ) -> np.ndarray:
@@ -161,14 +193,18 @@ def _indices(
         raise TypeError(f"{name} must hold integers (class indices), got {_describe(value, array)}")
     if length is not None and len(array) != length:
         raise ValueError(f"{name} must have length {length}, one for each time step, got {len(array)}")
-    signed = array
-    if array.dtype.kind == "u" and array.dtype.itemsize >= 8:
-        signed = np.minimum(array, np.uint64(bound))  # what int64 cannot hold must not turn negative
     out = np.empty(len(array), INDEX)
-    bad = kernels.wrap_indices(kernel_array(signed, INDEX), bound, out)
+    bad = kernels.wrap_indices(_signed(array, bound), bound, out)
     if bad >= 0:
         raise _index_error(name, array[bad], int(bad), bound)
     return out
+
+
+def _signed(array: np.ndarray, bound: int) -> np.ndarray:
+    """Integers as a kernel array of int64: what that cannot hold is out of bounds, not negative."""
+    if array.dtype.kind == "u" and array.dtype.itemsize >= 8:
+        array = np.minimum(array, np.uint64(bound))
+    return kernel_array(array, INDEX)
 
 
 def check_inputs(value: Any, d: int, dtype: np.dtype, kernels: ModuleType) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ import numpy as np
 from fastrnn import backends
 from fastrnn.checks import check_choice, check_dtype
 from fastrnn.errors import BackendUnavailable
+from fastrnn.threads import usable_cores
 
 __all__ = ["show_config", "usable_cores", "warmup"]
 
@@ -77,24 +78,6 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         return config
     print("\n".join(_lines(config)))
     return None
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on.
-
-    Returns
-    -------
-    int
-        Fewer than the machine has when the process is bound to some of them.
-
-    Examples
-    --------
-    >>> usable_cores() >= 1
-    True
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def warmup(dtype: Any = None, *, backend: str | None = None, verbose: bool = False) -> None:

@@ -1,0 +1,585 @@
+"""`LanguageModel`: recurrent layers, an output layer, softmax and cross-entropy in one batched step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn import backends
+from fastrnn.checks import (
+    INDEX,
+    check_choice,
+    check_index_batch,
+    check_indices,
+    check_number,
+    check_rng,
+    check_size,
+    index_batch,
+)
+from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE
+from fastrnn.random_stream import UniformDraws
+from fastrnn.stack import NO_LENGTHS, Space, Span, StackedModel, aligned
+
+__all__ = ["LanguageModel"]
+
+CLIP_MODES = {None: CLIP_NONE, "value": CLIP_VALUE, "norm": CLIP_NORM}
+
+_REDUCTIONS = ("mean", "sum")
+
+
+class LanguageModel(StackedModel):
+    r"""Recurrent layers over class indices, with an output layer that predicts the next one.
+
+    For each sequence of a batch :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` in every
+    layer (eq. 1) and :math:`y_t = W h_t + b` (eq. 2); the loss is the cross-entropy of
+    :math:`\mathrm{softmax}(y_t)` and the target (eqs. 5, 6).
+
+    Parameters
+    ----------
+    vocab_size : int
+        Number of classes q.
+    hidden_size : int
+        Hidden size h.
+    num_layers : int, default 1
+        Number of layers L.
+    nonlinearity : {"tanh", "relu"}, default "tanh"
+    dropout : float, default 0.0
+        Probability with which an output of a layer below the last is set to zero in training; the
+        others are multiplied by ``1 / (1 - dropout)``.
+    dtype : {float32, float64}, default float32
+        Of the parameters and of every result.
+    rng : numpy.random.Generator, int or None
+        Where the initial parameters, dropout and samples are drawn from; an int is a seed, None a fresh
+        one.
+    backend : {"cython", "numba", "numpy"} or None
+        None follows `fastrnn.backend` at every call.
+    num_threads : int or None
+        Most threads that share a batch; None for the cores that the process may run on.  Results are the
+        same bits on any number.
+    recompute_every : int or None
+        Keep the states of this many time steps only, and recompute the others from every so manieth one
+        in the backward pass: the same gradients in less memory, O(k N (h + q) + T/k N h) in place of
+        O(T N (h + q)), for one more forward pass.  None keeps all.
+
+    Attributes
+    ----------
+    parameters : dict of str to ndarray
+        ``weight_ih_l0`` (h, q), ``weight_hh_l0`` (h, h), ``bias_ih_l0`` (h,), ``bias_hh_l0`` (h,), the
+        same of further layers (``weight_ih_l1`` (h, h)), ``weight_out`` (q, h), ``bias_out`` (q,).
+        Mutate or replace them, the next call sees the change.
+    grads : dict of str to ndarray
+        Gradients of the last `loss_and_grads` or `train_step`, under the same names.
+    grad_norm : float
+        Norm of all gradients together before they were clipped (eq. 15), NaN before the first.
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not one of the above.
+    BackendUnavailable
+        If the backend that was named is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import LanguageModel
+    >>> lm = LanguageModel(4, 16, rng=0)
+    >>> lm.num_parameters
+    420
+    >>> x = np.array([[1, 0], [0, 2], [2, 3]])  # three time steps of two sequences
+    >>> loss, grads, h_n = lm.loss_and_grads(x, np.roll(x, -1, axis=0))
+    >>> round(loss, 1), h_n.shape, grads["weight_out"].shape
+    (1.4, (1, 2, 16), (4, 16))
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: str = "tanh",
+        dropout: float = 0.0,
+        dtype: Any = np.float32,
+        rng: np.random.Generator | int | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+        recompute_every: int | None = None,
+    ) -> None:
+        q = check_size(vocab_size, "vocab_size")
+        h = check_size(hidden_size, "hidden_size")
+        self._recompute_every = (
+            None if recompute_every is None else check_size(recompute_every, "recompute_every")
+        )
+        super().__init__(
+            q, h, num_layers, nonlinearity, dropout, dtype, rng, backend, num_threads, output_size=q
+        )
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self.grad_norm = math.nan
+        self._flat: np.ndarray | None = None
+        self._step_grads: dict[str, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry the parameters, not the buffers."""
+        state = super().__getstate__()
+        for buffer in ("_flat", "_step_grads"):
+            del state[buffer]
+        return state
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of classes q."""
+        return self._q
+
+    @property
+    def recompute_every(self) -> int | None:
+        """Time steps whose states are kept; None for all."""
+        return self._recompute_every
+
+    def __repr__(self) -> str:
+        return (
+            f"LanguageModel({self._q}, {self._h}, {self._num_layers}, "
+            f"nonlinearity={self._nonlinearity!r}, dropout={self._dropout}, dtype={self._dtype.name})"
+        )
+
+    def initial_state(self, N: int) -> np.ndarray:
+        """State of `N` sequences before their first input.
+
+        Parameters
+        ----------
+        N : int
+
+        Returns
+        -------
+        ndarray, shape (num_layers, N, h)
+            Zeros.
+        """
+        return np.zeros((self._num_layers, check_size(N, "N"), self._h), self._dtype)
+
+    def loss_and_grads(
+        self, x: Any, y: Any, h0: Any = None, *, reduction: str = "mean"
+    ) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
+        """Cross-entropy of a batch (eqs. 5, 6) and its gradients by BPTT (eqs. 7 to 13).
+
+        Parameters
+        ----------
+        x : array of int, shape (T, N)
+            Inputs, class indices in ``[-q, q)``; negative ones count from the end.
+        y : array of int, shape (T, N)
+            Targets, likewise.
+        h0 : ndarray, shape (num_layers, N, h), or None
+            State before the first input, of the model's dtype; None for zeros.
+        reduction : {"mean", "sum"}, default "mean"
+            Over all T*N targets.
+
+        Returns
+        -------
+        loss : float
+            In nats.
+        grads : dict of str to ndarray
+            New arrays, also at `grads`; not clipped.
+        h_n : ndarray, shape (num_layers, N, h)
+            State after the last input.
+
+        Raises
+        ------
+        IndexError
+            If a class index is out of bounds.
+        TypeError, ValueError
+            If an argument has the wrong type, dtype or shape, or is empty.
+
+        Examples
+        --------
+        >>> lm = LanguageModel(4, 16, rng=0)
+        >>> loss, grads, h_n = lm.loss_and_grads([[0], [1]], [[1], [2]], reduction="sum")
+        >>> sorted(grads)[:2], h_n.shape
+        (['bias_hh_l0', 'bias_ih_l0'], (1, 1, 16))
+        """
+        check_choice(reduction, "reduction", _REDUCTIONS)
+        flat = aligned((self._layout.size,), self._dtype)
+        loss, h_n = self._gradients(x, y, h0, reduction, CLIP_NONE, math.inf, flat)
+        self.grads = self._layout.views(flat)
+        return loss, self.grads, h_n.copy()
+
+    def train_step(
+        self,
+        x: Any,
+        y: Any,
+        h0: Any,
+        optimizer: Any,
+        *,
+        clip: str | None = "norm",
+        clip_threshold: float = 5.0,
+    ) -> tuple[float, np.ndarray]:
+        """Mean loss and gradients, clipping, and a step of `optimizer`: the fastest way to train.
+
+        Nothing is allocated on later calls with a batch of the same shape.
+
+        Parameters
+        ----------
+        x, y, h0
+            As for `loss_and_grads`.
+        optimizer : object
+            Its ``step(parameters, grads)`` updates a dict of arrays in place: one of `fastrnn.optim`.
+        clip : {"norm", "value"} or None, default "norm"
+            Rescale the gradients by the norm of all together (eq. 15); clamp every entry; nothing.
+        clip_threshold : float, default 5.0
+            Positive; infinity clips nothing.
+
+        Returns
+        -------
+        loss : float
+            In nats, mean over the T*N targets, before the update.
+        h_n : ndarray, shape (num_layers, N, h)
+            State after the last input.  It is one of two arrays of the model that take turns: copy it to
+            keep it beyond the next call.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As `loss_and_grads`; no parameter is modified then.
+
+        Examples
+        --------
+        >>> from fastrnn.optim import Adam
+        >>> lm, adam = LanguageModel(3, 16, rng=0), Adam(lr=0.01)
+        >>> x = np.array([[0, 1], [1, 2], [2, 0]])
+        >>> losses = [lm.train_step(x, np.roll(x, -1, axis=0), None, adam)[0] for _ in range(200)]
+        >>> losses[-1] < 0.1 < losses[0]
+        True
+        """
+        try:
+            mode = CLIP_MODES[clip]
+        except (KeyError, TypeError):
+            mode = CLIP_MODES[check_choice(clip, "clip", tuple(CLIP_MODES))]
+        threshold = check_number(clip_threshold, "clip_threshold", positive=True, finite=False)
+        if threshold == math.inf:
+            mode = CLIP_NONE
+        try:
+            step = optimizer.step
+        except AttributeError:
+            raise TypeError(
+                f"optimizer must have a method step(parameters, grads), got {type(optimizer).__name__}"
+            ) from None
+        if self._flat is None:
+            self._flat = aligned((self._layout.size,), self._dtype)
+            self._step_grads = self._layout.views(self._flat)
+        loss, h_n = self._gradients(x, y, h0, "mean", mode, threshold, self._flat)
+        self.grads = self._step_grads
+        step(self.parameters, self.grads)
+        return loss, h_n
+
+    def loss(self, x: Any, y: Any, h0: Any = None, *, reduction: str = "mean") -> tuple[float, np.ndarray]:
+        """Cross-entropy of a batch (eqs. 5, 6), without gradients and without dropout.
+
+        Parameters
+        ----------
+        x, y, h0, reduction
+            As for `loss_and_grads`.
+
+        Returns
+        -------
+        loss : float
+            In nats.
+        h_n : ndarray, shape (num_layers, N, h)
+            State after the last input.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As `loss_and_grads`.
+
+        Examples
+        --------
+        >>> lm = LanguageModel(4, 16, rng=0)
+        >>> loss, h_n = lm.loss([[0], [1]], [[1], [2]])
+        >>> loss == lm.loss_and_grads([[0], [1]], [[1], [2]])[0]
+        True
+        """
+        check_choice(reduction, "reduction", _REDUCTIONS)
+        kernels = backends.kernels(self._backend)
+        space = self._batch(kernels, x, y, h0, gradients=False)
+        space.run(space.loss_of_part, space.multiply_adds(), self._num_threads)
+        loss: float = sum(space.losses)
+        return (loss / (space.T * space.N) if reduction == "mean" else loss), space.h_n.copy()
+
+    def forward(self, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of a batch (eqs. 1, 2), without dropout.
+
+        Parameters
+        ----------
+        x, h0
+            As for `loss_and_grads`.
+
+        Returns
+        -------
+        logits : ndarray, shape (T, N, q)
+        h_n : ndarray, shape (num_layers, N, h)
+            State after the last input.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As `loss_and_grads`.
+
+        Examples
+        --------
+        >>> lm = LanguageModel(4, 16, rng=0)
+        >>> logits, h_n = lm.forward([[0], [1]])
+        >>> logits.shape, h_n.shape
+        ((2, 1, 4), (1, 1, 16))
+        """
+        kernels = backends.kernels(self._backend)
+        space = self._batch(kernels, x, None, h0, gradients=False)
+        logits = np.empty((space.T, space.N, self._q), self._dtype)
+
+        def logits_of_part(part: int, slot: int) -> None:
+            space.logits_of_part(part, slot, logits)
+
+        space.run(logits_of_part, space.multiply_adds(), self._num_threads)
+        return logits, space.h_n.copy()
+
+    def sample(
+        self,
+        h: Any,
+        start: Any,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        rng: np.random.Generator | int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw sequences of class indices, N at once, each index fed back as the next input.
+
+        Parameters
+        ----------
+        h : ndarray, shape (num_layers, N, h), or None
+            State before the first input, of the model's dtype; None for zeros.  Not modified.
+        start : array of int, shape (N,)
+            First inputs, in ``[-q, q)``.
+        n : int
+            Number of indices to draw in each sequence.
+        temperature : float, default 1.0
+            Logits are divided by it; 0 takes the most probable class.
+        top_k : int or None
+            Draw from so many most probable classes only.
+        top_p : float or None
+            Draw from the fewest most probable classes only whose probabilities reach it in sum.
+        rng : numpy.random.Generator, int or None
+            None draws from the model's `rng`.  The numbers are drawn time step by time step: to draw n
+            and then m more gives the same as to draw n + m.
+
+        Returns
+        -------
+        indices : ndarray of int64, shape (N, n)
+        h_n : ndarray, shape (num_layers, N, h)
+            State after the last input, which is the last but one of the indices.
+
+        Raises
+        ------
+        IndexError
+            If a class index is out of bounds.
+        TypeError, ValueError
+            If an argument has the wrong type, dtype, shape or range, or the probabilities are not
+            numbers; the random stream is left as it was.
+
+        Examples
+        --------
+        >>> lm = LanguageModel(4, 16, rng=0)
+        >>> indices, h_n = lm.sample(lm.initial_state(3), [0, 1, 2], 5, rng=1)
+        >>> indices.shape, h_n.shape
+        ((3, 5), (1, 3, 16))
+        """
+        kernels = backends.kernels(self._backend)
+        first = check_indices(start, "start", self._q, kernels)
+        N = len(first)
+        states = self._check_state(h, "h", N)
+        states = self.initial_state(N) if states is None else states.copy(order="C")
+        n = check_size(n, "n", minimum=0)
+        temperature = check_number(temperature, "temperature")
+        if temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {temperature}")
+        top_k = 0 if top_k is None else check_size(top_k, "top_k")
+        top_p = 1.0 if top_p is None else check_number(top_p, "top_p", positive=True)
+        if top_p > 1:
+            raise ValueError(f"top_p must be at most 1, got {top_p}")
+        generator = self.rng if rng is None else check_rng(rng)
+        arrays = self._checked_parameters()
+        out = np.empty((N, n), INDEX)
+        if n == 0:
+            return out, states
+        space: _BatchSpace = self._space(
+            ("sample", kernels.NAME, N),
+            lambda: _BatchSpace(self, kernels, 1, N, 1, gradients=False, sampling=True),
+        )
+        space.pack_all(self, arrays)
+        layers, packed, output = tuple(space.layers), tuple(space.packed), space.output
+        draws = UniformDraws(generator, n * N)
+        uniforms = np.ascontiguousarray(draws.values.reshape(n, N).T)
+        drawn = [0] * len(space.bounds)
+
+        def sample_part(part: int, slot: int) -> None:
+            begin, end = space.bounds[part]
+            drawn[part] = kernels.sample_batch(
+                layers, packed, output, space.packed_output, states, first, uniforms, temperature, top_k,
+                top_p, out, begin, end, self._relu, space.works[slot],
+            )  # fmt: skip
+
+        space.run(sample_part, n * space.multiply_adds(), self._num_threads)
+        if min(drawn) < n:
+            draws.put_back()
+            raise ValueError(
+                f"the probabilities of index {min(drawn)} of {n} are not numbers: the weights or the "
+                f"state hold NaN or infinity"
+            )
+        return out, states
+
+    # -- what the methods share ------------------------------------------------------------------
+
+    def _batch(self, kernels: ModuleType, x: Any, y: Any, h0: Any, gradients: bool) -> _BatchSpace:
+        """Check the arguments of a call and put them into the work space of their shape."""
+        if not (type(x) is np.ndarray and x.dtype is INDEX and x.ndim == 2 and x.flags.carray and x.size):
+            x = index_batch(x, "x")
+        shape = x.shape
+        T, N = shape
+        key = (gradients, kernels.NAME, shape)
+        if y is not None:
+            if not (type(y) is np.ndarray and y.dtype is INDEX and y.ndim == 2 and y.flags.carray and y.size):
+                y = index_batch(y, "y")
+            if y.shape != shape:
+                raise ValueError(f"y must have the shape of x, {shape}, got {y.shape}")
+        h0 = self._check_state(h0, "h0", N)
+        arrays = self._checked_parameters()
+        space: _BatchSpace = self._space(
+            key, lambda: _BatchSpace(self, kernels, T, N, min(self._recompute_every or T, T), gradients)
+        )
+        check_index_batch(x, "x", self._q, kernels, space.flat_x)
+        if y is not None:
+            check_index_batch(y, "y", self._q, kernels, space.flat_y)
+        if h0 is None:
+            space.states[0].fill(0)
+        else:
+            np.copyto(space.states[0], h0)
+        space.pack_all(self, arrays)
+        return space
+
+    def _gradients(
+        self, x: Any, y: Any, h0: Any, reduction: str, mode: int, threshold: float, flat: np.ndarray
+    ) -> tuple[float, np.ndarray]:
+        """Loss and last state of a batch; the gradients are written to `flat`, clipped."""
+        kernels = backends.kernels(self._backend)
+        if y is None:
+            raise TypeError("y must be an array of class indices, got None")
+        space = self._batch(kernels, x, y, h0, gradients=True)
+        space.key = self._dropout_key() if space.masks and self._training else None
+        scale = 1 / (space.T * space.N) if reduction == "mean" else 1.0
+        space.scale = scale
+        space.h_n, space.other_h_n = space.other_h_n, space.h_n
+        passes = 3 if space.chunks == 1 else 4
+        space.run(space.gradients_of_part, passes * space.multiply_adds(), self._num_threads)
+        self.grad_norm = kernels.reduce_gradients(space.part_gradients, mode, threshold, flat)
+        return sum(space.losses) * scale, space.h_n
+
+
+class _BatchSpace(Space):
+    """Work space of a `LanguageModel`, and what it does to a part of a batch."""
+
+    def __init__(
+        self, model: LanguageModel, kernels: ModuleType, T: int, N: int, steps: int, gradients: bool,
+        sampling: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(model, kernels, T, N, steps, True, gradients)
+        L, h, q, dtype = self.L, self.h, self.q, self.dtype
+        packed, work = kernels.output_sizes(steps, N, self.rows, h, q)
+        self.packed_output = aligned((packed,), dtype)
+        if sampling:
+            work = kernels.sample_size(N, self.rows, q, h, q)
+        self.work_size = max(self.work_size, work)
+        self.flat_x, self.flat_y = np.empty(T * N, INDEX), np.empty(T * N, INDEX)
+        self.x, self.y = self.flat_x.reshape(T, N), self.flat_y.reshape(T, N)
+        self.losses = [0.0] * len(self.bounds)
+        self.scale = 1.0
+        self.key: tuple[int, int] | None = None
+        #: States before the first time step of each chunk.
+        self.chunks = -(-T // steps)
+        self.states = [aligned((L, N, h), dtype) for _ in range(self.chunks if gradients else 1)]
+        self.h_n = aligned((L, N, h), dtype)
+        self.no_gradients = (self.no_state, np.empty(0, dtype))
+        if gradients:
+            self.other_h_n = aligned((L, N, h), dtype)
+            self.carry = aligned((L, N, h), dtype)
+            self.no_carry = [self.no_state] * L
+
+    def pack_all(self, model: LanguageModel, arrays: dict[str, np.ndarray]) -> None:
+        self.pack(model._layers(arrays))
+        self.output = (arrays["weight_out"], arrays["bias_out"])
+        self.kernels.pack_output(self.output, self.N, self.packed_output)
+
+    def gradients_of_part(self, part: int, slot: int) -> None:
+        """Loss and gradients of the sequences of a part.
+
+        With states kept of a chunk of time steps only, a first pass keeps those before each chunk; then
+        the chunks are run again, from the last one to the first, each backward as soon as it is there.
+        """
+        start, stop = self.bounds[part]
+        steps, x, states, key = self.steps, self.x, self.states, self.key
+        work = self.works[slot]
+        last = self.chunks - 1
+        for chunk in range(last):
+            t0 = chunk * steps
+            self.forward(
+                self.span(steps), x[t0 : t0 + steps], self.none, NO_LENGTHS, states[chunk], states[chunk + 1],
+                part, slot, key, t0,
+            )  # fmt: skip
+        loss = 0.0
+        for chunk in range(last, -1, -1):
+            t0 = chunk * steps
+            t1 = min(t0 + steps, self.T)
+            span, classes, h0, accumulate = self.span(t1 - t0), x[t0:t1], states[chunk], chunk < last
+            h_n = states[chunk + 1] if accumulate else self.h_n
+            self.forward(span, classes, self.none, NO_LENGTHS, h0, h_n, part, slot, key, t0)
+            loss += self.kernels.output_loss(
+                self.output, self.packed_output, span.hs[-1], self.y[t0:t1], self.scale, span.dout,
+                self.output_gradients[part], accumulate, start, stop, work,
+            )  # fmt: skip
+            self.backward(
+                span, classes, self.none, NO_LENGTHS, h0, self.carry if accumulate else self.no_carry,
+                self.carry, [self.none], accumulate, part, slot, key is not None,
+            )  # fmt: skip
+        self.losses[part] = loss
+
+    def loss_of_part(self, part: int, slot: int) -> None:
+        """Loss of the sequences of a part, without gradients."""
+        loss = 0.0
+        for span, t0, t1 in self._states_of_part(part, slot):
+            loss += self.kernels.output_loss(
+                self.output, self.packed_output, span.hs[-1], self.y[t0:t1], 1.0, self.none,
+                self.no_gradients, False, *self.bounds[part], self.works[slot],
+            )  # fmt: skip
+        self.losses[part] = loss
+
+    def logits_of_part(self, part: int, slot: int, logits: np.ndarray) -> None:
+        """Logits of the sequences of a part."""
+        for span, t0, t1 in self._states_of_part(part, slot):
+            self.kernels.output_logits(
+                self.output, self.packed_output, span.hs[-1], logits[t0:t1], *self.bounds[part],
+                self.works[slot],
+            )  # fmt: skip
+
+    def _states_of_part(self, part: int, slot: int) -> Iterator[tuple[Span, int, int]]:
+        """States of the last layer, a chunk of time steps after the other."""
+        h0 = self.states[0]
+        for t0 in range(0, self.T, self.steps):
+            t1 = min(t0 + self.steps, self.T)
+            span = self.span(t1 - t0)
+            self.forward(span, self.x[t0:t1], self.none, NO_LENGTHS, h0, self.h_n, part, slot, None, t0)
+            h0 = self.h_n
+            yield span, t0, t1

@@ -1,0 +1,269 @@
+"""A batch on several cores: its parts, and the threads that share them.
+
+Parts are whole sequences, so no part waits for another.  They depend on the batch's size alone, and
+what they give is put together in their order: the results are the same bits on any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+__all__ = ["one_blas_thread", "parts", "run", "usable_cores", "workers"]
+
+#: Sequences of a part: enough to fill the registers of a matrix product with a part's rows.
+ROWS = 16
+
+#: Most parts of a batch: each has its own sums of the gradients, which are added up at the end.
+MOST_PARTS = 16
+
+#: Multiply-adds below which a batch stays on the calling thread: they take about 0.2 ms, four times
+#: as long as waking another thread.
+SMALL = 10_000_000
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on.
+
+    Returns
+    -------
+    int
+        Fewer than the machine has when the process is bound to some of them.
+
+    Examples
+    --------
+    >>> usable_cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=64)
+def parts(N: int) -> tuple[tuple[int, int], ...]:
+    """Bounds ``(start, stop)`` of the parts of a batch of `N` sequences.
+
+    Their number is a power of two, so that 2, 4 or 8 threads get equal shares; they are of 8 sequences
+    or multiples of that but for the last one, the larger ones first.
+
+    Parameters
+    ----------
+    N : int
+        At least 1.
+
+    Returns
+    -------
+    tuple of (int, int)
+
+    Examples
+    --------
+    >>> parts(1), parts(50)
+    (((0, 1),), ((0, 16), (16, 32), (32, 40), (40, 50)))
+    >>> {stop - start for start, stop in parts(256)}
+    {16}
+    """
+    count = 1
+    while count < MOST_PARTS and count * ROWS < N:
+        count *= 2
+    eights, rest = divmod(N, 8)
+    each, larger = divmod(eights, count)
+    bounds, start = [], 0
+    for part in range(count):
+        stop = start + 8 * (each + (part < larger)) + (rest if part == count - 1 else 0)
+        bounds.append((start, stop))
+        start = stop
+    return tuple(bounds)
+
+
+def workers(count: int, multiply_adds: float, num_threads: int | None) -> int:
+    """Number of threads for `count` parts that take so many multiply-adds together.
+
+    Parameters
+    ----------
+    count : int
+    multiply_adds : float
+        An estimate.
+    num_threads : int or None
+        The most that are wanted; None for `usable_cores`.
+
+    Returns
+    -------
+    int
+        1, the calling thread, where another one would not pay.
+
+    Examples
+    --------
+    >>> workers(4, 1e9, 2), workers(4, 1e9, 8), workers(4, 1e3, 8), workers(1, 1e9, 8)
+    (2, 4, 1, 1)
+    """
+    if count == 1 or multiply_adds < SMALL:
+        return 1
+    return min(count, usable_cores() if num_threads is None else num_threads)
+
+
+def run(function: Callable[[int, int], object], count: int, threads: int) -> None:
+    """Call ``function(part, slot)`` for each part in ``range(count)``, on at most so many threads.
+
+    The calling thread takes part; it does all of it where no other thread starts in time.  Parts are
+    taken one after the other by whoever is free, so their order of execution is open.
+
+    Parameters
+    ----------
+    function : callable
+        `slot` is below `threads`, and no two calls with the same one run at the same time.
+    count : int
+    threads : int
+
+    Raises
+    ------
+    BaseException
+        The first that a call raised, after all calls that had begun have ended; no further ones begin.
+
+    Examples
+    --------
+    >>> squares = [0] * 5
+    >>> def square(part, slot):
+    ...     squares[part] = part * part
+    >>> run(square, 5, 2)
+    >>> squares
+    [0, 1, 4, 9, 16]
+    """
+    if threads == 1:
+        for part in range(count):
+            function(part, 0)
+        return
+    job = _Job(function, count)
+    helpers = _submit(job, threads - 1)
+    job.work(0)
+    while helpers:
+        helper = helpers[-1]
+        try:
+            if not helper.cancel():
+                helper.result()
+            helpers.pop()
+        except KeyboardInterrupt as interrupt:  # the helpers still write to the caller's arrays
+            job.fail(interrupt)
+    if job.errors:
+        try:
+            raise job.errors[0]
+        finally:
+            job.errors.clear()  # an error that its own traceback leads to is a cycle
+
+
+class _Job:
+    """Parts to be taken by several threads."""
+
+    __slots__ = ("errors", "function", "remaining")
+
+    def __init__(self, function: Callable[[int, int], object], count: int) -> None:
+        self.function = function
+        self.remaining = list(range(count - 1, -1, -1))  # to take one is atomic
+        self.errors: list[BaseException] = []
+
+    def work(self, slot: int) -> None:
+        """Take parts until none is left."""
+        try:
+            while True:
+                try:
+                    part = self.remaining.pop()
+                except IndexError:
+                    return
+                self.function(part, slot)
+        except BaseException as error:  # noqa: BLE001 - `run` raises it
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        self.errors.append(error)
+        self.remaining.clear()
+
+
+# -- the threads of this process -----------------------------------------------------------------
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+
+
+def _submit(job: _Job, count: int) -> list[Future[None]]:
+    """Offer a job to `count` helpers; to none where no thread can be started."""
+    global _pool, _pool_size
+    helpers: list[Future[None]] = []
+    with _lock:
+        try:
+            if _pool is None or _pool_size < count:
+                larger = ThreadPoolExecutor(count, thread_name_prefix="fastrnn")
+                if _pool is not None:
+                    _pool.shutdown(wait=False)  # its threads end when they have done what they have
+                _pool, _pool_size = larger, count
+            for slot in range(1, count + 1):
+                helpers.append(_pool.submit(job.work, slot))
+        except RuntimeError:  # the interpreter is shutting down, or the system has no thread left
+            pass
+    return helpers
+
+
+# -- BLAS ----------------------------------------------------------------------------------------
+
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limit: Any = None
+
+
+@lru_cache(maxsize=1)
+def _blas_controller() -> Any:
+    from threadpoolctl import ThreadpoolController  # needed by the NumPy kernels alone
+
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread, in the whole process, until the last of all who asked for it is done.
+
+    Several threads that each ask BLAS for all cores get in each other's way.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with one_blas_thread():
+    ...     product = np.eye(2) @ np.eye(2)
+    """
+    global _blas_users, _blas_limit
+    with _blas_lock:
+        if not _blas_users:
+            _blas_limit = _blas_controller().limit(limits=1, user_api="blas")
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            if _blas_users:  # none in a child that was forked in the block
+                _blas_users -= 1
+                if not _blas_users:
+                    _release_blas()
+
+
+def _release_blas() -> None:
+    global _blas_limit
+    limit, _blas_limit = _blas_limit, None
+    limit.restore_original_limits()
+
+
+def _start_anew() -> None:
+    """In a forked child: the other threads are gone, and with them what they held."""
+    global _lock, _pool, _pool_size, _blas_lock, _blas_users
+    _lock, _pool, _pool_size = threading.Lock(), None, 0
+    _blas_lock = threading.Lock()
+    if _blas_users:
+        _blas_users = 0
+        _release_blas()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
