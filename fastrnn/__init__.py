@@ -22,22 +22,28 @@ if not _path.exists(_path.join(_path.dirname(__file__), "kernels")):
     __path__.append(_path.dirname(_path.dirname(_path.abspath(__file__))))
 
 from fastrnn.backends import backend, set_backend, use_backend
-from fastrnn.errors import BackendUnavailable
+from fastrnn.errors import BackendUnavailable, CheckpointError, TextError
 from fastrnn.simple import SimpleRNN
 
 if _TYPE_CHECKING:
     from fastrnn import functional, optim
+    from fastrnn.char_rnn import CharRNN
     from fastrnn.config import show_config, warmup
     from fastrnn.language_model import LanguageModel
+    from fastrnn.layers import RNN
     from fastrnn.reference import ReferenceRNN
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "RNN",
     "BackendUnavailable",
+    "CharRNN",
+    "CheckpointError",
     "LanguageModel",
     "ReferenceRNN",
     "SimpleRNN",
+    "TextError",
     "__version__",
     "backend",
     "functional",
@@ -50,7 +56,9 @@ __all__ = [
 
 #: Public name -> module: what not every program uses is imported when it is first asked for.
 _LAZY = {
+    "CharRNN": "fastrnn.char_rnn",
     "LanguageModel": "fastrnn.language_model",
+    "RNN": "fastrnn.layers",
     "ReferenceRNN": "fastrnn.reference",
     "show_config": "fastrnn.config",
     "warmup": "fastrnn.config",

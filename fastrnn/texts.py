@@ -290,7 +290,7 @@ def _pieces_of_file(part: Any) -> Iterator[tuple[bytes, str | None]]:
     if isinstance(part, os.PathLike):
         name = repr(os.fspath(part))
         try:
-            opened: Any = Path(part).open("rb", buffering=0)  # noqa: SIM115: closed below
+            opened: Any = Path(part).open("rb", buffering=0)  # noqa: SIM115  (closed below)
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
             raise _cannot_read(name, error) from None
     else:
@@ -433,7 +433,7 @@ class _Store:
         content = memoryview(content).cast("B")
         with self._naming_the_folder():
             if self._in_memory and self.size + len(content) > SPILL:
-                file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115: closed by `array`
+                file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (closed by `array`)
                 _write_all(file, self._file.getbuffer())
                 self._file, self._in_memory = file, False
             _write_all(self._file, content)

@@ -122,7 +122,8 @@ class Vocabulary:
         indices = np.asarray(indices, INDEX)
         if indices.size and indices.min() < 0:
             raise IndexError(f"class index {indices.min()} is negative")
-        return self._codes[indices].tobytes().decode("utf-32-le")
+        text: str = self._codes[indices].tobytes().decode("utf-32-le")
+        return text
 
     def unknown_characters(self, codes: np.ndarray) -> TextError:
         """Error that names characters, given by their different code points, as unknown."""

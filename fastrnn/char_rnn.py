@@ -1,0 +1,1149 @@
+"""`CharRNN`: a character-level model that learns a text and writes more of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn import backends
+from fastrnn.checkpoint import check_writable, read_checkpoint, write_checkpoint
+from fastrnn.checks import (
+    INDEX,
+    LARGEST_SIZE,
+    check_choice,
+    check_dtype,
+    check_number,
+    check_size,
+    show_integer,
+)
+from fastrnn.errors import CheckpointError, TextError
+from fastrnn.language_model import LanguageModel
+from fastrnn.optim import OPTIMIZERS
+from fastrnn.streams import Streams, mean_cross_entropy
+from fastrnn.texts import index_text
+from fastrnn.training import Limits, Progress, Training
+from fastrnn.vocabulary import Vocabulary, check_unknown
+
+__all__ = ["CharRNN"]
+
+#: Characters that one call of the kernels samples at most.  The first calls take fewer, 1, 2, 4 ..., so
+#: that the first character is there at once.
+SAMPLE_CHUNK = 4096
+
+#: Characters of a prompt that are read at a time.
+PROMPT_CHUNK = 1024
+
+#: What an untrained start is preceded by: the first of these that the vocabulary has.
+STARTS = "\n "
+
+#: Hyper-parameters that the arrays of a model follow, and those that a run follows as well.
+_OF_MODEL = ("hidden_size", "num_layers", "dtype", "optimizer")
+_OF_RUN = (*_OF_MODEL, "seq_len", "batch_size", "validation_fraction")
+
+#: Kinds of generators whose state can be in a checkpoint.
+_BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+class CharRNN:
+    r"""Character-level recurrent language model, trained by truncated BPTT, with scikit-learn's conventions.
+
+    The text is cut by position into `batch_size` streams that are read side by side, `seq_len` characters
+    a step; the hidden state is carried from step to step and is zero at the start of an epoch.  The last
+    `validation_fraction` of the text is held out.
+
+    Parameters
+    ----------
+    hidden_size : int, default 256
+        Hidden size h of each layer.
+    num_layers : int, default 1
+    seq_len : int, default 64
+        Characters of a chunk: how far BPTT looks back.
+    batch_size : int, default 64
+        Parallel streams.  A short text gets fewer, with a warning.
+    optimizer : {"adam", "sgd", "momentum", "adagrad", "rmsprop"}
+        `fastrnn.optim` with the defaults there; ``"momentum"`` is SGD with momentum 0.9.
+    lr : float, default 2e-3
+        Learning rate of the first epoch.
+    lr_decay : float, default 1.0
+        Factor of the learning rate from one epoch to the next.
+    clip : {"norm", "value"} or None
+        Rescale the gradients by their global norm (eq. 15), clamp each, or neither.
+    clip_threshold : float, default 5.0
+    dropout : float, default 0.0
+        Probability that an output of a layer but the last is dropped, in [0, 1).
+    epochs : int or None, default 10
+        Passes over the training part.  None goes on until another limit is met.
+    max_steps : int or None
+        Train so many steps, whatever `epochs` says.
+    max_seconds : float or None
+        End a call of `fit` after so many seconds, if it has not ended before.
+    validation_fraction : float, default 0.1
+        Share of the text, in [0, 1), that is held out; 0 means no validation.
+    validate_every : int or None
+        Steps between validations; None validates after each epoch.  There is one at the end in any case.
+        Of a held-out part of more than a million characters, a million spread all over it are scored.
+    patience : int or None
+        Stop after so many validations in a row without a new best one, and use the best weights then.
+    dtype : {"float32", "float64"}
+    random_state : int, numpy.random.Generator or None
+        Seed of the first weights and of dropout.  An int gives the same bits each time, whatever
+        `num_threads` is.
+    num_threads : int or None
+        None lets the model choose.
+    backend : {"cython", "numba", "numpy"} or None
+        None follows `fastrnn.backend`.
+    checkpoint : path or None
+        File that is kept up to date during training, from which a run can go on with the same bits.
+    checkpoint_every : int or None
+        Steps between checkpoints; None writes one about every 30 seconds.  One is written at the end, and
+        when Ctrl-C ends the training.
+    unknown : str or None
+        What to do with characters that the model never saw, in a prompt or a text to score: None
+        refuses them, ``"skip"`` leaves them out, a character of the text takes their place.
+    verbose : int, default 1
+        1 shows a progress bar on standard error, 0 nothing.
+
+    Attributes
+    ----------
+    vocabulary_ : Vocabulary
+        The characters of the text.
+    model_ : LanguageModel
+    history_ : list of dict
+        ``step``, ``epoch`` (the first is 1), ``train_nats`` and ``grad_norm`` (means since the entry
+        before; the norm is that before clipping), ``valid_nats`` (None where there was no validation),
+        ``lr``, ``chars_per_second``.
+    step_, epoch_ : int
+        Steps taken and whole epochs done.
+    best_weights_ : dict of str to ndarray, or None
+        Those of the best validation.
+    best_valid_nats_, best_step_ : float or None, int or None
+        That validation, in nats per character, and the step it was made at.
+    last_weights_ : dict of str to ndarray
+        Those of the last step.
+    weights_ : {"last", "best"}
+        Which of the two `model_` uses; see `use_weights`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From `fit` and the other methods, if a hyper-parameter is not one of the above.
+
+    Examples
+    --------
+    >>> from fastrnn import CharRNN
+    >>> model = CharRNN(32, seq_len=16, batch_size=4, lr=0.02, epochs=20, random_state=0, verbose=0)
+    >>> _ = model.fit("the cat sat on the mat. " * 50)
+    >>> model.generate(12, prompt="the c", temperature=0)
+    'at sat on th'
+    >>> model.perplexity("the cat sat on the mat. ") < 1.5
+    True
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 256,
+        num_layers: int = 1,
+        *,
+        seq_len: int = 64,
+        batch_size: int = 64,
+        optimizer: str = "adam",
+        lr: float = 2e-3,
+        lr_decay: float = 1.0,
+        clip: str | None = "norm",
+        clip_threshold: float = 5.0,
+        dropout: float = 0.0,
+        epochs: int | None = 10,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        validation_fraction: float = 0.1,
+        validate_every: int | None = None,
+        patience: int | None = None,
+        dtype: Any = "float32",
+        random_state: int | np.random.Generator | None = None,
+        num_threads: int | None = None,
+        backend: str | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        unknown: str | None = None,
+        verbose: int = 1,
+    ) -> None:
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.seq_len = seq_len
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.lr = lr
+        self.lr_decay = lr_decay
+        self.clip = clip
+        self.clip_threshold = clip_threshold
+        self.dropout = dropout
+        self.epochs = epochs
+        self.max_steps = max_steps
+        self.max_seconds = max_seconds
+        self.validation_fraction = validation_fraction
+        self.validate_every = validate_every
+        self.patience = patience
+        self.dtype = dtype
+        self.random_state = random_state
+        self.num_threads = num_threads
+        self.backend = backend
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
+        self.unknown = unknown
+        self.verbose = verbose
+
+    vocabulary_: Vocabulary
+    model_: LanguageModel
+    history_: list[dict[str, Any]]
+    best_weights_: dict[str, np.ndarray] | None
+    weights_: str
+
+    # -- scikit-learn's conventions --------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Hyper-parameters by name.
+
+        Parameters
+        ----------
+        deep : bool
+            Without effect: no hyper-parameter has parameters of its own.
+
+        Returns
+        -------
+        dict
+
+        Examples
+        --------
+        >>> CharRNN(100).get_params()["hidden_size"]
+        100
+        """
+        return {name: getattr(self, name) for name in _DEFAULTS}
+
+    def set_params(self, **params: Any) -> CharRNN:
+        """Set hyper-parameters; what is fitted stays.
+
+        Returns
+        -------
+        CharRNN
+            The object itself.
+
+        Raises
+        ------
+        ValueError
+            If a name is not that of a hyper-parameter; none is set then.
+
+        Examples
+        --------
+        >>> CharRNN().set_params(hidden_size=100, lr=0.01)
+        CharRNN(hidden_size=100, lr=0.01)
+        """
+        for name in params:
+            if name not in _DEFAULTS:
+                raise ValueError(
+                    f"{name!r} is not a hyper-parameter of CharRNN; they are {', '.join(_DEFAULTS)}"
+                )
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value is not _DEFAULTS[name] and not _equal(value, _DEFAULTS[name])
+        ]
+        return f"CharRNN({', '.join(changed)})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="density_estimator",
+            target_tags=TargetTags(required=False),
+            input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
+            non_deterministic=self.random_state is None,
+            no_validation=True,
+        )
+
+    # -- training --------------------------------------------------------------------------------
+
+    def fit(self, text: Any, y: None = None, *, resume: bool = False) -> CharRNN:
+        """Learn a text from the beginning, or go on where training stopped.
+
+        Parameters
+        ----------
+        text : str, pathlib.Path, binary file, or sequence of these
+            A str is the text itself, a path names a UTF-8 file; a sequence is read as one text, end to
+            end.  Files are never held as strings: the index of a long text is a memory-mapped file.
+        y : None
+            Ignored; there for scikit-learn.
+        resume : bool, default False
+            Go on with the run that this object holds, from `load`, from an earlier `fit`, or from one
+            that was interrupted, up to the limits that its hyper-parameters set now.  The text must be
+            the same.  A run that is stopped and resumed ends with the same bits as one that was not.
+
+        Returns
+        -------
+        CharRNN
+            The object itself.
+
+        Raises
+        ------
+        TextError
+            If the text cannot be read, has fewer than two different characters, or `resume` is asked
+            for with another text.
+        TypeError, ValueError
+            If a hyper-parameter is not what it must be, or `resume` is asked for when there is nothing to
+            go on with, or after a hyper-parameter was changed that a run must keep.
+        OSError
+            If a checkpoint cannot be written.  The model is what it was before the write, and may be
+            saved elsewhere.
+
+        Notes
+        -----
+        Ctrl-C ends the training after the step at hand: a checkpoint is written if `checkpoint` names
+        a file, and KeyboardInterrupt goes on.  The object can be used, and resumed.
+
+        Examples
+        --------
+        >>> text = "hello world. " * 40
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, random_state=0, verbose=0).fit(text)
+        >>> again = CharRNN(8, seq_len=8, batch_size=2, epochs=1, random_state=0, verbose=0).fit(text)
+        >>> _ = again.set_params(epochs=2).fit(text, resume=True)
+        >>> bool((again.model_.parameters["weight_hh_l0"] == model.model_.parameters["weight_hh_l0"]).all())
+        True
+        """
+        self._check_params()
+        if resume:
+            self._check_can_resume()
+        indexed = index_text(text)
+        indices, n = indexed.indices, len(indexed.indices)
+        first_held_out = max(n - round(n * self.validation_fraction), 2)
+        if self.patience is not None and first_held_out == n:
+            raise ValueError(
+                f"patience = {self.patience!r} needs a validation, and validation_fraction = "
+                f"{self.validation_fraction!r} of {n} characters is none"
+            )
+        if resume:
+            self._check_same_text(n, indexed.sha256)
+        else:
+            check_unknown(self.unknown, indexed.vocabulary)
+        if self.checkpoint is not None:
+            check_writable(self.checkpoint)
+        streams = self._streams(indices[:first_held_out], warn=not resume)
+        if resume:
+            self._put_into_use("last")
+        else:
+            self._begin(indexed.vocabulary, Progress("fit", n, indexed.sha256))
+        last_step = self.max_steps
+        if last_step is None and self.epochs is not None:
+            last_step = self.epochs * streams.steps
+        held_out = None if first_held_out == n else (indices, first_held_out)
+        self._train(streams, held_out, last_step)
+        return self
+
+    def partial_fit(self, text: Any, y: None = None, *, vocabulary: str | None = None) -> CharRNN:
+        """Take one pass over a text, from the weights and the optimizer state there are.
+
+        For texts that come piece by piece.  The hidden state is zero at the start of each call; nothing
+        is held out.
+
+        Parameters
+        ----------
+        text : str, pathlib.Path, binary file, or sequence of these
+            As for `fit`.
+        y : None
+            Ignored.
+        vocabulary : str or None
+            At the first call, every character that will ever come; None takes those of the first text.
+            Others are treated as `unknown` says.
+
+        Returns
+        -------
+        CharRNN
+            The object itself.
+
+        Raises
+        ------
+        TextError, TypeError, ValueError, OSError
+            As `fit`.
+
+        Examples
+        --------
+        >>> model = CharRNN(8, seq_len=4, batch_size=1, verbose=0)
+        >>> for piece in ("hello ", "world "):
+        ...     _ = model.partial_fit(piece, vocabulary="dehlorw ")
+        >>> model.epoch_, len(model.vocabulary_)
+        (2, 8)
+        """
+        self._check_params()
+        known = getattr(self, "vocabulary_", None)
+        if vocabulary is not None:
+            wanted = Vocabulary(vocabulary)
+            if known is not None and wanted != known:
+                raise ValueError("vocabulary is not the one that the model was made with")
+            known = wanted
+        fitted = hasattr(self, "model_")
+        if fitted:
+            self._check_unchanged(_OF_MODEL)
+        indexed = index_text(text, vocabulary=known, unknown=None if known is None else self.unknown)
+        n = len(indexed.indices)
+        if n < 2:
+            raise TextError(f"a text of at least two characters is needed, got {n}")
+        check_unknown(self.unknown, indexed.vocabulary)
+        if self.checkpoint is not None:
+            check_writable(self.checkpoint)
+        streams = self._streams(indexed.indices, warn=True)
+        if fitted:
+            self._put_into_use("last")
+        else:
+            self._begin(indexed.vocabulary, Progress("partial_fit"))
+        progress = self._progress
+        progress.kind, progress.characters, progress.sha256 = "partial_fit", n, indexed.sha256
+        progress.epoch_start = progress.step
+        progress.rounds_since_best = 0
+        self._remember(_OF_RUN)
+        self._train(streams, None, progress.step + streams.steps)
+        return self
+
+    def use_weights(self, which: str) -> CharRNN:
+        """Let `model_` use the weights of the last step or of the best validation.
+
+        Parameters
+        ----------
+        which : {"last", "best"}
+
+        Returns
+        -------
+        CharRNN
+            The object itself.
+
+        Raises
+        ------
+        ValueError
+            If there was no validation.
+
+        Notes
+        -----
+        After `fit` it is the last, or the best if `patience` is set.
+
+        Examples
+        --------
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
+        >>> model.weights_, model.use_weights("best").weights_
+        ('last', 'best')
+        """
+        self._check_fitted()
+        check_choice(which, "which", ("last", "best"))
+        if which == "best" and self.best_weights_ is None:
+            raise ValueError("there are no best weights: no validation was made")
+        self._put_into_use(which)
+        return self
+
+    @property
+    def last_weights_(self) -> dict[str, np.ndarray]:
+        """Weights of the last step, copied."""
+        self._check_fitted()
+        weights = self.model_.parameters if self._last_weights is None else self._last_weights
+        return {name: W.copy() for name, W in weights.items()}
+
+    @property
+    def step_(self) -> int:
+        """Steps taken."""
+        self._check_fitted()
+        return self._progress.step
+
+    @property
+    def epoch_(self) -> int:
+        """Whole epochs done."""
+        self._check_fitted()
+        return self._progress.epoch
+
+    @property
+    def best_step_(self) -> int | None:
+        """Step of the best validation."""
+        self._check_fitted()
+        return None if self.best_weights_ is None else self._progress.best_step
+
+    @property
+    def best_valid_nats_(self) -> float | None:
+        """The best validation, in nats per character."""
+        self._check_fitted()
+        return None if self.best_weights_ is None else self._progress.best_nats
+
+    # -- scoring ---------------------------------------------------------------------------------
+
+    def score(self, text: Any, y: None = None) -> float:
+        """Mean log-likelihood per character in nats; higher is better.
+
+        Parameters
+        ----------
+        text : str, pathlib.Path, binary file, or sequence of these
+            As for `fit`; at least two characters.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+            At most 0.
+
+        Raises
+        ------
+        TextError
+            If the text cannot be read, is too short, or holds characters that the model never saw and
+            `unknown` does not allow.
+
+        Notes
+        -----
+        The first character is not predicted.  From 16 384 characters on, the text is scored in parallel
+        streams, of which each reads 128 characters before its own to get its state.
+
+        Examples
+        --------
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
+        >>> model.score("hello world. ") < 0
+        True
+        """
+        self._check_fitted()
+        check_unknown(self.unknown)
+        indices = index_text(text, vocabulary=self.vocabulary_, unknown=self.unknown).indices
+        if len(indices) < 2:
+            raise TextError(f"a text of at least two characters is needed, got {len(indices)}")
+        return -mean_cross_entropy(self.model_, indices)
+
+    def bits_per_char(self, text: Any) -> float:
+        """Cross-entropy in bits per character; lower is better.  As `score`.
+
+        Examples
+        --------
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
+        >>> 0 < model.bits_per_char("hello world. ") < 4
+        True
+        """
+        return -self.score(text) / math.log(2)
+
+    def perplexity(self, text: Any) -> float:
+        """Exponential of the cross-entropy; lower is better, at least 1.  As `score`.
+
+        Examples
+        --------
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
+        >>> 1 < model.perplexity("hello world. ") < 15
+        True
+        """
+        return math.exp(min(-self.score(text), 700.0))
+
+    # -- sampling --------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        n: int,
+        prompt: str = "",
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_samples: int = 1,
+        random_state: int | np.random.Generator | None = None,
+    ) -> str | list[str]:
+        """Write `n` characters.
+
+        Parameters
+        ----------
+        n : int
+            Characters of each sample, 0 or more.
+        prompt : str
+            What the model reads first; it is not part of the result.  Without one it begins as after a
+            line break if its vocabulary has one, else as after a blank, else as after its first character.
+        temperature : float, default 1.0
+            Divides the logits (eq. 18 and after): below 1 bolder, above 1 more varied, 0 always the most
+            probable character.
+        top_k : int or None
+            Draw from the `top_k` most probable characters only.
+        top_p : float or None
+            Draw from the most probable characters that make up this probability, in (0, 1].
+        num_samples : int, default 1
+            So many samples at once, from the same prompt.
+        random_state : int, numpy.random.Generator or None
+            Seed of the draws.
+
+        Returns
+        -------
+        str, or list of str if `num_samples` is more than 1
+
+        Raises
+        ------
+        TextError
+            If `prompt` holds characters that the model never saw and `unknown` does not allow.
+        TypeError, ValueError
+            If another argument is not one of the above.
+
+        Examples
+        --------
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
+        >>> len(model.generate(20, "hello", random_state=0))
+        20
+        >>> [len(sample) for sample in model.generate(5, num_samples=3)]
+        [5, 5, 5]
+        """
+        n = check_size(n, "n", minimum=0)
+        num_samples = check_size(num_samples, "num_samples")
+        chunks = self._sampling(n, prompt, num_samples, temperature, top_k, top_p, random_state)
+        indices = [np.empty((num_samples, 0), INDEX), *chunks]
+        samples = [self.vocabulary_.decode(row) for row in np.concatenate(indices, axis=1)]
+        return samples[0] if num_samples == 1 else samples
+
+    def stream(
+        self,
+        n: int | None = None,
+        prompt: str = "",
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        random_state: int | np.random.Generator | None = None,
+    ) -> Iterator[str]:
+        """Write characters one by one, the same ones as `generate` with the same seed.
+
+        Parameters
+        ----------
+        n : int or None
+            How many; None never ends.
+        prompt, temperature, top_k, top_p, random_state
+            As for `generate`.
+
+        Returns
+        -------
+        iterator of str
+            Single characters.  The first is there at once; later ones are made some thousand ahead.
+
+        Raises
+        ------
+        TextError, TypeError, ValueError
+            As `generate`, before the first character.
+
+        Examples
+        --------
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
+        >>> "".join(model.stream(20, random_state=0)) == model.generate(20, random_state=0)
+        True
+        """
+        if n is not None:
+            n = check_size(n, "n", minimum=0)
+        chunks = self._sampling(n, prompt, 1, temperature, top_k, top_p, random_state)
+        return (character for chunk in chunks for character in self.vocabulary_.decode(chunk[0]))
+
+    def _sampling(
+        self,
+        n: int | None,
+        prompt: Any,
+        num_samples: int,
+        temperature: Any,
+        top_k: Any,
+        top_p: Any,
+        random_state: Any,
+    ) -> Iterator[np.ndarray]:
+        """Class indices, shape (num_samples, ...), chunk by chunk; arguments are checked now."""
+        self._check_fitted()
+        options = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "rng": _generator(random_state),
+        }
+        check_unknown(self.unknown)
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt must be a str, got {type(prompt).__name__}")
+        try:
+            read = self.vocabulary_.encode(prompt, self.unknown)
+        except TextError as error:
+            raise TextError(f"prompt: {error}") from None
+        if not len(read):
+            read = self.vocabulary_.encode(
+                next((c for c in STARTS if c in self.vocabulary_), self.vocabulary_[0])
+            )
+        model = self.model_
+        h = model.initial_state(1)
+        for begin in range(0, len(read) - 1, PROMPT_CHUNK):
+            piece = read[begin : min(begin + PROMPT_CHUNK, len(read) - 1)]
+            h = model.forward(piece[:, None], h)[1]
+        h = np.repeat(h, num_samples, axis=1)
+        start = np.full(num_samples, read[-1])
+        model.sample(h, start, 0, **options)  # checks the options, before anybody asks for a character
+        return self._sample_chunks(model, h, start, n, options)
+
+    @staticmethod
+    def _sample_chunks(
+        model: LanguageModel, h: np.ndarray, start: np.ndarray, n: int | None, options: dict[str, Any]
+    ) -> Iterator[np.ndarray]:
+        done, size = 0, 1
+        while n is None or done < n:
+            size = size if n is None else min(size, n - done)
+            indices, h = model.sample(h, start, size, **options)
+            start = indices[:, -1].copy()
+            yield indices
+            done += size
+            size = min(2 * size, SAMPLE_CHUNK)
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file, with all that `fit` needs to go on.
+
+        Parameters
+        ----------
+        path : str or path
+            A file that is there is replaced, and kept as ``<path>.previous``.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what was there is as it was.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/hello.safetensors")
+        ...     loaded = CharRNN.load(f"{folder}/hello.safetensors")
+        >>> loaded.generate(20, random_state=0) == model.generate(20, random_state=0)
+        True
+        """
+        self._check_fitted()
+        write_checkpoint(path, *self._pack(is_checkpoint=False))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **params: Any) -> CharRNN:
+        """Read a model that `save` wrote, or a checkpoint.
+
+        Parameters
+        ----------
+        path : str or path
+        **params
+            Hyper-parameters to change.  Those that describe the arrays cannot be.
+
+        Returns
+        -------
+        CharRNN
+            If the file is a checkpoint of `fit`, its `checkpoint` is `path`:
+            ``CharRNN.load(path).fit(text, resume=True)`` goes on where it stopped.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is truncated, altered, of a newer format, or no model; the message says which.
+        OSError
+            If it cannot be read.
+        BackendUnavailable
+            If the model asks for a backend that is not there; ``backend=None`` takes another.
+        ValueError, TypeError
+            If one of `params` is no hyper-parameter or cannot be changed.
+        """
+        content, arrays = read_checkpoint(path)
+        try:
+            model = _unpack(cls, content, arrays, params)
+        except _Misfit as error:
+            raise CheckpointError(f"{os.fsdecode(path)!r} is not a model of CharRNN: {error}") from None
+        if content["is_checkpoint"] and "checkpoint" not in params:
+            model.checkpoint = path
+        return model
+
+    def _pack(self, *, is_checkpoint: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a file holds: content for JSON, and arrays."""
+        optimizer = self._optimizer.state_dict()
+        arrays = {f"last.{name}": W for name, W in self.last_weights_.items()}
+        arrays |= {f"best.{name}": W for name, W in (self.best_weights_ or {}).items()}
+        for slot, state in optimizer.pop("state").items():
+            arrays |= {f"optimizer.{slot}.{name}": array for name, array in state.items()}
+        arrays["state"] = self._state
+        # Where the file is, or a generator that others use as well, are not the model's.
+        params = {name: value for name, value in self.get_params().items() if name != "checkpoint"}
+        params["dtype"] = self.model_.dtype.name
+        if not isinstance(params["random_state"], (int, np.integer)):
+            params["random_state"] = None
+        content = {
+            "class": "CharRNN",
+            "fastrnn": fastrnn.__version__,
+            "params": {name: _plain(value) for name, value in params.items()},
+            "vocabulary": self.vocabulary_.characters,
+            "progress": dataclasses.asdict(self._progress),
+            "optimizer": optimizer,
+            "random_state": _plain_state(self.model_.rng.bit_generator.state),
+            "history": self.history_,
+            "weights": self.weights_,
+            "is_checkpoint": is_checkpoint,
+        }
+        return content, arrays
+
+    # -- what the methods share ------------------------------------------------------------------
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise ValueError("this CharRNN is not fitted yet: call fit, partial_fit or CharRNN.load first")
+
+    def _check_params(self) -> None:
+        """Refuse hyper-parameters of wrong types and values."""
+        for name in ("hidden_size", "num_layers", "seq_len", "batch_size"):
+            check_size(getattr(self, name), name)
+        for name in ("epochs", "max_steps", "validate_every", "patience", "num_threads", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                check_size(getattr(self, name), name)
+        check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
+        check_number(self.lr, "lr", positive=True)
+        check_number(self.lr_decay, "lr_decay", positive=True)
+        check_choice(self.clip, "clip", ("norm", "value", None))
+        check_number(self.clip_threshold, "clip_threshold", positive=True, finite=False)
+        if self.max_seconds is not None:
+            check_number(self.max_seconds, "max_seconds", positive=True)
+        for name in ("dropout", "validation_fraction"):
+            if not 0 <= check_number(getattr(self, name), name) < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
+        check_dtype(self.dtype)
+        _check_random_state(self.random_state)
+        if self.backend is not None:
+            backends.load(self.backend)
+        if self.checkpoint is not None and not isinstance(self.checkpoint, (str, os.PathLike)):
+            raise TypeError(f"checkpoint must be a path or None, got {type(self.checkpoint).__name__}")
+        check_unknown(self.unknown)
+        if not isinstance(self.verbose, (int, np.integer, np.bool_)):
+            raise TypeError(f"verbose must be an integer, got {type(self.verbose).__name__}")
+
+    def _check_params_of_arrays(self) -> None:
+        """Refuse what would make no arrays; the rest is checked after the caller's changes."""
+        for name in ("hidden_size", "num_layers"):
+            check_size(getattr(self, name), name)
+        check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
+        check_dtype(self.dtype)
+
+    def _make_model(self, vocab_size: int, rng: np.random.Generator) -> LanguageModel:
+        return LanguageModel(
+            vocab_size,
+            self.hidden_size,
+            self.num_layers,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            rng=rng,
+            backend=self.backend,
+            num_threads=self.num_threads,
+        )
+
+    def _begin(self, vocabulary: Vocabulary, progress: Progress) -> None:
+        """Make a new model, and forget the one there was."""
+        model = self._make_model(len(vocabulary), _generator(self.random_state))
+        self._optimizer = OPTIMIZERS[self.optimizer](lr=self.lr, backend=self.backend)
+        self.vocabulary_ = vocabulary
+        self.history_ = []
+        self.best_weights_ = None
+        self.weights_ = "last"
+        self._last_weights: dict[str, np.ndarray] | None = None  # None: `model_` has them
+        self._progress = progress
+        self._state = model.initial_state(1)
+        self._remember(_OF_RUN)
+        self.model_ = model
+
+    def _streams(self, indices: np.ndarray, *, warn: bool) -> Streams:
+        """Streams of a text to train on; say if it is too short for those that were asked for."""
+        streams = Streams(indices, self.seq_len, self.batch_size)
+        N, T = streams.num_streams, streams.seq_len
+        if warn and (self.batch_size, self.seq_len) != (N, T):
+            warnings.warn(
+                f"{len(indices)} characters to train on are less than one batch of {self.batch_size} "
+                f"streams of {self.seq_len} characters: training on {N} stream{'s' if N > 1 else ''} of {T}",
+                UserWarning,
+                stacklevel=3,
+            )
+        return streams
+
+    def _remember(self, names: tuple[str, ...]) -> None:
+        """Note hyper-parameters that the arrays follow from now on."""
+        self._followed = {name: _plain(getattr(self, name)) for name in names}
+
+    def _check_unchanged(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            value, before = _plain(getattr(self, name)), self._followed[name]
+            if value != before:
+                raise ValueError(f"{name} was {before!r} when training began, and cannot be {value!r} now")
+
+    def _check_can_resume(self) -> None:
+        self._check_fitted()
+        if self._progress.kind != "fit":
+            raise ValueError("there is no run to resume: the last call was partial_fit")
+        self._check_unchanged(_OF_RUN)
+
+    def _check_same_text(self, n: int, sha256: str) -> None:
+        progress = self._progress
+        if n != progress.characters:
+            raise TextError(
+                f"this is not the text that training began with: it has {n} characters, that one had "
+                f"{progress.characters}"
+            )
+        if sha256 != progress.sha256:
+            raise TextError(
+                f"this is not the text that training began with: its SHA-256 is {sha256}, that of the "
+                f"other was {progress.sha256}"
+            )
+
+    def _put_into_use(self, which: str) -> None:
+        if which == "best" and self.weights_ == "last" and self.best_weights_ is not None:
+            self._last_weights = self.model_.state_dict()
+            self.model_.load_state_dict(self.best_weights_)
+        elif which == "last" and self._last_weights is not None:
+            self.model_.load_state_dict(self._last_weights)
+            self._last_weights = None
+        self.weights_ = which
+
+    def _train(
+        self, streams: Streams, held_out: tuple[np.ndarray, int] | None, last_step: int | None
+    ) -> None:
+        every: int | str | None = self.checkpoint_every or "timed"
+        training = Training(
+            self.model_,
+            self._optimizer,
+            streams,
+            held_out,
+            self._progress,
+            self._state,
+            self.history_,
+            learning_rate=lambda epoch: self.lr * self.lr_decay**epoch,
+            clip=self.clip,
+            clip_threshold=self.clip_threshold,
+            limits=Limits(
+                last_step=last_step,
+                max_seconds=self.max_seconds,
+                validate_every=self.validate_every or streams.steps,
+                patience=self.patience if held_out else None,
+                checkpoint_every=None if self.checkpoint is None else every,
+            ),
+            on_checkpoint=lambda final: take_over(final),
+            verbose=bool(self.verbose),
+        )
+
+        def take_over(final: bool) -> None:
+            self._state = training.state.copy()
+            if training.best_weights is not None:
+                self.best_weights_ = training.best_weights
+            if final and self.patience is not None and self.best_weights_ is not None:
+                self._put_into_use("best")
+            if self.checkpoint is not None:
+                write_checkpoint(self.checkpoint, *self._pack(is_checkpoint=True))
+
+        try:
+            training.run()
+        finally:
+            self._state = training.state.copy()
+            if training.best_weights is not None:
+                self.best_weights_ = training.best_weights
+
+
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(CharRNN.__init__).parameters.items()
+    if name != "self"
+}
+
+
+def _equal(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    _check_random_state(random_state)
+    return np.random.default_rng(random_state)
+
+
+def _check_random_state(random_state: Any) -> None:
+    if random_state is None or isinstance(random_state, np.random.Generator):
+        return
+    if isinstance(random_state, (bool, np.bool_)) or not isinstance(random_state, (int, np.integer)):
+        raise TypeError(
+            f"random_state must be an int, a numpy.random.Generator or None, got {type(random_state).__name__}"
+        )
+    if random_state < 0:
+        raise ValueError(f"random_state must be at least 0, got {show_integer(int(random_state))}")
+
+
+# -- what a file holds -----------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """A hyper-parameter as JSON has it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return np.dtype(value).name  # the only one that may be anything else
+
+
+def _plain_state(value: Any) -> Any:
+    """State of a bit generator as JSON has it."""
+    if isinstance(value, dict):
+        return {key: _plain_state(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return {"dtype": value.dtype.name, "values": value.tolist()}
+    return _plain(value)
+
+
+def _state_arrays(value: Any) -> Any:
+    """Inverse of `_plain_state`."""
+    if isinstance(value, dict):
+        if value.keys() == {"dtype", "values"}:
+            return np.array(value["values"], check_choice(value["dtype"], "dtype", ("uint32", "uint64")))
+        return {key: _state_arrays(item) for key, item in value.items()}
+    return value
+
+
+class _Misfit(Exception):
+    """What in a file does not fit together."""
+
+
+def _unpack(
+    cls: type[CharRNN], content: dict[str, Any], arrays: dict[str, np.ndarray], changes: dict[str, Any]
+) -> CharRNN:
+    """The model that `CharRNN._pack` packed, with changes to its hyper-parameters."""
+    _check_members(content, _CONTENT, "the file")
+    if content["class"] != "CharRNN":
+        raise _Misfit(f"it holds a {content['class']!r}")
+    params = content["params"]
+    unknown = sorted(params.keys() ^ (_DEFAULTS.keys() - {"checkpoint"}))
+    if unknown:
+        raise _Misfit(f"hyper-parameters that are missing or not known: {', '.join(map(repr, unknown))}")
+    model = cls(**params)
+    with _misfits("hyper-parameters"):
+        model._check_params_of_arrays()
+        vocabulary = Vocabulary(content["vocabulary"])
+    _check_members(content["progress"], _PROGRESS, "the progress")
+    progress = Progress(**content["progress"])
+    _check_progress(progress)
+    if content["weights"] not in ("last", "best"):
+        raise _Misfit(f"weights {content['weights']!r} are not known")
+    for entry in content["history"]:
+        _check_members(entry, _HISTORY, "an entry of the history")
+
+    # No memory is taken for sizes that the arrays do not have.
+    layers = model.num_layers
+    if sum(name.startswith("last.") for name in arrays) != 4 * layers + 2:
+        raise _Misfit(f"num_layers = {layers}, and the weights are not those of so many layers")
+    shapes = _shapes(len(vocabulary), model.hidden_size, layers)
+    dtype = check_dtype(model.dtype)
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        group, _, parameter = name.rpartition(".")
+        if name != "state" and (parameter not in shapes or array.shape != shapes[parameter]):
+            raise _Misfit(f"array {name!r} of shape {array.shape} is not one of this model's")
+        if array.dtype != dtype:
+            raise _Misfit(f"array {name!r} is {array.dtype}, and dtype = {dtype.name!r}")
+        groups.setdefault(group, {})[parameter] = array
+    best = groups.pop("best", None)
+    if best is not None and best.keys() != shapes.keys():
+        raise _Misfit("the best weights are not complete")
+    if content["weights"] == "best" and best is None:
+        raise _Misfit("the best weights are in use, and are not there")
+    last = groups.pop("last")
+    state = groups.pop("", {}).get("state")
+    if state is None or state.ndim != 3 or (state.shape[0], state.shape[2]) != (layers, model.hidden_size):
+        raise _Misfit("the hidden state is missing or has another shape")
+    slots = {}
+    for group, members in groups.items():
+        slot = group.removeprefix("optimizer.")
+        if slot == group or members.keys() != shapes.keys():
+            raise _Misfit(f"arrays {group!r} are not expected or not complete")
+        slots[slot] = members
+    with _misfits("the random state"):
+        rng = _restored_generator(content["random_state"])
+
+    model._remember(_OF_RUN)
+    model.set_params(**changes)
+    model._check_unchanged(_OF_MODEL)
+    model._check_params()
+    lm = model._make_model(len(vocabulary), np.random.default_rng(0))
+    model._optimizer = OPTIMIZERS[model.optimizer](lr=model.lr, backend=model.backend)
+    with _misfits("the optimizer"):
+        # One that has not made a step has no state, which no group of arrays says.
+        empty: dict[str, Any] = {slot: {} for slot in model._optimizer.state_dict()["state"]}
+        model._optimizer.load_state_dict({**content["optimizer"], "state": empty | slots})
+    lm.load_state_dict(last)
+    lm.rng = rng
+    model.vocabulary_ = vocabulary
+    model.history_ = content["history"]
+    model.best_weights_ = None if best is None else {name: best[name].copy() for name in shapes}
+    model.weights_ = "last"
+    model._last_weights = None
+    model._progress = progress
+    model._state = state.copy()
+    model.model_ = lm
+    model._put_into_use(content["weights"])
+    return model
+
+
+#: Types of the members of a file's parts.
+_CONTENT = {
+    "class": str, "fastrnn": str, "params": dict, "vocabulary": str, "progress": dict, "optimizer": dict,
+    "random_state": dict, "history": list, "weights": str, "is_checkpoint": bool,
+}  # fmt: skip
+_PROGRESS = {
+    field.name: {"str": str, "int": int, "float": float}[str(field.type)]
+    for field in dataclasses.fields(Progress)
+}
+_HISTORY = {
+    "step": int, "epoch": int, "train_nats": float, "valid_nats": (float, type(None)), "grad_norm": float,
+    "lr": float, "chars_per_second": float,
+}  # fmt: skip
+
+
+def _check_members(members: Any, types: dict[str, Any], what: str) -> None:
+    """Refuse anything but a dict of these members of these types."""
+    if not isinstance(members, dict) or members.keys() != types.keys():
+        raise _Misfit(f"{what} must have the members {', '.join(types)}")
+    for name, wanted in types.items():
+        value = members[name]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            raise _Misfit(f"{name!r} of {what} is a {type(value).__name__}")
+
+
+def _check_progress(progress: Progress) -> None:
+    counts = (progress.characters, progress.epoch, progress.best_step, progress.rounds_since_best)
+    steps = (0, progress.window_start, progress.epoch_start)
+    if progress.kind not in ("fit", "partial_fit") or min(counts) < 0:
+        raise _Misfit("the progress makes no sense")
+    if min(steps) < 0 or max(steps) > progress.step or progress.step > LARGEST_SIZE:
+        raise _Misfit("the progress makes no sense")
+
+
+@contextlib.contextmanager
+def _misfits(what: str) -> Iterator[None]:
+    """Tell errors about a part of a file as such."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise _Misfit(f"{what}: {error}") from None
+
+
+def _shapes(q: int, h: int, num_layers: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a `LanguageModel`'s parameters."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(num_layers):
+        shapes[f"weight_ih_l{layer}"] = (h, h if layer else q)
+        shapes[f"weight_hh_l{layer}"] = (h, h)
+        shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (h,)
+    return shapes | {"weight_out": (q, h), "bias_out": (q,)}
+
+
+def _restored_generator(state: dict[str, Any]) -> np.random.Generator:
+    name = check_choice(state.get("bit_generator"), "bit_generator", _BIT_GENERATORS)
+    bit_generator = getattr(np.random, name)()
+    bit_generator.state = _state_arrays(state)
+    return np.random.Generator(bit_generator)

@@ -1,0 +1,151 @@
+"""A text as parallel streams: the chunks of truncated BPTT, and the cross-entropy of a long text.
+
+Dimension letters: N streams, T time steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastrnn.checks import INDEX
+
+__all__ = ["Streams", "mean_cross_entropy"]
+
+#: Class indices that are laid out at a time: 2 MB, which stay in a level-two cache.
+BLOCK = 1 << 18
+
+#: Streams that are scored side by side at most.
+SCORED_STREAMS = 64
+
+#: Characters that a stream which begins inside a text reads first, not scored, to get its state.
+WARM_UP = 128
+
+#: Logits and hidden numbers that a scored chunk makes at most, and characters of it.
+NUMBERS, CHUNK = 1 << 22, 1 << 13
+
+
+class Streams:
+    """A text cut into N streams of equal length, which are read side by side in chunks.
+
+    Stream j begins where stream j - 1 ends, and a chunk begins where the one before it ended: the
+    state after a chunk belongs to the next one.  What is left at a stream's end, less than a chunk,
+    is not read.
+
+    Parameters
+    ----------
+    indices : ndarray of integers, shape (n,)
+        At least two.
+    seq_len : int
+        Time steps of a chunk; fewer if the text is shorter than that.
+    batch_size : int
+        Streams; fewer if each would be shorter than a chunk.
+
+    Attributes
+    ----------
+    seq_len : int
+        T.
+    num_streams : int
+        N.
+    steps : int
+        Chunks of an epoch.
+
+    Examples
+    --------
+    >>> streams = Streams(np.arange(12), 2, 2)
+    >>> (streams.num_streams, streams.seq_len, streams.steps)
+    (2, 2, 2)
+    >>> [(x.tolist(), y.tolist()) for x, y in streams.chunks()]
+    [([[0, 5], [1, 6]], [[1, 6], [2, 7]]), ([[2, 7], [3, 8]], [[3, 8], [4, 9]])]
+    """
+
+    def __init__(self, indices: np.ndarray, seq_len: int, batch_size: int) -> None:
+        count = len(indices) - 1
+        self.seq_len = min(seq_len, count)
+        self.num_streams = min(batch_size, count // self.seq_len)
+        length = count // self.num_streams
+        self.steps = length // self.seq_len
+        # Stream j as a row: its inputs, and one more for the last target.
+        self._rows = np.lib.stride_tricks.as_strided(
+            indices,
+            (self.num_streams, length + 1),
+            (length * indices.itemsize, indices.itemsize),
+            writeable=False,
+        )
+        self._block_steps = min(self.steps, max(1, BLOCK // (self.seq_len * self.num_streams)))
+        self._block = np.empty((self._block_steps * self.seq_len + 1, self.num_streams), INDEX)
+        self._first = -1
+
+    def chunks(self, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Inputs and targets of each step of an epoch from step `start` on.
+
+        Yields
+        ------
+        x, y : ndarray of int64, shape (T, N)
+            C-contiguous views on memory that is used again: valid until the next pair is taken.
+        """
+        T, k, block = self.seq_len, self._block_steps, self._block
+        for first in range(start - start % k, self.steps, k):
+            steps = min(k, self.steps - first)
+            if first != self._first:
+                rows = self._rows[:, first * T : (first + steps) * T + 1]
+                block[: steps * T + 1] = rows.T
+                self._first = first
+            for begin in range(max(start - first, 0) * T, steps * T, T):
+                yield block[begin : begin + T], block[begin + 1 : begin + T + 1]
+
+
+def mean_cross_entropy(
+    model: Any, indices: np.ndarray, first: int = 1, *, shortest: int = 8192, limit: int | None = None
+) -> float:
+    """Mean cross-entropy in nats of the characters of a text from the one at `first` on.
+
+    A long text is cut into parallel streams.  Each that begins inside the text reads the `WARM_UP`
+    characters before its part first, unscored; the state at the beginning of the text is zero.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    indices : ndarray of integers, shape (n,)
+    first : int, default 1
+        From 1 to n - 1; no character is predicted without one before it.
+    shortest : int
+        A stream scores at least so many characters, unless there is but one stream.
+    limit : int or None
+        Score at most so many characters, taken evenly from all over the text.
+
+    Returns
+    -------
+    float
+    """
+    count = len(indices) - first
+    N = max(1, min(SCORED_STREAMS, count // shortest))
+    length, longer = divmod(count, N)  # the first `longer` streams have one character more
+    if limit is not None and length > limit // N:
+        places = first + np.arange(N) * length
+        length, longer = max(1, limit // N), 0
+    else:
+        places = first + np.arange(N) * length + np.minimum(np.arange(N), longer)
+    h = model.initial_state(N)
+    at_the_start = places <= WARM_UP
+    if not at_the_start.all():
+        h = model.loss(*_chunk(indices, np.maximum(places - WARM_UP, 1), WARM_UP), h)[1].copy()
+        h[:, at_the_start] = 0
+    total = 0.0
+    steps = max(1, min(NUMBERS // (model.vocab_size + model.hidden_size), CHUNK) // N)
+    for begin in range(0, length, steps):
+        x, y = _chunk(indices, places + begin, min(steps, length - begin))
+        loss, h = model.loss(x, y, h, reduction="sum")
+        total += loss
+    if longer:
+        x, y = _chunk(indices, places[:longer] + length, 1)
+        total += model.loss(x, y, np.ascontiguousarray(h[:, :longer]), reduction="sum")[0]
+    return float(total) / (length * N + longer)
+
+
+def _chunk(indices: np.ndarray, places: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets, shape (steps, N), whose first targets stand at `places`."""
+    rows = indices[places + np.arange(-1, steps)[:, None]].astype(INDEX)
+    return rows[:-1], rows[1:]

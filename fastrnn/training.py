@@ -1,0 +1,368 @@
+"""The loop that trains a `CharRNN`: steps, history, validation, checkpoints, and the way out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastrnn.language_model import LanguageModel
+from fastrnn.optim import Optimizer
+from fastrnn.streams import Streams, mean_cross_entropy
+
+__all__ = ["Limits", "Progress", "Training"]
+
+#: Seconds between two checkpoints when no number of steps is given; writing them takes at most the
+#: reciprocal of `CHECKPOINT_SHARE` of the time.
+CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 30.0, 20.0
+
+#: A history gets about so many entries; each stands for so many steps at least.
+HISTORY_LENGTH, HISTORY_STEPS = 500, 10
+
+#: Seconds between two looks at the clock.
+CLOCK_SECONDS = 0.05
+
+#: Characters of a validation at most, and of a stream of it at least.
+VALIDATION_LIMIT, VALIDATION_STREAM = 1 << 20, 512
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; with the arrays and the random state, all that it takes to go on."""
+
+    #: ``"fit"`` or ``"partial_fit"``.
+    kind: str
+    #: Fingerprint of the text.
+    characters: int = 0
+    sha256: str = ""
+    #: Steps taken, whole epochs done, and the step that the epoch at hand began after.
+    step: int = 0
+    epoch: int = 0
+    epoch_start: int = 0
+    #: Since the last entry of the history, which was made after step `window_start`.
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    window_start: int = 0
+    #: Best validation so far, the step it was made at, and how many there were since.
+    best_nats: float = math.inf
+    best_step: int = 0
+    rounds_since_best: int = 0
+
+
+@dataclasses.dataclass
+class Limits:
+    """When things happen, in steps from the very first on; None is never."""
+
+    last_step: int | None
+    max_seconds: float | None
+    validate_every: int
+    patience: int | None
+    #: ``"timed"`` for one now and then.
+    checkpoint_every: int | str | None
+
+
+class Training:
+    """One call of `CharRNN.fit` or `CharRNN.partial_fit`.
+
+    Parameters
+    ----------
+    model, optimizer
+        Are trained.
+    streams : Streams
+        The part of the text to train on.
+    held_out : (ndarray, int) or None
+        The whole text, and where its held-out part begins.
+    progress : Progress
+        Where the run stands; kept up to date.
+    state : ndarray, shape (num_layers, N, h)
+        Hidden state to go on from, unless an epoch begins.
+    history : list of dict
+        Entries are appended.
+    learning_rate : callable
+        Of the number of whole epochs done.
+    clip, clip_threshold
+        For `LanguageModel.train_step`.
+    limits : Limits
+    on_checkpoint : callable
+        Is called when a checkpoint is due, with whether it is the last one.
+    verbose : bool
+        Whether a bar is shown.
+
+    Attributes
+    ----------
+    state : ndarray, shape (num_layers, N, h)
+        Hidden state after the last step; valid until the next one.
+    best_weights : dict of str to ndarray, or None
+        Of the best validation of this call.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        optimizer: Optimizer,
+        streams: Streams,
+        held_out: tuple[np.ndarray, int] | None,
+        progress: Progress,
+        state: np.ndarray,
+        history: list[dict[str, Any]],
+        *,
+        learning_rate: Callable[[int], float],
+        clip: str | None,
+        clip_threshold: float,
+        limits: Limits,
+        on_checkpoint: Callable[[bool], None],
+        verbose: bool,
+    ) -> None:
+        self.model, self.optimizer, self.streams, self.held_out = model, optimizer, streams, held_out
+        self.progress, self.state, self.history = progress, state, history
+        self.learning_rate, self.clip, self.clip_threshold = learning_rate, clip, clip_threshold
+        self.limits = limits
+        self.best_weights: dict[str, np.ndarray] | None = None
+        self._on_checkpoint = on_checkpoint
+        self._chars = streams.num_streams * streams.seq_len
+        self._verbose = verbose
+        self._record_every = max(HISTORY_STEPS, (limits.last_step or 0) // HISTORY_LENGTH)
+
+    def run(self) -> None:
+        """Train to a limit.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C.  The step at hand has been ended, and a checkpoint written.
+        """
+        if self._is_over():
+            return
+        now = time.perf_counter()
+        seconds = self.limits.max_seconds
+        self._deadline = math.inf if seconds is None else now + seconds
+        self._looked = self._recorded = self._saved = now
+        self._recorded_step = self.progress.step
+        self._save_wait = CHECKPOINT_SECONDS
+        #: Steps from one look at the clock to the next, and the step of the next.
+        self._stride = 1
+        self._clock = self.progress.step + 1
+        with _interrupts_noted() as interrupts, _Bar(self, self._verbose) as bar:
+            going_on = True
+            while going_on:
+                if self.progress.step == self.progress.epoch_start:
+                    self.state = self.model.initial_state(self.streams.num_streams)
+                going_on = self._train_epoch(interrupts, bar)
+            self._on_checkpoint(True)
+            if interrupts:
+                raise KeyboardInterrupt
+
+    def _train_epoch(self, interrupts: list[int], bar: _Bar) -> bool:
+        """Train to the end of the epoch at hand, or to a limit; return whether it was not a limit."""
+        progress, model, optimizer = self.progress, self.model, self.optimizer
+        train_step, clip, threshold = model.train_step, self.clip, self.clip_threshold
+        optimizer.lr = self.learning_rate(progress.epoch)
+        step, h, loss_sum, norm_sum = progress.step, self.state, progress.loss_sum, progress.norm_sum
+        due = self._next_event()
+        try:
+            for x, y in self.streams.chunks(step - progress.epoch_start):
+                loss, h = train_step(x, y, h, optimizer, clip=clip, clip_threshold=threshold)
+                step += 1
+                loss_sum += loss
+                norm_sum += model.grad_norm
+                if step < due and not interrupts:
+                    continue
+                progress.step, progress.loss_sum, progress.norm_sum, self.state = step, loss_sum, norm_sum, h
+                if not self._handle_events(interrupts, bar):
+                    return False
+                h, loss_sum, norm_sum = self.state, progress.loss_sum, progress.norm_sum
+                due = self._next_event()
+        finally:
+            # Whatever ended the loop: where the weights stand.
+            if step != progress.step:
+                progress.step, progress.loss_sum, progress.norm_sum, self.state = step, loss_sum, norm_sum, h
+        return True
+
+    def _next_event(self) -> int:
+        """The next step after which there is anything to do but another step."""
+        step, limits = self.progress.step, self.limits
+        events = [
+            self._clock,
+            self.progress.epoch_start + self.streams.steps,
+            *(step - step % n + n for n in (self._record_every, limits.validate_every)),
+        ]
+        if isinstance(limits.checkpoint_every, int):
+            events.append(step - step % limits.checkpoint_every + limits.checkpoint_every)
+        if limits.last_step is not None:
+            events.append(limits.last_step)
+        return min(events)
+
+    def _is_over(self) -> bool:
+        limits, progress = self.limits, self.progress
+        return (limits.last_step is not None and progress.step >= limits.last_step) or (
+            limits.patience is not None and progress.rounds_since_best >= limits.patience
+        )
+
+    def _handle_events(self, interrupts: list[int], bar: _Bar) -> bool:
+        """Do what is due after a step; return whether training goes on."""
+        progress, limits = self.progress, self.limits
+        step = progress.step
+        epoch_ends = step == progress.epoch_start + self.streams.steps
+        save = isinstance(limits.checkpoint_every, int) and step % limits.checkpoint_every == 0
+        out_of_time = False
+        if step >= self._clock:
+            now = time.perf_counter()
+            out_of_time = now >= self._deadline
+            save |= limits.checkpoint_every == "timed" and now - self._saved >= self._save_wait
+            bar.update(self._deadline - now)
+            passed, self._looked = now - self._looked, now
+            # Twice as many steps at most, so that one fast step does not make it look away for long.
+            self._stride = max(1, int(self._stride * min(2.0, CLOCK_SECONDS / max(passed, 1e-9))))
+            self._clock = step + self._stride
+        stop = out_of_time or self._is_over()
+        validate = self.held_out is not None and (stop or step % limits.validate_every == 0)
+        if validate or stop or epoch_ends or step % self._record_every == 0:
+            stop |= self._record(validate)
+        if epoch_ends:
+            progress.epoch += 1
+            progress.epoch_start = step
+        if stop or self._is_over():
+            return False
+        if not save and not interrupts:
+            return True
+        before = time.perf_counter()
+        self._on_checkpoint(False)
+        self._saved = time.perf_counter()
+        self._save_wait = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (self._saved - before))
+        if interrupts:
+            raise KeyboardInterrupt
+        return True
+
+    def _record(self, validate: bool) -> bool:
+        """Append an entry to the history; return whether training cannot go on."""
+        progress = self.progress
+        step, count = progress.step, progress.step - progress.window_start
+        seconds = max(time.perf_counter() - self._recorded, 1e-9)
+        train_nats = progress.loss_sum / count
+        entry = {
+            "step": step,
+            "epoch": progress.epoch + 1,
+            "train_nats": train_nats,
+            "valid_nats": self._validate(*self.held_out) if validate and self.held_out else None,
+            "grad_norm": progress.norm_sum / count,
+            "lr": self.optimizer.lr,
+            "chars_per_second": (step - self._recorded_step) * self._chars / seconds,
+        }
+        self.history.append(entry)
+        progress.loss_sum = progress.norm_sum = 0.0
+        progress.window_start = self._recorded_step = step
+        self._recorded = time.perf_counter()
+        if math.isfinite(train_nats):
+            return False
+        warnings.warn(
+            f"the loss is no longer a number: training stopped at step {step}; "
+            f"a smaller lr, or clip='norm', may help",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+        return True
+
+    def _validate(self, indices: np.ndarray, first: int) -> float:
+        nats = mean_cross_entropy(
+            self.model, indices, first, shortest=VALIDATION_STREAM, limit=VALIDATION_LIMIT
+        )
+        progress = self.progress
+        if nats < progress.best_nats:
+            self.best_weights = self.model.state_dict()
+            progress.best_nats, progress.best_step, progress.rounds_since_best = nats, progress.step, 0
+        else:
+            progress.rounds_since_best += 1
+        return nats
+
+
+class _Bar:
+    """A progress bar on standard error: loss, validation, characters per second, time left."""
+
+    def __init__(self, training: Training, shown: bool) -> None:
+        self._training = training
+        self._bar: Any = None
+        if shown:
+            from tqdm import tqdm
+
+            progress, last = training.progress, training.limits.last_step
+            self._step = progress.step
+            self._bar = tqdm(
+                total=None if last is None else (last - progress.step) * training._chars,
+                unit="char",
+                unit_scale=True,
+                dynamic_ncols=True,
+                # A log file gets a line now and then.
+                mininterval=0.1 if sys.stderr.isatty() else 10.0,
+                file=sys.stderr,
+            )
+
+    def update(self, seconds_left: float) -> None:
+        if self._bar is None:
+            return
+        self._show(seconds_left)
+        self._bar.update((self._training.progress.step - self._step) * self._training._chars)
+        self._step = self._training.progress.step
+
+    def _show(self, seconds_left: float) -> None:
+        training, progress = self._training, self._training.progress
+        # Between two epochs, the one that has ended.
+        epoch = progress.epoch + (progress.step > progress.epoch_start or not progress.step)
+        self._bar.set_description(f"epoch {epoch}", refresh=False)
+        count = progress.step - progress.window_start
+        losses = [e["train_nats"] for e in training.history[-1:]]
+        if count:
+            losses = [progress.loss_sum / count]
+        shown = [f"loss {loss:.3f}" for loss in losses]
+        valid = next(
+            (e["valid_nats"] for e in reversed(training.history) if e["valid_nats"] is not None), None
+        )
+        if valid is not None:
+            shown.append(f"valid {valid:.3f}")
+        if seconds_left < math.inf:
+            shown.append(f"{max(0, round(seconds_left))} s left")
+        self._bar.set_postfix_str(", ".join(shown), refresh=False)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self.update(math.inf)
+            self._bar.refresh()
+            self._bar.close()
+
+
+@contextlib.contextmanager
+def _interrupts_noted() -> Iterator[list[int]]:
+    """Have Ctrl-C noted in a list in place of an exception in the middle of an update.
+
+    The second one is an exception.  Nothing changes in other threads than the main one, which never get
+    it, and where the program has a handler of its own.
+    """
+    noted: list[int] = []
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield noted
+        return
+
+    def note(signal_number: int, frame: Any) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(signal_number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
