@@ -36,8 +36,6 @@ class _Bound(NamedTuple):
     grad_names: tuple[Hashable, ...]
     params: tuple[np.ndarray, ...]
     grads: tuple[np.ndarray, ...]
-    #: Of the parameters.
-    flags: tuple[Any, ...]
     #: Flat views: of the parameters, of the gradients in the same order, and of each kind of state.
     flat_params: tuple[np.ndarray, ...]
     flat_grads: tuple[np.ndarray, ...]
@@ -259,7 +257,6 @@ class Optimizer(abc.ABC):
             tuple(grads),
             tuple(parameters.values()),
             tuple(grads.values()),
-            tuple(W.flags for W in parameters.values()),
             _flat(parameters.values()),
             _flat(grads[name] for name in names),
             {slot: _flat(arrays[name] for name in names) for slot, arrays in state.items()},
@@ -623,7 +620,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": Adam,
 }
 
-_writeable = attrgetter("writeable")
+_writeable = attrgetter("flags.writeable")
 
 # -- checks ----------------------------------------------------------------------------------------
 
@@ -635,7 +632,7 @@ def _is_bound(bound: _Bound, parameters: dict[Any, np.ndarray], grads: dict[Any,
         and tuple(grads) == bound.grad_names
         and all(map(is_, parameters.values(), bound.params))
         and all(map(is_, grads.values(), bound.grads))
-        and all(map(_writeable, bound.flags))
+        and all(map(_writeable, bound.params))
     )
 
 

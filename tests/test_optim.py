@@ -1,0 +1,913 @@
+"""The optimizers: against a scalar loop over the equations and against PyTorch's, and all that is refused."""
+
+import copy
+import json
+import math
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from support import TOLERANCE, assert_close, bits, run_python
+
+import fastrnn
+from fastrnn import backends, optim
+from fastrnn.optim import OPTIMIZERS, SGD, Adagrad, Adam, Optimizer, RMSprop
+
+CLASSES = {"sgd": SGD, "adagrad": Adagrad, "rmsprop": RMSprop, "adam": Adam}
+#: Around the vectors' lengths, and the shapes of a model.
+SHAPES = {"matrix": (17, 9), "wide": (3, 40), "vector": (33,), "single": (1,), "number": (), "none": (0, 4)}
+STEPS = 25
+
+
+def options_of(kind, seed):
+    """A random set of options, each one switched on or off; PyTorch takes them under the same names."""
+    rng = np.random.default_rng([seed, *map(ord, kind)])
+    on = (rng.random(8) < 0.5).tolist()
+    options = {"lr": float(10 ** rng.uniform(-3, -1.5))}
+    if on[0]:
+        options["weight_decay"] = float(rng.uniform(0.01, 0.3))
+    if kind == "sgd" and on[1]:
+        options["momentum"] = float(rng.uniform(0.1, 0.95))
+        if on[2]:
+            options["nesterov"] = True
+        elif on[3]:
+            options["dampening"] = float(rng.uniform(0.1, 0.9))
+    if kind == "adagrad":
+        if on[1]:
+            options["lr_decay"] = float(rng.uniform(0.01, 0.5))
+        if on[2]:
+            options["initial_accumulator_value"] = float(rng.uniform(0.01, 1))
+        if on[3]:
+            options["eps"] = 1e-3
+    if kind == "rmsprop":
+        if on[1]:
+            options["alpha"] = float(rng.uniform(0.6, 0.99))
+        if on[2]:
+            options["momentum"] = float(rng.uniform(0.1, 0.9))
+        if on[3]:
+            options["centered"] = True
+        if on[4]:
+            options["eps"] = 1e-3
+    if kind == "adam":
+        if on[1]:
+            options["betas"] = (float(rng.uniform(0, 0.95)), float(rng.uniform(0.5, 0.999)))
+        if on[2]:
+            options["eps"] = 1e-3
+    return options
+
+
+def problem(dtype, seed, shapes=SHAPES, steps=STEPS):
+    """Parameters, and a gradient of them for each step."""
+    rng = np.random.default_rng(seed)
+    parameters = {name: np.array(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
+    gradients = [
+        {name: np.array(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
+        for _ in range(steps)
+    ]
+    return parameters, gradients
+
+
+class Scalar:
+    """One number under an optimizer, as the equations have it."""
+
+    def __init__(self, kind, w, options):
+        self.w, self.step = w, 0
+        self.update = getattr(self, kind)
+        self.decay = options.pop("weight_decay", 0.0)
+        self.options = options
+        self.square = options.pop("initial_accumulator_value", 0.0)
+        self.mean = self.buffer = 0.0
+
+    def descend(self, g):
+        self.step += 1
+        self.w -= self.update(g + self.decay * self.w, **self.options)
+
+    def sgd(self, x, lr, momentum=0.0, dampening=0.0, nesterov=False):
+        if momentum == 0:
+            return lr * x
+        self.buffer = x if self.step == 1 else momentum * self.buffer + (1 - dampening) * x
+        return lr * (x + momentum * self.buffer if nesterov else self.buffer)
+
+    def adagrad(self, x, lr=0.01, lr_decay=0.0, eps=1e-10):
+        self.square += x * x
+        return lr / (1 + (self.step - 1) * lr_decay) * x / (math.sqrt(self.square) + eps)
+
+    def rmsprop(self, x, lr=0.01, alpha=0.99, eps=1e-8, momentum=0.0, centered=False):
+        self.square = alpha * self.square + (1 - alpha) * x * x
+        self.mean = alpha * self.mean + (1 - alpha) * x
+        variance = self.square - self.mean**2 if centered else self.square
+        self.buffer = momentum * self.buffer + x / (math.sqrt(variance) + eps)
+        return lr * self.buffer
+
+    def adam(self, x, lr=0.001, betas=(0.9, 0.999), eps=1e-8):
+        self.mean = betas[0] * self.mean + (1 - betas[0]) * x
+        self.square = betas[1] * self.square + (1 - betas[1]) * x * x
+        mean, square = self.mean / (1 - betas[0] ** self.step), self.square / (1 - betas[1] ** self.step)
+        return lr * mean / (math.sqrt(square) + eps)
+
+
+def oracle(kind, parameters, gradients, options):
+    """What the parameters become, each number by itself, in float64."""
+    wanted = {}
+    for name, W in parameters.items():
+        numbers = [Scalar(kind, float(w), dict(options)) for w in W.reshape(-1)]
+        for g in gradients:
+            for number, slope in zip(numbers, g[name].reshape(-1), strict=True):
+                number.descend(float(slope))
+        wanted[name] = np.array([number.w for number in numbers]).reshape(W.shape)
+    return wanted
+
+
+def assert_moved(got, start):
+    """Far enough that parameters which stay would fail every comparison here."""
+    moved = np.abs(got["matrix"] - start["matrix"]).max()
+    assert moved > 20 * TOLERANCE[got["matrix"].dtype] * np.abs(start["matrix"]).max()
+
+
+def assert_parameters(got, want, dtype, what=""):
+    for name, W in want.items():
+        if W.size:
+            assert_close(got[name], W, TOLERANCE[np.dtype(dtype)], f"{what} {name}")
+
+
+# ---- results ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("kind", CLASSES)
+def test_equations(kind, seed, dtype, backend):
+    options = options_of(kind, seed)
+    parameters, gradients = problem(dtype, seed)
+    start = {name: W.copy() for name, W in parameters.items()}
+    kept = [bits(*g.values()) for g in gradients]
+    optimizer = CLASSES[kind](**options, backend=backend)
+    for g in gradients:
+        optimizer.step(parameters, g)
+    wanted = oracle(kind, start, gradients, options)
+    assert_parameters(parameters, wanted, dtype, f"{kind} {options}")
+    assert [bits(*g.values()) for g in gradients] == kept
+    assert optimizer.num_steps == STEPS
+    assert_moved(parameters, start)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("kind", CLASSES)
+def test_torch(kind, seed, dtype, backend, torch):
+    """The same dtype on both sides; the learning rate changes on the way."""
+    options = options_of(kind, 1000 + seed)
+    parameters, gradients = problem(dtype, seed)
+    start = {name: W.copy() for name, W in parameters.items()}
+    tensors = {name: torch.nn.Parameter(torch.from_numpy(W.copy())) for name, W in parameters.items()}
+    theirs = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam"}[kind]
+    theirs = getattr(torch.optim, theirs)(tensors.values(), **options)
+    ours = CLASSES[kind](**options, backend=backend)
+    for step, g in enumerate(gradients):
+        if step == 12:
+            ours.lr *= 0.5
+            theirs.param_groups[0]["lr"] *= 0.5
+        for name, tensor in tensors.items():
+            tensor.grad = torch.from_numpy(g[name].copy())
+        theirs.step()
+        ours.step(parameters, g)
+    wanted = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    assert_parameters(parameters, wanted, dtype, f"{kind} {options}")
+    assert_moved(parameters, start)
+    for slot, arrays in ours.state_dict()["state"].items():
+        state = {name: theirs.state[tensor][slot].numpy() for name, tensor in tensors.items()}
+        assert_parameters(arrays, state, dtype, f"{kind} {options} {slot}")
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_torch_defaults(kind, torch, dtype, backend):
+    """The learning rate alone, or nothing, means what it means there."""
+    arguments = () if kind != "sgd" else (0.05,)
+    parameters, gradients = problem(dtype, 5)
+    tensors = {name: torch.nn.Parameter(torch.from_numpy(W.copy())) for name, W in parameters.items()}
+    theirs = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam"}[kind]
+    theirs = getattr(torch.optim, theirs)(tensors.values(), *arguments)
+    ours = CLASSES[kind](*arguments, backend=backend)
+    assert ours.lr == theirs.defaults["lr"]
+    for g in gradients:
+        for name, tensor in tensors.items():
+            tensor.grad = torch.from_numpy(g[name].copy())
+        theirs.step()
+        ours.step(parameters, g)
+    wanted = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    assert_parameters(parameters, wanted, dtype, kind)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_many_steps(kind, dtype, backend):
+    """Rounding does not pile up: 2000 steps on a quadratic, against float64 from the same start."""
+    options = {"lr": 1e-2} | ({"momentum": 0.9} if kind in ("sgd", "rmsprop") else {})
+    rng = np.random.default_rng(3)
+    W = {"W": rng.normal(size=200).astype(dtype)}
+    wide = {"W": W["W"].astype(np.float64)}
+    gradients = rng.normal(size=(2000, 200)).astype(np.float32).astype(dtype)
+    ours, truth = CLASSES[kind](**options, backend=backend), CLASSES[kind](**options, backend="numpy")
+    for g in gradients:
+        ours.step(W, {"W": g})
+        truth.step(wide, {"W": g.astype(np.float64)})
+    assert_close(W["W"], wide["W"], 1e-12 if dtype == np.float64 else 2e-5)
+
+
+def test_mixed_dtypes(backend):
+    """Each parameter in its own dtype: the same bits as alone."""
+    parameters, gradients = problem(np.float64, 0, {"a": (9, 5), "b": (7,)}, 3)
+    parameters["b"] = parameters["b"].astype(np.float32)
+    gradients = [g | {"b": g["b"].astype(np.float32)} for g in gradients]
+    alone = {name: {name: W.copy()} for name, W in parameters.items()}
+    together = Adam(0.1, backend=backend)
+    separate = {name: Adam(0.1, backend=backend) for name in parameters}
+    for g in gradients:
+        together.step(parameters, g)
+        for name, optimizer in separate.items():
+            optimizer.step(alone[name], {name: g[name]})
+    for name in parameters:
+        assert bits(parameters[name]) == bits(alone[name][name])
+        assert together.state_dict()["state"]["exp_avg"][name].dtype == parameters[name].dtype
+
+
+@pytest.mark.parametrize("count", [31, 32, 33, 70])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_many_parameters(kind, count, backend):
+    shapes = {f"p{i}": (1 + i % 5, 3) for i in range(count)}
+    parameters, gradients = problem(np.float64, 2, shapes, 3)
+    alone = {name: W.copy() for name, W in parameters.items()}
+    options = {"lr": 0.1} | ({"momentum": 0.9} if kind == "sgd" else {})
+    together = CLASSES[kind](**options, backend=backend)
+    separate = {name: CLASSES[kind](**options, backend=backend) for name in parameters}
+    for g in gradients:
+        together.step(parameters, g)
+        for name, optimizer in separate.items():
+            optimizer.step({name: alone[name]}, {name: g[name]})
+    assert bits(*parameters.values()) == bits(*alone.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_nan_and_infinity_stay_where_they_are(kind, bad, seed, dtype, backend):
+    """One bad entry of a gradient, or of a parameter, makes that entry bad and no other."""
+    options = options_of(kind, seed)
+    parameters, gradients = problem(dtype, seed, {"W": (40,)}, 4)
+    clean = parameters["W"].copy()
+    gradients[1]["W"][7] = bad
+    parameters["W"][30] = bad
+    ours, other = CLASSES[kind](**options, backend=backend), CLASSES[kind](**options, backend=backend)
+    for g in gradients:
+        ours.step(parameters, g)
+        other.step({"W": clean}, {"W": np.where(np.isfinite(g["W"]), g["W"], 0).astype(dtype)})
+    good = ~np.isin(np.arange(40), (7, 30))
+    assert_close(parameters["W"][good], clean[good].astype(np.float64))
+    assert not np.isfinite(parameters["W"][[7, 30]]).any()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_infinite_parameter_without_decay(kind, dtype, backend):
+    """0 times infinity is NaN, and a weight decay of 0 is none."""
+    W = np.array([math.inf, -math.inf, 1.0] * 20, dtype)
+    optimizer = CLASSES[kind](0.1, backend=backend)
+    for _ in range(3):
+        optimizer.step({"W": W}, {"W": np.ones(60, dtype)})
+    assert (W[0::3] == math.inf).all()
+    assert (W[1::3] == -math.inf).all()
+    assert (W[2::3] < 1).all()
+
+
+def test_centered_variance_below_zero(dtype, backend):
+    """Equal gradients have no variance; rounding may take it below 0, where the root would be NaN."""
+    W = np.random.default_rng(0).normal(size=300).astype(dtype)
+    g = np.random.default_rng(1).normal(size=300).astype(dtype)
+    optimizer = RMSprop(1e-3, alpha=0.5, eps=1e-3, centered=True, backend=backend)
+    for _ in range(200):
+        optimizer.step({"W": W}, {"W": g})
+    assert np.isfinite(W).all()
+    W[3] = 0
+    g[3] = math.nan
+    optimizer.step({"W": W}, {"W": g})
+    assert np.isnan(W[3])
+    assert np.isfinite(np.delete(W, 3)).all()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_zero_learning_rate(kind, dtype, backend):
+    parameters, gradients = problem(dtype, 0)
+    before = bits(*parameters.values())
+    CLASSES[kind](0.0, backend=backend).step(parameters, gradients[0])
+    assert bits(*parameters.values()) == before
+
+
+def test_zero_gradient(dtype, backend):
+    """No division by zero: the eps keeps 0 / 0 away."""
+    for kind, make in CLASSES.items():
+        W = np.ones(40, dtype)
+        optimizer = make(0.1, backend=backend)
+        for _ in range(2):
+            optimizer.step({"W": W}, {"W": np.zeros(40, dtype)})
+        assert (W == 1).all(), kind
+
+
+# ---- the kernels themselves ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3])
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 8, 15, 16, 17, 31, 33, 100])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_nothing_is_written_beside_an_array(kind, n, offset, dtype, backend):
+    """Parameters and gradients inside larger buffers, at any alignment."""
+    rng = np.random.default_rng(n)
+    buffers = [np.full(n + 64, -77, dtype) for _ in range(2)]
+    W, g = (buffer[20 + offset : 20 + offset + n] for buffer in buffers)
+    W[:], g[:] = rng.normal(size=(2, n))
+    g_before = g.copy()
+    start = {"W": W.copy()}
+    options = {"momentum": 0.9} if kind in ("sgd", "rmsprop") else {}
+    options |= {"centered": True} if kind == "rmsprop" else {}
+    optimizer = CLASSES[kind](0.1, weight_decay=0.1, **options, backend=backend)
+    for _ in range(3):
+        optimizer.step({"W": W}, {"W": g})
+    for buffer in buffers:
+        assert (buffer[: 20 + offset] == -77).all()
+        assert (buffer[20 + offset + n :] == -77).all()
+    assert np.array_equal(g, g_before)
+    wanted = oracle(kind, start, [{"W": g}] * 3, {"lr": 0.1, "weight_decay": 0.1, **options})
+    assert_parameters({"W": W}, wanted, dtype)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_kernels_refuse_what_would_crash(kind):
+    """The last line of defence of the compiled kernels, before anything is modified."""
+    kernels = backends.load("cython") if "cython" in available() else pytest.skip("no Cython kernels")
+    good = np.ones(5)
+    arguments = {
+        "sgd": (0.1, 0.9, 0.0, 0.0, False, 1),
+        "adagrad": (0.1, 0.0, 0.0, 1e-10, 1),
+        "rmsprop": (0.1, 0.9, 1e-8, 0.0, 0.0),
+        "adam": (0.1, 0.9, 0.999, 1e-8, 0.0, 1),
+    }[kind]
+    slots = {"sgd": 1, "adagrad": 1, "rmsprop": 3, "adam": 2}[kind]
+    frozen = np.ones(5)
+    frozen.flags.writeable = False
+    many = tuple(np.ones(5) for _ in range(40))
+    for params, grads, state in [
+        ((good, good.copy()), (good.copy(), np.ones(4)), (good.copy(), good.copy())),
+        ((good, good.copy()), (good.copy(), np.ones(5, np.float32)), (good.copy(), good.copy())),
+        ((good, good.copy()), (good.copy(), np.ones(10)[::2]), (good.copy(), good.copy())),
+        ((good, good.copy()), (good.copy(), [1.0] * 5), (good.copy(), good.copy())),
+        ((good, frozen), (good.copy(), good.copy()), (good.copy(), good.copy())),
+        ((good, np.ones(5, int)), (good.copy(), good.copy()), (good.copy(), good.copy())),
+        ((good, "W"), (good.copy(), good.copy()), (good.copy(), good.copy())),
+        ((good, good.copy()), (good.copy(),), (good.copy(), good.copy())),
+        ((good, good.copy()), (good.copy(), good.copy()), (good.copy(),)),
+        ((good, good.copy()), (good.copy(), good.copy()), (good.copy(), np.ones(4))),
+        ((good, *many), (good.copy(), *many[1:], np.ones(4)), (good.copy(), *many)),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=r"^(kernels take|Cannot convert|Expected)|ndarray"):
+            getattr(kernels, kind)(params, grads, *[state] * slots, *arguments)
+        assert (good == 1).all()
+        assert all((W == 1).all() for W in many)
+
+
+def available():
+    names = []
+    for name in backends.BACKENDS:
+        try:
+            backends.load(name)
+        except fastrnn.BackendUnavailable:
+            continue
+        names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(level):
+    """All optimizers at each instruction set that this processor has, against the NumPy kernels."""
+    if "cython" not in available() or level not in backends.load("cython").simd_levels():
+        pytest.skip(f"no Cython kernels at {level} here")
+    code = """
+import numpy as np
+from fastrnn import backends, optim
+assert backends.load("cython").simd_level() == LEVEL
+rng = np.random.default_rng(0)
+for dtype, tolerance in ((np.float64, 1e-13), (np.float32, 1e-5)):
+    for make in (
+        lambda **b: optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.1, **b),
+        lambda **b: optim.SGD(0.1, **b),
+        lambda **b: optim.Adagrad(0.1, **b),
+        lambda **b: optim.RMSprop(0.1, momentum=0.5, centered=True, **b),
+        lambda **b: optim.Adam(0.1, weight_decay=0.1, **b),
+    ):
+        ours, plain = make(backend="cython"), make(backend="numpy")
+        W = rng.normal(size=77).astype(dtype)
+        V = W.copy()
+        for _ in range(5):
+            g = rng.normal(size=77).astype(dtype)
+            ours.step({"W": W}, {"W": g})
+            plain.step({"W": V}, {"W": g})
+        assert np.abs(W - V).max() <= tolerance * np.abs(V).max(), make
+print("all right")
+"""
+    done = run_python("-c", code.replace("LEVEL", repr(level)), FASTRNN_SIMD=level)
+    assert done.stdout == "all right\n", done.stderr
+
+
+# ---- state -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("way", ["state_dict", "json", "pickle", "deepcopy"])
+def test_continues_with_the_same_bits(way, kind, seed, dtype, backend):
+    options = options_of(kind, seed)
+    parameters, gradients = problem(dtype, seed)
+    ours = CLASSES[kind](**options, backend=backend)
+    for g in gradients[:10]:
+        ours.step(parameters, g)
+    copied = {name: W.copy() for name, W in parameters.items()}
+    if way == "pickle":
+        other = pickle.loads(pickle.dumps(ours))
+    elif way == "deepcopy":
+        other = copy.deepcopy(ours)
+    else:
+        saved = ours.state_dict()
+        if way == "json":
+            saved = saved | json.loads(json.dumps({k: saved[k] for k in ("name", "options", "step")}))
+        other = CLASSES[kind](0.5, backend=backend)
+        other.load_state_dict(saved)
+        for arrays in saved["state"].values():  # what was loaded is a copy
+            for a in arrays.values():
+                a[...] = math.nan
+    assert repr(other) == repr(ours)
+    assert other.num_steps == 10
+    ours.lr = other.lr = 0.02
+    for g in gradients[10:]:
+        ours.step(parameters, g)
+        other.step(copied, g)
+    assert bits(*copied.values()) == bits(*parameters.values())
+    last, other_last = ours.state_dict(), other.state_dict()
+    assert last["options"] == other_last["options"]
+    for slot, arrays in last["state"].items():
+        assert bits(*arrays.values()) == bits(*other_last["state"][slot].values())
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_state_dict_says_what_is_there(kind):
+    optimizer = CLASSES[kind](0.1, **({"momentum": 0.9} if kind in ("sgd", "rmsprop") else {}))
+    empty = optimizer.state_dict()
+    assert list(empty) == ["name", "options", "step", "state"]
+    assert (empty["name"], empty["step"]) == (kind, 0)
+    assert all(arrays == {} for arrays in empty["state"].values())
+    assert all(type(v) in (float, bool) for v in empty["options"].values())
+    parameters, gradients = problem(np.float32, 0)
+    optimizer.step(parameters, gradients[0])
+    state = optimizer.state_dict()
+    assert state["step"] == 1
+    slots = {
+        "sgd": ["momentum_buffer"], "adagrad": ["sum"],
+        "rmsprop": ["square_avg", "momentum_buffer"], "adam": ["exp_avg", "exp_avg_sq"],
+    }[kind]  # fmt: skip
+    assert list(state["state"]) == slots
+    for arrays in state["state"].values():
+        assert list(arrays) == list(parameters)
+        for name, a in arrays.items():
+            assert (a.shape, a.dtype) == (parameters[name].shape, np.float32)
+            a[...] = 99  # a copy: the optimizer does not see it
+    assert all(
+        (a != 99).all() for arrays in optimizer.state_dict()["state"].values() for a in arrays.values()
+    )
+    # One that has not taken a step goes back to the start.
+    optimizer.load_state_dict(empty)
+    assert optimizer.num_steps == 0
+    assert optimizer.state_dict() == empty
+
+
+def test_state_of_other_byte_order_and_layout_is_loaded():
+    optimizer = Adam(0.1)
+    W, g = np.ones((3, 4)), np.arange(12.0).reshape(3, 4)
+    optimizer.step({"W": W}, {"W": g})
+    saved = optimizer.state_dict()
+    swapped = copy.deepcopy(saved)
+    for arrays in swapped["state"].values():
+        arrays["W"] = np.asfortranarray(arrays["W"]).astype(">f8")
+        arrays["W"].flags.writeable = False
+    other = Adam(0.2)
+    other.load_state_dict(swapped)
+    for slot, arrays in other.state_dict()["state"].items():
+        assert np.array_equal(arrays["W"], saved["state"][slot]["W"])
+        assert arrays["W"].dtype.isnative
+    other.step({"W": W}, {"W": g})
+
+
+def changed(saved, path, value):
+    """A copy of a state dict with one place changed, or taken out when `value` is `...`."""
+    result = copy.deepcopy(saved)
+    place = result
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return result
+
+
+BAD_STATES = [
+    (("name",), "sgd", ValueError, ["mapping['name']", "'adam'", "'sgd'"]),
+    (("name",), ..., ValueError, ["mapping", "missing 'name'"]),
+    (("more",), 1, ValueError, ["mapping", "not expected 'more'"]),
+    (("options",), None, TypeError, ["mapping['options']", "NoneType"]),
+    (("options", "lr"), ..., ValueError, ["mapping['options']", "missing 'lr'"]),
+    (("options", "lr"), -1.0, ValueError, ["lr must be at least 0", "-1.0"]),
+    (("options", "lr"), "fast", TypeError, ["lr must be a real number", "fast"]),
+    (("options", "beta1"), 1.0, ValueError, ["betas[0] must be in [0, 1)", "1.0"]),
+    (("options", "momentum"), 0.9, ValueError, ["mapping['options']", "not expected 'momentum'"]),
+    (("step",), -1, ValueError, ["mapping['step']", "-1"]),
+    (("step",), 2.5, TypeError, ["mapping['step']", "float"]),
+    (("step",), 0, ValueError, ["mapping['step'] = 0", "2 arrays"]),
+    (("state",), [], TypeError, ["mapping['state']", "list"]),
+    (("state", "exp_avg"), ..., ValueError, ["mapping['state']", "missing 'exp_avg'"]),
+    (("state", "sum"), {}, ValueError, ["mapping['state']", "not expected 'sum'"]),
+    (("state", "exp_avg"), {}, ValueError, ["from the first step on", "0 arrays in 'exp_avg'"]),
+    (("state", "exp_avg_sq"), {}, ValueError, ["mapping['state']['exp_avg_sq']", "missing 'W', 'b'"]),
+    (("state", "exp_avg_sq", "W"), ..., ValueError, ["mapping['state']['exp_avg_sq']", "missing 'W'"]),
+    (("state", "exp_avg", "W"), [1.0], TypeError, ["mapping['state']['exp_avg']['W']", "list"]),
+    (("state", "exp_avg", "W"), np.ones((3, 2), int), TypeError, ["['exp_avg']['W']", "int64"]),
+    (("state", "exp_avg_sq", "W"), np.ones((2, 3)), ValueError, ["['exp_avg_sq']['W']", "(2, 3)", "(3, 2)"]),
+    (
+        ("state", "exp_avg_sq", "b"),
+        np.ones(2, "f4"),
+        TypeError,
+        ["['exp_avg_sq']['b']", "float32", "float64"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "error", "words"), BAD_STATES)
+def test_bad_states_are_refused(path, value, error, words):
+    optimizer = Adam(0.1)
+    parameters, gradients = problem(np.float64, 0, {"W": (3, 2), "b": (2,)}, 2)
+    optimizer.step(parameters, gradients[0])
+    before = optimizer.state_dict()
+    with pytest.raises(error) as caught:
+        optimizer.load_state_dict(changed(before, path, value))
+    for word in words:
+        assert word in str(caught.value)
+    after = optimizer.state_dict()
+    assert (after["options"], after["step"]) == (before["options"], before["step"])
+    for slot, arrays in before["state"].items():
+        assert bits(*arrays.values()) == bits(*after["state"][slot].values())
+
+
+def test_bad_states_of_nothing():
+    for bad in (None, [], 3, "state"):
+        with pytest.raises(TypeError, match="mapping must be a mapping"):
+            SGD(0.1).load_state_dict(bad)
+
+
+def test_slots_follow_the_loaded_options():
+    """Momentum in the state, none in the optimizer that loads it: options and state come together."""
+    parameters, gradients = problem(np.float64, 0, {"W": (3,)}, 3)
+    heavy, plain = RMSprop(0.1, momentum=0.9, centered=True), RMSprop(0.1)
+    heavy.step(parameters, gradients[0])
+    plain.load_state_dict(heavy.state_dict())
+    assert list(plain.state_dict()["state"]) == ["square_avg", "momentum_buffer", "grad_avg"]
+    without = changed(heavy.state_dict(), ("options", "momentum"), 0.0)
+    with pytest.raises(ValueError, match="not expected 'momentum_buffer'"):
+        RMSprop().load_state_dict(without)
+
+
+def test_state_of_other_parameters_is_refused(backend):
+    optimizer = Adam(0.1, backend=backend)
+    parameters, gradients = problem(np.float64, 0, {"W": (3, 2), "b": (2,)}, 1)
+    optimizer.step(parameters, gradients[0])
+    other = Adam(backend=backend)
+    other.load_state_dict(optimizer.state_dict())
+    for bad, error, words in [
+        ({"W": (3, 2), "c": (2,)}, ValueError, ["parameters", "missing 'b'", "not expected 'c'"]),
+        ({"W": (3, 2)}, ValueError, ["parameters", "missing 'b'", "as at the steps before"]),
+        (
+            {"W": (2, 3), "b": (2,)},
+            ValueError,
+            ["parameters['W']", "(2, 3)", "the optimizer's state has (3, 2)"],
+        ),
+    ]:
+        wrong, g = problem(np.float64, 1, bad, 1)
+        for used in (optimizer, other):
+            refuses(used, wrong, g[0], error, words)
+    wrong, g = problem(np.float32, 1, {"W": (3, 2), "b": (2,)}, 1)
+    for used in (optimizer, other):
+        refuses(used, wrong, g[0], TypeError, ["parameters['W']", "float32", "float64"])
+    # The same names in another order, and other arrays: the state goes with the name.
+    moved = {"b": parameters["b"].copy(), "W": parameters["W"].copy()}
+    other.step(moved, dict(reversed(gradients[0].items())))
+    optimizer.step(parameters, gradients[0])
+    assert bits(moved["W"], moved["b"]) == bits(parameters["W"], parameters["b"])
+
+
+# ---- what step refuses -----------------------------------------------------------------------------
+
+
+def refuses(optimizer, parameters, grads, error, words):
+    """`step` raises `error` whose text holds all `words`, and leaves everything as it was."""
+
+    def everything():
+        arrays = [
+            a
+            for d in (parameters, grads)
+            if isinstance(d, dict)
+            for a in d.values()
+            if isinstance(a, np.ndarray)
+        ]
+        state = optimizer.state_dict()
+        return bits(*arrays), state["step"], [bits(*s.values()) for s in state["state"].values()]
+
+    before = everything()
+    with pytest.raises(error) as caught:
+        optimizer.step(parameters, grads)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+    assert everything() == before
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def misaligned(n, dtype):
+    return np.zeros(n * np.dtype(dtype).itemsize + 1, np.uint8)[1:].view(dtype)
+
+
+BAD_ARRAYS = {
+    "list": ([[1.0, 2.0]] * 3, TypeError, ["must be an ndarray", "list"]),
+    "None": (None, TypeError, ["must be an ndarray", "NoneType"]),
+    "integers": (np.ones((3, 2), int), TypeError, ["float32 or float64", "int64"]),
+    "half": (np.ones((3, 2), np.float16), TypeError, ["float32 or float64", "float16"]),
+    "complex": (np.ones((3, 2), complex), TypeError, ["float32 or float64", "complex128"]),
+    "objects": (np.ones((3, 2), object), TypeError, ["float32 or float64", "object"]),
+    "byte order": (np.ones((3, 2), ">f8"), TypeError, ["float32 or float64", ">f8"]),
+    "Fortran": (np.ones((3, 2), order="F"), ValueError, ["C-contiguous", "strides (8, 24)"]),
+    "strided": (np.ones((3, 4))[:, ::2], ValueError, ["C-contiguous", "strides"]),
+    "misaligned": (misaligned(6, np.float64).reshape(3, 2), ValueError, ["aligned"]),
+}
+
+
+@pytest.mark.parametrize("which", ["parameters", "grads"])
+@pytest.mark.parametrize("bad", BAD_ARRAYS)
+def test_bad_arrays(bad, which, backend):
+    array, error, words = BAD_ARRAYS[bad]
+    optimizer = Adam(0.1, backend=backend)
+    good, gradients = problem(np.float64, 0, {"b": (2,), "W": (3, 2)}, 2)
+    for _ in range(2):  # before the first step and after one
+        arguments = {"parameters": good, "grads": gradients[0]}
+        arguments[which] = arguments[which] | {"W": array}
+        refuses(optimizer, **arguments, error=error, words=[f"{which}['W']", *words])
+        optimizer.step(good, gradients[1])
+
+
+def test_bad_mappings(backend):
+    good, (grads,) = problem(np.float64, 0, {"b": (2,), "W": (3, 2)}, 1)
+    for optimizer in (SGD(0.1, backend=backend), Adam(0.1, backend=backend)):
+        refuses(optimizer, [good["W"]], grads, TypeError, ["parameters must be a mapping", "list"])
+        refuses(optimizer, good, [grads["W"]], TypeError, ["grads must be a mapping", "list"])
+        refuses(optimizer, good, None, TypeError, ["grads must be a mapping", "NoneType"])
+        refuses(optimizer, {}, {}, ValueError, ["parameters must hold at least one array"])
+        refuses(optimizer, good, {"W": grads["W"]}, ValueError, ["grads", "missing 'b'"])
+        refuses(optimizer, {"W": good["W"]}, grads, ValueError, ["grads", "not expected 'b'"])
+        refuses(optimizer, good, grads | {"b": np.ones(3)}, ValueError, ["grads['b']", "(3,)", "(2,)"])
+        refuses(
+            optimizer, good, grads | {"b": np.ones(2, np.float32)}, TypeError,
+            ["grads['b']", "float32", "float64"],
+        )  # fmt: skip
+
+
+def test_read_only_parameters(backend):
+    """Refused at the first step; and at a later one, when only the flag has changed."""
+    good, (grads,) = problem(np.float64, 0, {"b": (2,), "W": (3, 2)}, 1)
+    optimizer = SGD(0.1, momentum=0.9, backend=backend)
+    refuses(optimizer, good | {"W": read_only(np.ones((3, 2)))}, grads, ValueError,
+            ["parameters['W'] is read-only"])  # fmt: skip
+    optimizer.step(good, grads)
+    good["W"].flags.writeable = False
+    refuses(optimizer, good, grads, ValueError, ["parameters['W'] is read-only"])
+    good["W"].flags.writeable = True
+    optimizer.step(good, grads)
+    assert optimizer.num_steps == 2
+
+
+def test_read_only_gradients_are_taken(dtype, backend):
+    """They are only read; JAX hands out such arrays."""
+    parameters, (grads,) = problem(dtype, 0, steps=1)
+    same = {name: W.copy() for name, W in parameters.items()}
+    frozen = {name: read_only(g.copy()) for name, g in grads.items()}
+    for make in CLASSES.values():
+        make(0.1, backend=backend).step(parameters, grads)
+        make(0.1, backend=backend).step(same, frozen)
+    assert bits(*same.values()) == bits(*parameters.values())
+
+
+def test_shared_memory(backend):
+    """A parameter must not be another array too; gradients that share theirs are only read."""
+    optimizer = SGD(0.1, backend=backend)
+    memory = np.arange(10.0)
+    g = np.ones(5)
+    refuses(optimizer, {"a": memory[:5], "b": memory[4:9]}, {"a": g, "b": g}, ValueError,
+            ["parameters['a'] and parameters['b'] share memory"])  # fmt: skip
+    refuses(optimizer, {"a": memory[:5], "b": memory[:5]}, {"a": g, "b": g}, ValueError, ["share memory"])
+    refuses(optimizer, {"a": memory[:5]}, {"a": memory[1:6]}, ValueError,
+            ["parameters['a'] and grads['a'] share memory"])  # fmt: skip
+    refuses(optimizer, {"a": memory[5:]}, {"a": memory[1:6]}, ValueError,
+            ["grads['a'] and parameters['a'] share memory"])  # fmt: skip
+    refuses(optimizer, {"a": memory, "b": g}, {"a": np.ones(10), "b": memory[2:7]}, ValueError,
+            ["parameters['a'] and grads['b'] share memory"])  # fmt: skip
+    optimizer.step({"a": memory[:5], "b": memory[5:]}, {"a": g, "b": g})
+    assert np.allclose(memory, np.arange(10) - 0.1)
+    optimizer.step({"a": memory[:0], "b": memory[:5]}, {"a": memory[3:3], "b": memory[5:]})
+
+
+def test_the_arrays_of_a_step_are_known_by_identity(backend):
+    """Each change of arrays, names or order between steps is seen."""
+    optimizer = SGD(1.0, backend=backend)
+    a, b, g, twice = np.zeros(3), np.zeros(3), np.ones(3), np.full(3, 2.0)
+    optimizer.step({"a": a, "b": b}, {"a": g, "b": twice})
+    optimizer.step({"a": a, "b": b}, {"a": g, "b": twice})
+    assert (a == -2).all()
+    assert (b == -4).all()
+    optimizer.step({"a": a, "b": b}, {"b": g, "a": twice})  # the same arrays, other names
+    assert (a == -4).all()
+    assert (b == -5).all()
+    optimizer.step({"b": a, "a": b}, {"b": g, "a": twice})
+    assert (a == -5).all()
+    assert (b == -7).all()
+    optimizer.step({"a": a, "b": b.copy()}, {"a": g, "b": twice})
+    assert (a == -6).all()
+    assert (b == -7).all()
+    g[:] = 10  # what they hold is read anew each time
+    optimizer.step({"a": a}, {"a": g})
+    assert (a == -16).all()
+
+
+def test_other_mappings_and_subclasses(backend, tmp_path):
+    """Any mapping; memory-mapped arrays are updated in their file."""
+    from types import MappingProxyType
+
+    W = np.memmap(tmp_path / "W", np.float64, "w+", shape=(4, 2))
+    optimizer = Adam(0.1, backend=backend)
+    for _ in range(2):
+        optimizer.step(MappingProxyType({"W": W}), MappingProxyType({"W": np.ones((4, 2))}))
+    W.flush()
+    assert np.allclose(np.fromfile(tmp_path / "W"), -0.2)
+
+
+def test_nothing_is_allocated_after_the_first_step(backend):
+    if backend == "numpy":
+        pytest.skip("plain NumPy makes temporary arrays")
+    import tracemalloc
+
+    parameters, (grads,) = problem(np.float32, 0, {"W": (300, 300)}, 1)
+    for make in (
+        *OPTIMIZERS.values(),
+        lambda lr, backend: RMSprop(lr, momentum=0.9, centered=True, backend=backend),
+    ):
+        optimizer = make(0.1, backend=backend)
+        for _ in range(3):
+            optimizer.step(parameters, grads)
+        tracemalloc.start()
+        try:
+            optimizer.step(parameters, grads)
+            assert tracemalloc.get_traced_memory()[1] < 10_000  # an array is of 360 000 bytes
+        finally:
+            tracemalloc.stop()
+
+
+def test_the_gil_is_released(backend):
+    """Another thread runs while a kernel works."""
+    if backend == "numpy":
+        pytest.skip("NumPy releases it for each operation by itself")
+    W, g = np.zeros(4_000_000), np.ones(4_000_000)
+    optimizer = Adam(backend=backend)
+    optimizer.step({"W": W}, {"W": g})
+    done, ticks = threading.Event(), 0
+
+    def work():
+        for _ in range(10):
+            optimizer.step({"W": W}, {"W": g})
+        done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not done.is_set():
+        ticks += 1
+        done.wait(0.001)
+    thread.join()
+    assert ticks > 15  # one a millisecond where it is released; one a step where it is not
+
+
+# ---- arguments -------------------------------------------------------------------------------------
+
+BAD_ARGUMENTS = [
+    *[
+        (make, {"lr": bad}, error, "lr")
+        for make in CLASSES.values()
+        for bad, error in [(-0.1, ValueError), (math.nan, ValueError), (math.inf, ValueError), ("1", TypeError),
+                           (None, TypeError), (True, TypeError), ([0.1], TypeError), (1j, TypeError)]
+    ],
+    *[(make, {"lr": 0.1, "weight_decay": -1e-3}, ValueError, "weight_decay") for make in CLASSES.values()],
+    (SGD, {"lr": 0.1, "momentum": -0.9}, ValueError, "momentum must be at least 0, got -0.9"),
+    (SGD, {"lr": 0.1, "momentum": None}, TypeError, "momentum"),
+    (SGD, {"lr": 0.1, "dampening": math.nan}, ValueError, "dampening"),
+    (SGD, {"lr": 0.1, "nesterov": True}, ValueError, "nesterov wants a positive momentum"),
+    (SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "nesterov": True}, ValueError, "dampening = 0.1"),
+    (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": 1}, TypeError, "nesterov must be True or False, got int 1"),
+    (Adagrad, {"lr_decay": -1}, ValueError, "lr_decay"),
+    (Adagrad, {"initial_accumulator_value": -1}, ValueError, "initial_accumulator_value"),
+    (Adagrad, {"eps": -1}, ValueError, "eps"),
+    (RMSprop, {"alpha": 1.1}, ValueError, r"alpha must be in \[0, 1\], got 1.1"),
+    (RMSprop, {"alpha": -0.1}, ValueError, r"alpha must be in \[0, 1\], got -0.1"),
+    (RMSprop, {"eps": -1e-8}, ValueError, "eps"),
+    (RMSprop, {"momentum": -0.5}, ValueError, "momentum"),
+    (RMSprop, {"centered": "yes"}, TypeError, "centered must be True or False"),
+    (Adam, {"betas": (1.0, 0.9)}, ValueError, r"betas\[0\] must be in \[0, 1\), got 1.0"),
+    (Adam, {"betas": (0.9, 1.0)}, ValueError, r"betas\[1\] must be in \[0, 1\)"),
+    (Adam, {"betas": (-0.1, 0.9)}, ValueError, r"betas\[0\]"),
+    (Adam, {"betas": (0.9, "x")}, TypeError, r"betas\[1\]"),
+    (Adam, {"betas": 0.9}, TypeError, "betas must be a pair of numbers, got float"),
+    (Adam, {"betas": (0.9,)}, ValueError, "betas must be a pair of numbers, got 1"),
+    (Adam, {"eps": -1e-8}, ValueError, "eps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "arguments", "error", "match"), BAD_ARGUMENTS)
+def test_bad_arguments(make, arguments, error, match):
+    with pytest.raises(error, match=match):
+        make(**arguments)
+
+
+def test_unknown_backends():
+    for make in OPTIMIZERS.values():
+        with pytest.raises(ValueError, match="backend must be one of"):
+            make(0.1, backend="cuda")
+
+
+def test_learning_rate_may_be_set():
+    for make in CLASSES.values():
+        optimizer = make(0.1)
+        optimizer.lr = np.float32(0.25)
+        assert (type(optimizer.lr), optimizer.lr) == (float, 0.25)
+        assert optimizer.options["lr"] == 0.25
+        for bad, error in [(-1, ValueError), (math.nan, ValueError), ("1", TypeError), (None, TypeError)]:
+            with pytest.raises(error, match="lr"):
+                optimizer.lr = bad
+        assert optimizer.lr == 0.25
+        optimizer.options["lr"] = 7.0  # a copy
+        assert optimizer.lr == 0.25
+
+
+def test_repr_makes_it_again():
+    for kind, make in CLASSES.items():
+        for seed in range(5):
+            options = options_of(kind, seed)
+            optimizer = make(**options)
+            again = eval(repr(optimizer), CLASSES | {c.__name__: c for c in CLASSES.values()})  # noqa: S307
+            assert again.options == optimizer.options
+            assert all(f"{name}={value!r}" in repr(optimizer) for name, value in options.items())
+
+
+def test_makers():
+    assert list(OPTIMIZERS) == ["sgd", "momentum", "adagrad", "rmsprop", "adam"]
+    for name, make in OPTIMIZERS.items():
+        optimizer = make(0.03, backend="numpy")
+        assert isinstance(optimizer, Optimizer)
+        assert optimizer.lr == 0.03
+        assert optimizer.name == ("sgd" if name == "momentum" else name)
+    assert OPTIMIZERS["momentum"](0.1).options["momentum"] == 0.9
+    assert OPTIMIZERS["sgd"](0.1).options["momentum"] == 0
+    with pytest.raises(TypeError):
+        Optimizer({}, None)
+
+
+def test_backend_is_the_one_in_use_at_each_step(monkeypatch):
+    """None follows `use_backend` at each step; a name does not."""
+    used = []
+    for name in available():
+        kernels = backends.load(name)
+        adam = kernels.adam
+        monkeypatch.setattr(
+            kernels, "adam", lambda *a, name=name, adam=adam: (used.append(name), adam(*a)), raising=True
+        )
+    W, g = {"W": np.zeros(3)}, {"W": np.ones(3)}
+    following, fixed = Adam(0.1), Adam(0.1, backend="numpy")
+    for name in available():
+        with fastrnn.use_backend(name):
+            following.step(W, g)
+            fixed.step(W, g)
+    assert used == [n for name in available() for n in (name, "numpy")]
+
+
+def test_package_brings_the_module():
+    done = run_python("-c", "import sys, fastrnn; assert 'fastrnn.optim' not in sys.modules\n"
+                            "print(fastrnn.optim.Adam().lr, 'optim' in dir(fastrnn))")  # fmt: skip
+    assert done.stdout == "0.001 True\n", done.stderr
+    assert fastrnn.optim is optim
