@@ -65,7 +65,7 @@ _LAZY = {
 }
 
 #: Modules that are imported when they are first asked for.
-_SUBMODULES = ("functional", "optim")
+_SUBMODULES = ("diagnostics", "functional", "optim")
 
 
 def __getattr__(name: str) -> object:

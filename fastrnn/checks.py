@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "as_array",
     "check_choice",
     "check_dtype",
+    "check_flag",
     "check_index",
     "check_index_batch",
     "check_indices",
@@ -23,7 +25,7 @@ __all__ = [
     "check_real_array",
     "check_rng",
     "check_size",
-    "check_state_array",
+    "describe",
     "index_batch",
     "kernel_array",
     "show_integer",
@@ -57,7 +59,7 @@ def check_index(value: Any, name: str, bound: int) -> int:
     try:
         index = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer (a class index), got {_describe(value)}") from None
+        raise TypeError(f"{name} must be an integer (a class index), got {describe(value)}") from None
     if not -bound <= index < bound:
         raise IndexError(f"{name} is {show_integer(index)}, outside [-{bound}, {bound})")
     return index % bound
@@ -74,7 +76,7 @@ def check_number(value: Any, name: str, *, positive: bool = False, finite: bool 
         return value
     is_number = isinstance(value, (numbers.Real, np.ndarray)) and not isinstance(value, (bool, np.bool_))
     if not is_number or np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be a real number, got {_describe(value)}")
+        raise TypeError(f"{name} must be a real number, got {describe(value)}")
     number = float(value)
     if math.isnan(number) or (finite and math.isinf(number)) or (positive and number <= 0):
         wanted = f"a {'finite ' if finite else ''}{'positive ' if positive else ''}number"
@@ -87,6 +89,13 @@ def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return `value` if it is a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a bool, got {describe(value)}")
+    return bool(value)
 
 
 def check_dtype(dtype: Any) -> np.dtype:
@@ -128,7 +137,7 @@ def check_real_array(value: Any, name: str, dtype: np.dtype, *shapes: tuple[int 
     """
     if type(value) is np.ndarray and value.dtype is dtype and value.shape == shapes[0] and value.flags.carray:
         return value
-    return _real_array(value, _as_array(value, name), name, dtype, shapes)
+    return _real_array(value, as_array(value, name), name, dtype, shapes)
 
 
 def _real_array(
@@ -136,31 +145,23 @@ def _real_array(
 ) -> np.ndarray:
     """`check_real_array` of `array`, which was made of `value`."""
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {_describe(value, array)}")
+        raise TypeError(f"{name} must hold real numbers, got {describe(value, array)}")
     if not any(_fits(array.shape, shape) for shape in shapes):
         wanted = " or ".join(_shape(shape) for shape in shapes)
         raise ValueError(f"{name} must have shape {wanted}, got {_shape(array.shape)}")
     return kernel_array(array, dtype)
 
 
-def check_state_array(value: Any, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Return `value` as a kernel array in `shape`; an array of another dtype is refused."""
-    array = _as_array(value, name)
-    if hasattr(value, "dtype") and array.dtype != dtype:
-        raise TypeError(f"{name} must have dtype {dtype}, got {array.dtype}")
-    return _real_array(value, array, name, dtype, (shape,))
-
-
 def index_batch(value: Any, name: str) -> np.ndarray:
-    """Return `value` as a (T, N) kernel array of int64 class indices, not yet looked at."""
-    array = _as_array(value, name)
+    """Return `value` as a (T, N) kernel array of int64 class indices, their range not yet checked."""
+    array = as_array(value, name)
     if array.ndim != 2:
-        came = f"shape {_shape(array.shape)}" if array.ndim else _describe(value)
+        came = f"shape {_shape(array.shape)}" if array.ndim else describe(value)
         raise ValueError(f"{name} must have shape (T, N), a class index for each time step, got {came}")
     if not array.size:
         raise ValueError(f"{name} must hold at least one class index, got shape {_shape(array.shape)}")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold integers (class indices), got {_describe(value, array)}")
+        raise TypeError(f"{name} must hold integers (class indices), got {describe(value, array)}")
     return _signed(array, np.iinfo(np.int64).max)
 
 
@@ -176,7 +177,7 @@ def check_indices(
     value: Any, name: str, bound: int, kernels: ModuleType, *, length: int | None = None
 ) -> np.ndarray:
     """Return a sequence of class indices as int64 in [0, bound), negative ones counted from the end."""
-    return _indices(value, _as_array(value, name), name, bound, kernels, length)
+    return _indices(value, as_array(value, name), name, bound, kernels, length)
 
 
 def _indices(
@@ -184,13 +185,13 @@ def _indices(
 ) -> np.ndarray:
     """`check_indices` of `array`, which was made of `value`."""
     if array.ndim != 1:
-        came = f"shape {_shape(array.shape)}" if array.ndim else _describe(value)
+        came = f"shape {_shape(array.shape)}" if array.ndim else describe(value)
         raise ValueError(f"{name} must be a one-dimensional sequence of class indices, got {came}")
     if not len(array):
         raise ValueError(f"{name} must hold at least one class index, got an empty sequence")
     if array.dtype.kind not in "iu":
         _refuse_huge(value, name, bound, array)
-        raise TypeError(f"{name} must hold integers (class indices), got {_describe(value, array)}")
+        raise TypeError(f"{name} must hold integers (class indices), got {describe(value, array)}")
     if length is not None and len(array) != length:
         raise ValueError(f"{name} must have length {length}, one for each time step, got {len(array)}")
     out = np.empty(len(array), INDEX)
@@ -209,7 +210,7 @@ def _signed(array: np.ndarray, bound: int) -> np.ndarray:
 
 def check_inputs(value: Any, d: int, dtype: np.dtype, kernels: ModuleType) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs as ``indices (T,)`` and ``x (T, d)``, the one that is not meant without rows."""
-    array = _as_array(value, "inputs")
+    array = as_array(value, "inputs")
     if array.ndim >= 2:
         x = _real_array(value, array, "inputs", dtype, (("T", d), ("T", d, 1)))
         return _NO_INDICES, x.reshape(len(x), d)
@@ -224,7 +225,7 @@ def _no_vectors(d: int, dtype: np.dtype) -> np.ndarray:
     return np.empty((0, d), dtype)
 
 
-def _as_array(value: Any, name: str) -> np.ndarray:
+def as_array(value: Any, name: str) -> np.ndarray:
     """`value` as a plain array (kernels know no subclasses), ragged values refused."""
     if type(value) is np.ndarray:
         return value
@@ -260,7 +261,7 @@ def _shape(shape: tuple[int | str, ...]) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
-def _describe(value: Any, array: np.ndarray | None = None) -> str:
+def describe(value: Any, array: np.ndarray | None = None) -> str:
     if array is not None and array.ndim:
         return f"{type(value).__name__} of dtype {array.dtype}"
     try:

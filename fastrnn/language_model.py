@@ -174,8 +174,8 @@ class LanguageModel(StackedModel):
             Inputs, class indices in ``[-q, q)``; negative ones count from the end.
         y : array of int, shape (T, N)
             Targets, likewise.
-        h0 : ndarray, shape (num_layers, N, h), or None
-            State before the first input, of the model's dtype; None for zeros.
+        h0 : array, shape (num_layers, N, h), or None
+            State before the first input; None for zeros.
         reduction : {"mean", "sum"}, default "mean"
             Over all T*N targets.
 
@@ -361,8 +361,8 @@ class LanguageModel(StackedModel):
 
         Parameters
         ----------
-        h : ndarray, shape (num_layers, N, h), or None
-            State before the first input, of the model's dtype; None for zeros.  Not modified.
+        h : array, shape (num_layers, N, h), or None
+            State before the first input; None for zeros.  Not modified.
         start : array of int, shape (N,)
             First inputs, in ``[-q, q)``.
         n : int

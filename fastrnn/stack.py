@@ -15,10 +15,11 @@ from fastrnn.checks import (
     INDEX,
     check_choice,
     check_dtype,
+    check_flag,
     check_number,
+    check_real_array,
     check_rng,
     check_size,
-    check_state_array,
     kernel_array,
 )
 
@@ -228,9 +229,7 @@ class StackedModel:
         -------
         The model itself.
         """
-        if not isinstance(mode, (bool, np.bool_)):
-            raise TypeError(f"mode must be a bool, got {type(mode).__name__}")
-        self._training = bool(mode)
+        self._training = check_flag(mode, "mode")
         return self
 
     def eval(self) -> Self:  # as in PyTorch
@@ -362,7 +361,7 @@ class StackedModel:
         shape = (self._num_layers * self._directions, N, self._h)
         if type(value) is np.ndarray and value.dtype is self._dtype and value.shape == shape:
             return value
-        return check_state_array(value, name, self._dtype, shape)
+        return check_real_array(value, name, self._dtype, shape)
 
     def _dropout_key(self) -> tuple[int, int]:
         """Where the masks of one call are drawn from: start and stride of a PCG64DXSM stream."""

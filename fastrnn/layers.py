@@ -1,0 +1,393 @@
+"""`RNN`: the batched layer, with PyTorch's names and results and an explicit backward pass."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrnn import backends
+from fastrnn.checks import (
+    INDEX,
+    as_array,
+    check_flag,
+    check_index_batch,
+    check_real_array,
+    check_size,
+    describe,
+    index_batch,
+)
+from fastrnn.kernels import CLIP_NONE
+from fastrnn.stack import NO_INDICES, NO_LENGTHS, Space, StackedModel, aligned
+
+__all__ = ["RNN"]
+
+
+class RNN(StackedModel):
+    r"""Recurrent layers over a batch of sequences.
+
+    In every layer :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` (eq. 1); names, arguments,
+    shapes and results are those of `torch.nn.RNN`.
+
+    Parameters
+    ----------
+    input_size : int
+        Input size d.
+    hidden_size : int
+        Hidden size h.
+    num_layers : int, default 1
+        Number of layers L; each but the first reads the outputs of the one below.
+    nonlinearity : {"tanh", "relu"}, default "tanh"
+    bias : bool, default True
+    batch_first : bool, default False
+        Inputs and outputs are (N, T, ...) in place of (T, N, ...); states are not affected.
+    dropout : float, default 0.0
+        Probability with which an output of a layer below the last is set to zero in training; the
+        others are multiplied by ``1 / (1 - dropout)``.
+    bidirectional : bool, default False
+        Run every layer in both directions, D = 2; their outputs stand side by side.
+    dtype : {float32, float64}, default float32
+        Of the parameters and of every result.
+    rng : numpy.random.Generator, int or None
+        Where the initial parameters and dropout are drawn from; an int is a seed, None a fresh one.
+    backend : {"cython", "numba", "numpy"} or None
+        None follows `fastrnn.backend` at every call.
+    num_threads : int or None
+        Most threads that share a batch; None for the cores that the process may run on.  Results are the
+        same bits on any number.
+
+    Attributes
+    ----------
+    parameters : dict of str to ndarray
+        ``weight_ih_l0`` (h, d), ``weight_hh_l0`` (h, h), ``bias_ih_l0`` (h,), ``bias_hh_l0`` (h,); with the
+        ending ``_reverse`` those of the other direction; the same of further layers, whose ``weight_ih``
+        is (h, D*h).  Mutate or replace them, the next call sees the change.
+    grads : dict of str to ndarray
+        Gradients under the same names, written by `backward`; the next one overwrites them.
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not one of the above.
+    BackendUnavailable
+        If the backend that was named is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import RNN
+    >>> rnn = RNN(5, 16, num_layers=2, rng=0)
+    >>> x = np.random.default_rng(0).normal(size=(7, 3, 5))  # seven time steps of three sequences
+    >>> output, h_n = rnn.forward(x)
+    >>> output.shape, h_n.shape
+    ((7, 3, 16), (2, 3, 16))
+    >>> grad_x, grad_h0 = rnn.backward(np.ones_like(output))
+    >>> grad_x.shape, grad_h0.shape, rnn.grads["weight_ih_l0"].shape
+    ((7, 3, 5), (2, 3, 16), (16, 5))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: Any = np.float32,
+        rng: np.random.Generator | int | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        d = check_size(input_size, "input_size")
+        h = check_size(hidden_size, "hidden_size")
+        bias = check_flag(bias, "bias")
+        self._batch_first = check_flag(batch_first, "batch_first")
+        directions = 2 if check_flag(bidirectional, "bidirectional") else 1
+        super().__init__(
+            d, h, num_layers, nonlinearity, dropout, dtype, rng, backend, num_threads,
+            bias=bias, directions=directions,
+        )  # fmt: skip
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._flat: np.ndarray | None = None
+        self._last: _Batch | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry the parameters, not the buffers."""
+        state = super().__getstate__()
+        for buffer in ("_flat", "_last"):
+            del state[buffer]
+        return state
+
+    @property
+    def input_size(self) -> int:
+        """Input size d."""
+        return self._d
+
+    @property
+    def bias(self) -> bool:
+        """Whether the layers have biases."""
+        return self._bias
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether inputs and outputs are (N, T, ...)."""
+        return self._batch_first
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether every layer runs in both directions."""
+        return self._directions == 2
+
+    def __repr__(self) -> str:
+        return (
+            f"RNN({self._d}, {self._h}, {self._num_layers}, {self._nonlinearity!r}, bias={self._bias}, "
+            f"batch_first={self._batch_first}, dropout={self._dropout}, "
+            f"bidirectional={self.bidirectional}, dtype={self._dtype.name})"
+        )
+
+    def forward(self, x: Any, h0: Any = None, *, lengths: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Run over a batch of sequences (eq. 1).
+
+        Parameters
+        ----------
+        x : array, shape (T, N, d), (N, T, d) with `batch_first`, or (T, d) for one sequence
+            Real numbers.  An array of integers without the last axis holds class indices in ``[-d, d)``,
+            taken as one-hot vectors.
+        h0 : array, shape (L*D, N, h), or (L*D, h) for one sequence; or None
+            State before the first input of each layer and direction; None for zeros.
+        lengths : sequence of N int, or None
+            Time steps of each sequence, from 1 to T; what follows them in `x` is not read.  None for T.
+
+        Returns
+        -------
+        output : ndarray, shape (T, N, D*h), (N, T, D*h) with `batch_first`, or (T, D*h)
+            States of the last layer, zero beyond the length of a sequence.
+        h_n : ndarray, shape (L*D, N, h), or (L*D, h)
+            State of each layer and direction after a sequence's own last step.
+
+        Raises
+        ------
+        IndexError
+            If a class index is out of bounds.
+        TypeError, ValueError
+            If an argument has the wrong type, dtype, shape or range, or is empty.
+
+        Examples
+        --------
+        >>> rnn = RNN(4, 8, bidirectional=True, rng=0)
+        >>> output, h_n = rnn.forward(np.array([[0, 3], [1, 2], [2, 0]]), lengths=[3, 1])
+        >>> output.shape, bool(output[1:, 1].any())
+        ((3, 2, 16), False)
+        """
+        kernels = backends.kernels(self._backend)
+        steps, classes, batched = self._check_input(x)
+        T, N = steps.shape[:2]
+        swapped = self._batch_first and batched
+        if h0 is not None and not batched:
+            h0 = check_real_array(h0, "h0", self._dtype, (self._num_layers * self._directions, self._h))[
+                :, None
+            ]
+        h0 = self._check_state(h0, "h0", N)
+        ends = self._check_lengths(lengths, T, N, batched)
+        indices = NO_INDICES
+        if classes:
+            if ends.size:
+                steps = np.where(np.arange(T)[:, None] < ends, steps, 0)
+            indices = np.empty((T, N), INDEX)
+            check_index_batch(steps, "x", self._d, kernels, indices.reshape(-1))
+        layers = self._layers(self._checked_parameters())
+        space: _LayerSpace = self._space(
+            (kernels.NAME, T, N, classes), lambda: _LayerSpace(self, kernels, T, N, classes)
+        )
+        self._last = None
+        space.given, space.indices, space.lengths = steps, indices, ends
+        if h0 is None:
+            space.h0.fill(0)
+        else:
+            np.copyto(space.h0, h0)
+        space.key = self._dropout_key() if space.masks and self._training else None
+        space.pack(layers)
+        output = np.empty((N, T, space.width) if swapped else (T, N, space.width), self._dtype)
+        h_n = np.empty(space.h0.shape, self._dtype)
+        space.output = output.swapaxes(0, 1) if swapped else output
+        space.h_n = h_n
+        space.run(space.forward_part, space.multiply_adds(), self._num_threads)
+        space.given = space.output = space.h_n = space.none
+        self._last = _Batch(space, batched)
+        return (output, h_n) if batched else (output[:, 0], h_n[:, 0])
+
+    def backward(self, grad_output: Any, grad_h_n: Any = None) -> tuple[np.ndarray | None, np.ndarray]:
+        """Backpropagate through the last `forward` by BPTT (eqs. 9 to 13).
+
+        The gradients of the parameters are written to `grads`.  The parameters must be those of that
+        `forward`.
+
+        Parameters
+        ----------
+        grad_output : array, shape of `output`, or None
+            Gradient of the loss with respect to `output`; None for zeros.  What lies beyond the length of
+            a sequence is not read.
+        grad_h_n : array, shape of `h_n`, or None
+            Gradient with respect to `h_n`; None for zeros.
+
+        Returns
+        -------
+        grad_x : ndarray, shape of `x`, or None
+            None where `x` held class indices.
+        grad_h0 : ndarray, shape of `h_n`
+
+        Raises
+        ------
+        RuntimeError
+            If there was no `forward` before it.
+        TypeError, ValueError
+            If an argument has the wrong type, dtype or shape.
+
+        Examples
+        --------
+        >>> rnn = RNN(2, 3, rng=0)
+        >>> output, h_n = rnn.forward(np.ones((4, 1, 2)))
+        >>> grad_x, grad_h0 = rnn.backward(None, np.ones_like(h_n))
+        >>> bool(grad_x[0].any())
+        True
+        """
+        if self._last is None:
+            raise RuntimeError("backward needs the states of a forward before it, and there was none")
+        space, batched = self._last
+        T, N, width = space.T, space.N, space.width
+        h_shape = space.h0.shape
+        if grad_output is None:
+            grad_output = np.zeros((T, N, width), self._dtype)
+        else:
+            shape = (T, width) if not batched else (N, T, width) if self._batch_first else (T, N, width)
+            grad_output = check_real_array(grad_output, "grad_output", self._dtype, shape)
+            if not batched:
+                grad_output = grad_output[:, None]
+            elif self._batch_first:
+                grad_output = grad_output.swapaxes(0, 1)
+        if grad_h_n is None:
+            space.dh_n = [space.no_state] * h_shape[0]
+        else:
+            shape = h_shape if batched else (h_shape[0], self._h)
+            grad_h_n = check_real_array(grad_h_n, "grad_h_n", self._dtype, shape)
+            space.dh_n = list(grad_h_n.reshape(h_shape))
+        layers = self._layers(self._checked_parameters())
+        if self._flat is None:
+            self._flat = aligned((self._layout.size,), self._dtype)
+            views = self._layout.views(self._flat)
+            self.grads = {name: views[name] for name in self._shapes}
+        space.pack(layers)
+        grad_x = None
+        swapped = self._batch_first and batched
+        if not space.one_hot:
+            grad_x = np.empty((N, T, self._d) if swapped else (T, N, self._d), self._dtype)
+            space.grad_x = grad_x.swapaxes(0, 1) if swapped else grad_x
+        grad_h0 = np.empty(h_shape, self._dtype)
+        space.dh0 = grad_h0
+        space.grad_output = grad_output
+        space.run(space.backward_part, 2 * space.multiply_adds(), self._num_threads)
+        space.grad_output = space.grad_x = space.dh0 = space.none
+        space.dh_n = []
+        space.kernels.reduce_gradients(space.part_gradients, CLIP_NONE, math.inf, self._flat)
+        if batched:
+            return grad_x, grad_h0
+        return None if grad_x is None else grad_x[:, 0], grad_h0[:, 0]
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check_input(self, x: Any) -> tuple[np.ndarray, bool, bool]:
+        """Time-major input (T, N) or (T, N, d), whether it holds class indices, whether it is a batch."""
+        array = as_array(x, "x")
+        d = self._d
+        classes = array.dtype.kind in "iu" and array.ndim < 3
+        first, second = ("N", "T") if self._batch_first else ("T", "N")
+        if classes:
+            if array.ndim == 0:
+                raise ValueError(f"x must have a time step at least, got {describe(x)}")
+            batched = array.ndim == 2
+            array = index_batch(array if batched else array[:, None], "x")
+        else:
+            array = check_real_array(x, "x", self._dtype, (first, second, d), ("T", d))
+            batched = array.ndim == 3
+            if not batched:
+                array = array[:, None]
+        return array.swapaxes(0, 1) if self._batch_first and batched else array, classes, batched
+
+    def _check_lengths(self, lengths: Any, T: int, N: int, batched: bool) -> np.ndarray:
+        """Lengths as the kernels take them: no elements where all are T."""
+        if lengths is None:
+            return NO_LENGTHS
+        if not batched:
+            raise ValueError("lengths is for a batch of sequences, and x is one sequence")
+        array = as_array(lengths, "lengths")
+        if array.shape != (N,):
+            raise ValueError(f"lengths must have shape ({N},), one for each sequence, got {array.shape}")
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"lengths must hold integers, got {describe(lengths, array)}")
+        bad = (array < 1) | (array > T)
+        if bad.any():
+            n = int(bad.argmax())
+            raise ValueError(f"lengths[{n}] is {array[n]}, outside [1, {T}]")
+        if (array == T).all():
+            return NO_LENGTHS
+        return array.astype(INDEX)
+
+
+class _LayerSpace(Space):
+    """Work space of an `RNN`, which holds the states of its last forward pass, and what it does to a part."""
+
+    def __init__(self, model: RNN, kernels: ModuleType, T: int, N: int, one_hot: bool) -> None:
+        super().__init__(model, kernels, T, N, T, one_hot, gradients=True)
+        d = self.widths[0]
+        self.width = self.h * self.D
+        self.indices = NO_INDICES
+        self.x = self.none if one_hot else aligned((T, N, d), self.dtype)
+        self.h0 = aligned((self.L * self.D, N, self.h), self.dtype)
+        self.lengths = NO_LENGTHS
+        self.key: tuple[int, int] | None = None
+        # The caller's arrays, time-major, during a call.
+        self.given = self.output = self.h_n = self.grad_output = self.grad_x = self.dh0 = self.none
+        self.dh_n: list[np.ndarray] = []
+        #: Gradients of the inputs by each direction.
+        self.dx = [self.none if one_hot else aligned((T, N, d), self.dtype) for _ in range(self.D)]
+
+    def forward_part(self, part: int, slot: int) -> None:
+        """Outputs and last states of the sequences of a part."""
+        start, stop = self.bounds[part]
+        if not self.one_hot:
+            self.x[:, start:stop] = self.given[:, start:stop]
+            if self.lengths.size:
+                for n in range(start, stop):
+                    self.x[self.lengths[n] :, n] = 0  # zero gradients must not meet a NaN there
+        span = self.span(self.T)
+        self.forward(span, self.indices, self.x, self.lengths, self.h0, self.h_n, part, slot, self.key, 0)
+        self.output[:, start:stop] = span.outputs[-1][:, start:stop]
+
+    def backward_part(self, part: int, slot: int) -> None:
+        """Gradients of the sequences of a part."""
+        start, stop = self.bounds[part]
+        span = self.span(self.T)
+        span.dout[:, start:stop] = self.grad_output[:, start:stop]
+        self.backward(
+            span, self.indices, self.x, self.lengths, self.h0, self.dh_n, self.dh0, self.dx, False, part, slot,
+            self.key is not None,
+        )  # fmt: skip
+        if not self.one_hot:
+            self.grad_x[:, start:stop] = self.dx[0][:, start:stop]
+
+
+class _Batch(NamedTuple):
+    """What `backward` needs to know of the last `forward`."""
+
+    space: _LayerSpace
+    #: Whether the input was a batch, and not one sequence.
+    batched: bool
