@@ -1,0 +1,1183 @@
+"""How far gradients reach: what eq. 14 and sections 7, 10.5 and 11 of the study notes are about.
+
+Backpropagation through time multiplies a gradient with one Jacobian, ``diag(f'(z_t)) W_hh``, for each
+step that it goes back.  If these shrink it, what happened early has no effect on what is learned
+(vanishing gradients); if they stretch it, one step of training can throw the weights away (exploding
+gradients).  The functions here measure which of the two happens in a model, with the model's own
+kernels and without hooks.  They take a `SimpleRNN`, `RNN`, `LanguageModel` or fitted `CharRNN`, leave
+it unchanged, and draw no random numbers.  Dropout is left out.
+
+Each result is a dataclass of arrays and numbers with a ``plot()`` method, for which matplotlib must be
+installed (``pip install 'fastrnn[plot]'``).
+
+Examples
+--------
+>>> import numpy as np
+>>> from fastrnn import SimpleRNN, diagnostics
+>>> rnn = SimpleRNN(4, 32, 4, rng=0)
+>>> flow = diagnostics.gradient_flow(rnn, [1, 0, 2, 2], [0, 2, 2, 3])
+>>> flow.total.shape
+(4,)
+>>> bool(flow.share[0] < 0.01)     # small weights: the first state hardly moves the last loss
+True
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastrnn.checks import check_choice, check_number, check_real_array, check_size
+from fastrnn.unroll import (
+    Batch,
+    OpenModel,
+    Reached,
+    Unrolled,
+    backward,
+    check_layer,
+    forward,
+    open_batch,
+    open_model,
+    output_gradient,
+    state_gradients,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "ClipReport",
+    "GradCheck",
+    "GradientFlow",
+    "HiddenStates",
+    "JacobianNorms",
+    "ParameterCheck",
+    "Saturation",
+    "Spectrum",
+    "clip_report",
+    "gradcheck",
+    "gradient_flow",
+    "hidden_states",
+    "jacobian_norms",
+    "saturation",
+    "singular_values",
+    "spectral_radius",
+    "spectrum",
+    "training_summary",
+]
+
+#: A unit whose state is beyond this is called saturated: its derivative is below 2%.
+SATURATED = 0.99
+
+#: A unit whose derivative is below this is called dead at that step: no gradient gets through.
+DEAD_SLOPE = 1e-3
+
+#: Up to this hidden size the product of Jacobians is formed and its singular values are exact.
+EXACT_UP_TO = 64
+
+#: Vectors that the power iteration turns at once, and when it has converged.
+BLOCK, CONVERGED, MOST_ITERATIONS = 8, 1e-12, 2000
+
+
+# -- gradients along time ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class GradientFlow:
+    """Result of `gradient_flow`.  Norms are Euclidean, over the units and the sequences of a batch.
+
+    Attributes
+    ----------
+    total : ndarray, shape (T,)
+        Norm of dL/dh_t, L the whole loss (eqs. 9, 12): through the output of step t and through all
+        later states.
+    from_last_step : ndarray, shape (T,)
+        The same for the loss of the last time step alone.
+    share : ndarray, shape (T,)
+        `from_last_step` divided by its last value: how much of the final loss's gradient reaches
+        each step.  1 at the last step; beyond 1 it has grown on its way.
+    dWhh_terms : ndarray, shape (T,)
+        Norm of each time step's term ``dz_t h_{t-1}'`` of dW_hh (eqs. 11, 13); the terms' sum is
+        the gradient.
+    dWhh_norm : float
+        Norm of that sum.
+    loss : float
+        In nats, summed or averaged as `reduction` says; NaN for an `RNN`, which has no loss.
+    reduction : {"sum", "mean"}
+    layer, direction : int
+    """
+
+    total: np.ndarray
+    from_last_step: np.ndarray
+    share: np.ndarray
+    dWhh_terms: np.ndarray
+    dWhh_norm: float
+    loss: float
+    reduction: str
+    layer: int
+    direction: int
+
+    @property
+    def reach(self) -> int:
+        """Steps back from the last one to where the share first falls below 1%, or T if it never does."""
+        shares = self.share if self.direction else self.share[::-1]
+        below = np.flatnonzero(~(shares >= 0.01))
+        return int(below[0]) if len(below) else len(shares)
+
+    def plot(self, ax: Any = None) -> Figure:
+        """`fastrnn.figures.plot_gradient_flow` of this result."""
+        from fastrnn.figures import plot_gradient_flow
+
+        return plot_gradient_flow(self, ax=ax)
+
+
+def gradient_flow(
+    model: Any,
+    inputs: Any,
+    targets: Any = None,
+    h0: Any = None,
+    *,
+    layer: int = -1,
+    direction: int = 0,
+    reduction: str | None = None,
+) -> GradientFlow:
+    """How strong the gradient of the loss is at every time step (eqs. 9 to 14).
+
+    Parameters
+    ----------
+    model : SimpleRNN, RNN, LanguageModel or fitted CharRNN
+    inputs : array
+        As the model takes them: ``(T,)`` or ``(T, d)`` for a `SimpleRNN`, ``(T, N)`` for a
+        `LanguageModel` (``(T,)`` is one sequence), as `RNN.forward` takes them for an `RNN`, and for a
+        `CharRNN` also a text.
+    targets : array or callable
+        Class indices in the shape of the inputs; a text as inputs has its next characters as
+        targets when none are given.  For an `RNN`, whose loss is the user's, the gradient of the
+        loss by the outputs, in their shape, or a function that makes it of the outputs.
+    h0 : array or None
+        First states as the model takes them; None means zeros.
+    layer : int, default -1
+        Which layer's states, the top one by default.
+    direction : {0, 1}, default 0
+        1 for the reverse direction of a bidirectional `RNN`.  Its last step is time step 0.
+    reduction : {"sum", "mean"} or None
+        Of the cross-entropy over steps and sequences; None means the model's own: the sum for a
+        `SimpleRNN`, the mean for a `LanguageModel`.
+
+    Returns
+    -------
+    GradientFlow
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        If an argument is not as above.
+
+    Notes
+    -----
+    Gradients are not clipped.  Beside one forward and one backward pass this costs a second backward
+    pass, for the loss of the last step, and one matrix product a pass for all dL/dh_t.
+
+    Examples
+    --------
+    >>> from fastrnn import SimpleRNN
+    >>> rnn = SimpleRNN(4, 16, 4, rng=0)
+    >>> rnn.Whh *= 40
+    >>> flow = gradient_flow(rnn, [1, 0, 2, 2], [0, 2, 2, 3])
+    >>> float(flow.share[-1]), flow.reduction
+    (1.0, 'sum')
+    >>> bool(flow.dWhh_norm <= flow.dWhh_terms.sum())
+    True
+    """
+    m = open_model(model)
+    number = check_layer(m, layer)
+    direction = _check_direction(m, direction)
+    reduction = m.reduction if reduction is None else check_choice(reduction, "reduction", ("sum", "mean"))
+    batch = open_batch(m, inputs, targets, h0)
+    with np.errstate(all="ignore"):  # what explodes is reported as infinity or NaN
+        u = forward(m, batch)
+        loss, d_outputs, _ = _loss_gradient(u, targets, reduction)
+        reached = backward(u, d_outputs, number)[number, direction]
+        total = _norms(state_gradients(u, number, direction, reached))
+        terms = _outer_norms(reached.dzs, u.states_before(number, direction))
+        from_last = _from_last_step(u, d_outputs, number, direction)
+        share = from_last / from_last[0 if direction else -1]
+    norm = float(np.linalg.norm(reached.grads[1]))
+    return GradientFlow(total, from_last, share, terms, norm, loss, reduction, number, direction)
+
+
+def _from_last_step(u: Unrolled, d_outputs: np.ndarray, number: int, direction: int) -> np.ndarray:
+    """Norms of the gradient by each state of a layer, of the loss of its last time step alone."""
+    last = 0 if direction else len(d_outputs) - 1
+    alone = np.zeros_like(d_outputs)
+    alone[last] = d_outputs[last]
+    reached = backward(u, alone, number)[number, direction]
+    return _norms(state_gradients(u, number, direction, reached))
+
+
+def _check_direction(m: OpenModel, direction: Any) -> int:
+    number = check_size(direction, "direction", minimum=0)
+    if number >= m.directions:
+        raise ValueError(f"direction must be less than {m.directions}, got {number}")
+    return number
+
+
+def _loss_gradient(
+    u: Unrolled, targets: Any, reduction: str
+) -> tuple[float, np.ndarray, tuple[np.ndarray, ...]]:
+    """The loss, its gradient by the outputs of the top layer, and those of the output layer if any."""
+    if u.m.output is None:
+        return math.nan, given_gradient(u, targets), ()
+    if u.batch.targets is None:
+        raise TypeError("targets must be class indices, one for each input, got None")
+    return output_gradient(u, reduction)
+
+
+def given_gradient(u: Unrolled, targets: Any) -> np.ndarray:
+    """The gradient of an `RNN`'s outputs that the user gives, time-major, (T, N, directions * h)."""
+    m = u.m
+    T, N = u.batch.shape
+    width = m.directions * m.hidden_size
+    if targets is None:
+        raise TypeError("targets must be the gradient of the loss by an RNN's outputs, got None")
+    swap = m.batch_first and u.batch.batched
+    if callable(targets):
+        top = u.hs[-1]
+        out = top[0].copy() if len(top) == 1 else np.concatenate(top, axis=2)
+        targets = targets(_user_shape(out, swap, u.batch.batched))
+    shapes = [(N, T, width) if swap else (T, N, width)] if u.batch.batched else [(T, width), (T, 1, width)]
+    given = check_real_array(targets, "targets", m.dtype, *shapes)
+    if swap:
+        given = given.swapaxes(0, 1)
+    return np.ascontiguousarray(given.reshape(T, N, width))
+
+
+def _user_shape(out: np.ndarray, swap: bool, batched: bool) -> np.ndarray:
+    if not batched:
+        return out[:, 0]
+    return out.swapaxes(0, 1) if swap else out
+
+
+def _norms(vectors: np.ndarray) -> np.ndarray:
+    """Norm of each time step of (T, N, h), in float64."""
+    flat = vectors.reshape(len(vectors), -1)
+    norms: np.ndarray = np.sqrt(np.einsum("ti,ti->t", flat, flat).astype(np.float64))
+    # Squares leave the range of the dtype before the values do.
+    info = np.finfo(vectors.dtype)
+    outside = np.flatnonzero(~((norms > math.sqrt(info.tiny / info.eps)) & (norms < np.inf)))
+    if len(outside):
+        rows = flat[outside].astype(np.float64)
+        largest = np.abs(rows).max(axis=1)
+        rows /= np.where((largest > 0) & (largest < np.inf), largest, 1)[:, None]
+        norms[outside] = np.where(
+            (largest > 0) & (largest < np.inf), largest * np.sqrt(np.einsum("ti,ti->t", rows, rows)), largest
+        )
+    return norms
+
+
+def _outer_norms(dz: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Frobenius norm of ``sum_n dz_tn h_{t-1,n}'`` for each t."""
+    T, N, h = dz.shape
+    if N == 1:
+        return _norms(dz) * _norms(before)
+    if h >= 2 * N:  # |A'B|^2 = <AA', BB'>: products of N by N in place of h by h
+        squares = np.einsum(
+            "tmn,tmn->t", np.matmul(dz, dz.swapaxes(1, 2)), np.matmul(before, before.swapaxes(1, 2))
+        )
+        norms: np.ndarray = np.sqrt(np.maximum(squares.astype(np.float64), 0))
+        return norms
+    norms = np.empty(T)
+    term = np.empty((h, h), dz.dtype)
+    for t in range(T):
+        np.matmul(dz[t].T, before[t], out=term)
+        norms[t] = math.sqrt(np.vdot(term, term))
+    return norms
+
+
+# -- Jacobians ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class JacobianNorms:
+    """Result of `jacobian_norms`.
+
+    Attributes
+    ----------
+    lags : ndarray of int, shape (L,)
+        1 to L: steps between the two states.
+    norms : ndarray, shape (L,)
+        Spectral norm of ``dh_{k+lag}/dh_k`` (eq. 14's product), averaged over where it starts.
+    decay_rate : float
+        Fitted to the second half of the lags: the norm falls as ``exp(-decay_rate * lag)``.
+        Negative where it grows.
+    factor : float
+        ``exp(-decay_rate)``: what one more step back multiplies the norm with.
+    intercept : float
+        Of the fitted line, ``log(norm) = intercept - decay_rate * lag``.
+    half_life : float
+        ``ln 2 / decay_rate``: steps in which the norm falls to a half; infinity where it does not fall.
+    bound : float
+        Largest singular value of W_hh times the largest derivative of the nonlinearity that was met:
+        Bengio et al.'s bound of one step's Jacobian, so ``norms <= bound ** lags``.
+    starts : int
+        Products that were averaged.
+    method : {"exact", "power"}
+    layer, direction : int
+    """
+
+    lags: np.ndarray
+    norms: np.ndarray
+    decay_rate: float
+    factor: float
+    intercept: float
+    half_life: float
+    bound: float
+    starts: int
+    method: str
+    layer: int
+    direction: int
+
+    def plot(self, ax: Any = None) -> Figure:
+        """`fastrnn.figures.plot_jacobian_norms` of this result."""
+        from fastrnn.figures import plot_jacobian_norms
+
+        return plot_jacobian_norms(self, ax=ax)
+
+
+def jacobian_norms(
+    model: Any,
+    inputs: Any,
+    h0: Any = None,
+    *,
+    max_lag: int | None = None,
+    max_starts: int = 16,
+    method: str = "auto",
+    layer: int = -1,
+    direction: int = 0,
+) -> JacobianNorms:
+    """How much a state depends on the one some steps before: norms of dh_t/dh_k (eq. 14).
+
+    Parameters
+    ----------
+    model : SimpleRNN, RNN, LanguageModel or fitted CharRNN
+    inputs : array
+        At least two time steps, as for `gradient_flow`.
+    h0 : array or None
+        First states; None means zeros.
+    max_lag : int or None
+        Largest distance L, at most T - 1.  None means half of the steps, at most 100.
+    max_starts : int, default 16
+        Average over at most so many products of each length, spread evenly over the first
+        ``T - L`` time steps and the sequences.
+    method : {"auto", "exact", "power"}
+        ``"exact"`` forms the products and takes their largest singular value, ``"power"`` finds it by
+        power iteration on a block of vectors, without forming an (h, h) product; ``"auto"`` is
+        exact up to h = 64.
+    layer : int, default -1
+        Which layer's states; the product is that of the recurrence of this layer alone.
+    direction : {0, 1}, default 0
+        1 for the reverse direction of a bidirectional `RNN`; lags count backwards in time then.
+
+    Returns
+    -------
+    JacobianNorms
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        If an argument is not as above.
+
+    References
+    ----------
+    Bengio, Simard, Frasconi (1994): Learning long-term dependencies with gradient descent is
+    difficult.  IEEE Transactions on Neural Networks 5(2).
+
+    Examples
+    --------
+    A net with small inputs is nearly linear, and remembers as its W_hh says:
+
+    >>> from fastrnn import SimpleRNN
+    >>> rnn = SimpleRNN(2, 8, 2, rng=0)
+    >>> rnn.Wxh *= 1e-3
+    >>> rnn.Whh = 0.5 * np.eye(8)
+    >>> memory = jacobian_norms(rnn, [0, 1] * 10)
+    >>> round(memory.factor, 3), round(memory.half_life, 3)
+    (0.5, 1.0)
+    """
+    m = open_model(model)
+    number = check_layer(m, layer)
+    direction = _check_direction(m, direction)
+    check_choice(method, "method", ("auto", "exact", "power"))
+    most = check_size(max_starts, "max_starts")
+    batch = open_batch(m, inputs, None, h0)
+    T = batch.shape[0]
+    if T < 2:
+        raise ValueError("inputs must have at least 2 time steps, got 1")
+    L = min(max(T // 2, 1), 100) if max_lag is None else check_size(max_lag, "max_lag")
+    if L > T - 1:
+        raise ValueError(f"max_lag must be less than the {T} time steps of the inputs, got {L}")
+    if method == "auto":
+        method = "exact" if m.hidden_size <= EXACT_UP_TO else "power"
+    with np.errstate(all="ignore"):
+        u = forward(m, batch)
+        slopes = u.slopes(number, direction)
+    _refuse_nan(slopes, "the states")
+    W = m.recurrent_weights(number, direction)
+    _refuse_nan(W, "the recurrent weights")
+    if direction:
+        slopes = slopes[::-1]
+    met = _slopes_on_the_way(slopes, L, most)
+    logs = (_exact_norms if method == "exact" else _power_norms)(met, W)
+    with np.errstate(all="ignore"):
+        mean = np.logaddexp.reduce(logs, axis=1) - math.log(logs.shape[1])
+        norms = np.exp(mean)
+    lags = np.arange(1, L + 1)
+    rate, intercept = _fit_decay(lags, mean)
+    return JacobianNorms(
+        lags, norms, rate, _exp(-rate), intercept, _half_life(rate),
+        float(np.linalg.norm(W, 2) * slopes.max()), logs.shape[1], method, number, direction,
+    )  # fmt: skip
+
+
+def _refuse_nan(array: np.ndarray, what: str) -> None:
+    if not np.isfinite(array).all():
+        raise ValueError(f"{what} of the model hold NaN or infinity: its Jacobians have no norm")
+
+
+def _exp(value: float) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.exp(value))
+
+
+def _slopes_on_the_way(slopes: np.ndarray, L: int, most: int) -> np.ndarray:
+    """Derivatives at the L steps after each start that is looked at, shape (L, starts, h)."""
+    T, N, _ = slopes.shape
+    every = (T - L) * N
+    chosen = np.unique(np.linspace(0, every - 1, min(most, every)).round().astype(int))
+    k, n = np.divmod(chosen, N)
+    return slopes[k[None] + np.arange(1, L + 1)[:, None], n[None]]
+
+
+def _exact_norms(slopes: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """Logarithm of the largest singular value of each product of Jacobians, shape (L, starts)."""
+    L, S, h = slopes.shape
+    product = np.broadcast_to(np.eye(h), (S, h, h))
+    scale = np.zeros(S)
+    logs = np.empty((L, S))
+    with np.errstate(divide="ignore"):
+        for i, slope in enumerate(slopes):
+            product = slope[:, :, None] * np.matmul(W, product)
+            # Kept near 1: a product of many steps leaves the range of float64.
+            largest = np.abs(product).max(axis=(1, 2))
+            product /= np.where(largest > 0, largest, 1)[:, None, None]
+            scale += np.log(largest)
+            logs[i] = scale + np.log(np.linalg.norm(product, 2, axis=(1, 2)))
+    return np.where(np.isnan(logs), -np.inf, logs)
+
+
+def _power_norms(slopes: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """The same by power iteration with a block of vectors, which starts from the last lag's."""
+    L, S, h = slopes.shape
+    width = min(BLOCK, h)
+    # Any start with a share in the wanted direction does; a fixed one makes results repeatable.
+    start = np.random.default_rng(0).standard_normal((h, width))
+    turned = np.broadcast_to(np.linalg.qr(start)[0], (S, h, width))
+    logs = np.empty((L, S))
+    for i in range(L):
+        before = np.full(S, np.nan)
+        for _ in range(MOST_ITERATIONS):
+            image, up = _forward_product(slopes[: i + 1], W, turned)
+            with np.errstate(divide="ignore"):
+                estimate = up + np.log(np.linalg.norm(image, 2, axis=(1, 2)))
+            back = _backward_product(slopes[: i + 1], W, image)
+            dead = ~np.isfinite(estimate)
+            back[dead] = turned[dead]
+            turned = np.linalg.qr(back)[0]
+            if np.all(dead | (np.abs(estimate - before) <= CONVERGED)):
+                break
+            before = estimate
+        logs[i] = estimate
+    return logs
+
+
+def _forward_product(slopes: np.ndarray, W: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The product of Jacobians times V (S, h, width), kept near 1, and the logarithm of its scale."""
+    scale = np.zeros(len(V))
+    for slope in slopes:
+        V, grown = _near_one(slope[:, :, None] * np.matmul(W, V))
+        scale += grown
+    return V, scale
+
+
+def _backward_product(slopes: np.ndarray, W: np.ndarray, V: np.ndarray) -> np.ndarray:
+    """The transposed product times V, up to a factor."""
+    for slope in slopes[::-1]:
+        V, _ = _near_one(np.matmul(W.T, slope[:, :, None] * V))
+    return V
+
+
+def _near_one(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    largest = np.abs(V).max(axis=(1, 2))
+    with np.errstate(divide="ignore"):
+        return V / np.where(largest > 0, largest, 1)[:, None, None], np.log(largest)
+
+
+def _fit_decay(lags: np.ndarray, logs: np.ndarray) -> tuple[float, float]:
+    """Rate and intercept of ``intercept - rate * lag``, fitted to the second half of the lags.
+
+    The first lags show the transient of a W_hh that is not normal.
+    """
+    first = len(lags) // 2 if len(lags) >= 4 else 0
+    x, y = lags[first:].astype(np.float64), logs[first:]
+    if np.isneginf(y).any():  # nothing at all comes through
+        return math.inf, math.nan
+    if len(x) == 1:
+        return -float(y[0]) / float(x[0]), 0.0
+    slope, intercept = np.polyfit(x, y, 1)
+    return -float(slope), float(intercept)
+
+
+def _half_life(rate: float) -> float:
+    return math.log(2) / rate if rate > 0 else math.inf
+
+
+# -- the recurrent weights ---------------------------------------------------------------------------
+
+
+def _recurrent_weights(model: Any, layer: int, direction: int) -> np.ndarray:
+    """W_hh of a model, or the matrix that was given in its place."""
+    if isinstance(model, np.ndarray):
+        W = check_real_array(model, "model", np.dtype(np.float64), ("h", "h"))
+        if W.shape[0] != W.shape[1]:
+            raise ValueError(f"model must be a model or a square matrix, got shape {W.shape}")
+    else:
+        m = open_model(model)
+        W = m.recurrent_weights(check_layer(m, layer), _check_direction(m, direction))
+    if not np.isfinite(W).all():
+        raise ValueError("the recurrent weights hold NaN or infinity")
+    return W
+
+
+def spectral_radius(model: Any, *, layer: int = -1, direction: int = 0, method: str = "exact") -> float:
+    """Largest absolute eigenvalue of W_hh.
+
+    Around 1 a linear net holds its gradients; well below they vanish, well above they explode.
+
+    Parameters
+    ----------
+    model : model, or ndarray of shape (h, h)
+    layer, direction : int
+        Whose W_hh.
+    method : {"exact", "estimate"}
+        All eigenvalues, or the growth of ``W_hh^k V`` for a block of vectors: quick for large h, and
+        exact to about 2%.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or W_hh is not finite.
+
+    Examples
+    --------
+    >>> round(spectral_radius(np.array([[0.0, 2.0], [-2.0, 0.0]])), 12)
+    2.0
+    """
+    check_choice(method, "method", ("exact", "estimate"))
+    W = _recurrent_weights(model, layer, direction)
+    if method == "estimate":
+        return _estimate_radius(W)
+    return float(np.abs(np.linalg.eigvals(W)).max())
+
+
+#: Products of the estimate: growth is measured over the second half.
+_PRODUCTS = 96
+
+
+def _estimate_radius(W: np.ndarray) -> float:
+    V = np.random.default_rng(0).standard_normal((len(W), min(BLOCK, len(W))))
+    grown = 0.0
+    for i in range(_PRODUCTS):
+        V = W @ V
+        size = float(np.linalg.norm(V))
+        if size == 0:
+            return 0.0
+        V /= size
+        if i >= _PRODUCTS // 2:
+            grown += math.log(size)
+    return math.exp(grown / (_PRODUCTS - _PRODUCTS // 2))
+
+
+def singular_values(model: Any, *, layer: int = -1, direction: int = 0) -> np.ndarray:
+    """Singular values of W_hh, largest first, shape (h,).
+
+    The largest is how much one step can stretch a gradient at most, as tanh's derivative is at most 1.
+
+    Parameters
+    ----------
+    model : model, or ndarray of shape (h, h)
+    layer, direction : int
+        Whose W_hh.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or W_hh is not finite.
+
+    Examples
+    --------
+    >>> singular_values(np.diag([0.5, 2.0])).tolist()
+    [2.0, 0.5]
+    """
+    return np.linalg.svd(_recurrent_weights(model, layer, direction), compute_uv=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Result of `spectrum`: eigenvalues and singular values of W_hh.
+
+    Attributes
+    ----------
+    eigenvalues : ndarray of complex, shape (h,)
+    singular_values : ndarray, shape (h,)
+        Largest first.
+    spectral_radius : float
+    """
+
+    eigenvalues: np.ndarray
+    singular_values: np.ndarray
+    spectral_radius: float
+
+    def plot(self, ax: Any = None) -> Figure:
+        """`fastrnn.figures.plot_singular_values` of this result."""
+        from fastrnn.figures import plot_singular_values
+
+        return plot_singular_values(self, ax=ax)
+
+
+def spectrum(model: Any, *, layer: int = -1, direction: int = 0) -> Spectrum:
+    """Eigenvalues, singular values and spectral radius of W_hh at once.
+
+    Parameters and errors as `singular_values`.
+
+    Examples
+    --------
+    >>> spectrum(np.diag([0.5, 2.0])).spectral_radius
+    2.0
+    """
+    W = _recurrent_weights(model, layer, direction)
+    values = np.linalg.eigvals(W).astype(np.complex128)
+    return Spectrum(values, np.linalg.svd(W, compute_uv=False), float(np.abs(values).max()))
+
+
+# -- states ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Saturation:
+    """Result of `saturation`.
+
+    Attributes
+    ----------
+    saturated : ndarray, shape (T,)
+        Share of units with ``|h| > threshold`` at each step, where tanh is flat.  A ReLU has no
+        upper end: zeros.
+    dead : ndarray, shape (T,)
+        Share of units through which no gradient passes at that step: derivative below 0.001, so
+        ``|h| > 0.9995`` for tanh, ``h = 0`` for ReLU.
+    stuck : ndarray of int
+        Units that were saturated, or dead, at every step of every sequence: they carry no information.
+    threshold : float
+    mean_slope : ndarray, shape (T,)
+        Mean derivative of the nonlinearity at each step.
+    """
+
+    saturated: np.ndarray
+    dead: np.ndarray
+    stuck: np.ndarray
+    threshold: float
+    mean_slope: np.ndarray
+
+    def plot(self, ax: Any = None) -> Figure:
+        """`fastrnn.figures.plot_saturation` of this result."""
+        from fastrnn.figures import plot_saturation
+
+        return plot_saturation(self, ax=ax)
+
+
+def saturation(
+    model: Any,
+    inputs: Any,
+    h0: Any = None,
+    *,
+    threshold: float = SATURATED,
+    layer: int = -1,
+    direction: int = 0,
+) -> Saturation:
+    """Share of units that are saturated, and of those that pass no gradient, at each time step.
+
+    A saturated tanh multiplies the gradient by its derivative ``1 - h^2`` (eq. 4), which is near zero.
+
+    Parameters
+    ----------
+    model, inputs, h0, layer, direction
+        As for `jacobian_norms`.
+    threshold : float, default 0.99
+        In (0, 1).
+
+    Returns
+    -------
+    Saturation
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from fastrnn import SimpleRNN
+    >>> rnn = SimpleRNN(2, 8, 2, rng=0)
+    >>> rnn.bh[:2] = 10
+    >>> result = saturation(rnn, [0, 1, 0])
+    >>> result.saturated.tolist(), result.stuck.tolist()
+    ([0.25, 0.25, 0.25], [0, 1])
+    """
+    limit = check_number(threshold, "threshold", positive=True)
+    if limit >= 1:
+        raise ValueError(f"threshold must be less than 1, the limit of tanh, got {limit}")
+    m = open_model(model)
+    number, direction = check_layer(m, layer), _check_direction(m, direction)
+    batch = open_batch(m, inputs, None, h0)
+    with np.errstate(all="ignore"):
+        u = forward(m, batch)
+    hs = u.hs[number][direction]
+    slopes = u.slopes(number, direction)
+    flat = np.zeros(hs.shape, bool) if m.relu else np.abs(hs) > limit
+    dead = slopes < DEAD_SLOPE
+    return Saturation(
+        flat.mean(axis=(1, 2)),
+        dead.mean(axis=(1, 2)),
+        np.flatnonzero((flat | dead).all(axis=(0, 1))),
+        limit,
+        slopes.mean(axis=(1, 2)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenStates:
+    """Result of `hidden_states`.
+
+    Attributes
+    ----------
+    states : ndarray, shape (T, h)
+        Of one sequence.
+    labels : list of str
+        What was read at each step: the character, or the class index.
+    """
+
+    states: np.ndarray
+    labels: list[str]
+
+    def plot(self, ax: Any = None, **options: Any) -> Figure:
+        """`fastrnn.figures.plot_hidden_states` of this result."""
+        from fastrnn.figures import plot_hidden_states
+
+        return plot_hidden_states(self, ax=ax, **options)
+
+
+def hidden_states(
+    model: Any, inputs: Any, h0: Any = None, *, sequence: int = 0, layer: int = -1, direction: int = 0
+) -> HiddenStates:
+    """The states of one sequence, with what was read at each step.
+
+    Parameters
+    ----------
+    model, inputs, h0, layer, direction
+        As for `jacobian_norms`.
+    sequence : int, default 0
+        Which sequence of the batch.
+
+    Returns
+    -------
+    HiddenStates
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from fastrnn import SimpleRNN
+    >>> result = hidden_states(SimpleRNN(3, 8, 3, rng=0), [0, 1, 2, 1])
+    >>> result.states.shape, result.labels
+    ((4, 8), ['0', '1', '2', '1'])
+    """
+    m = open_model(model)
+    number, direction = check_layer(m, layer), _check_direction(m, direction)
+    if isinstance(inputs, str) and m.output is not None:
+        inputs = _all_characters(m, inputs)
+    batch = open_batch(m, inputs, None, h0)
+    T, N = batch.shape
+    n = check_size(sequence, "sequence", minimum=0)
+    if n >= N:
+        raise IndexError(f"sequence is {n}, outside the {N} of the batch")
+    with np.errstate(all="ignore"):
+        u = forward(m, batch)
+    if not batch.indices.size:
+        labels = [""] * T
+    elif m.vocabulary is not None:
+        labels = [m.vocabulary[i] for i in batch.indices[:, n]]
+    else:
+        labels = [str(i) for i in batch.indices[:, n]]
+    return HiddenStates(u.hs[number][direction][:, n].copy(), labels)
+
+
+def _all_characters(m: OpenModel, text: str) -> np.ndarray:
+    """Class indices of a whole text, of which no character is needed as a target."""
+    return open_batch(m, text + text[-1:]).indices[:, 0]
+
+
+# -- clipping ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """Result of `clip_report`: for each way of clipping, what it would do to these gradients.
+
+    Attributes
+    ----------
+    threshold : float
+    norm_before : float
+        Global norm over all gradients, not clipped.
+    largest : float
+        Largest entry, by absolute value.
+    changed : dict of str to float
+        Share of the gradients' entries that each mode changes.
+    norm_after : dict of str to float
+        Global norm that each mode leaves.
+    entries : int
+        Entries of all gradients together.
+    """
+
+    threshold: float
+    norm_before: float
+    largest: float
+    changed: dict[str, float]
+    norm_after: dict[str, float]
+    entries: int
+
+    def plot(self, ax: Any = None) -> Figure:
+        """`fastrnn.figures.plot_clip_report` of this result."""
+        from fastrnn.figures import plot_clip_report
+
+        return plot_clip_report(self, ax=ax)
+
+
+def clip_report(
+    model: Any, inputs: Any, targets: Any = None, h0: Any = None, *, threshold: float = 5.0
+) -> ClipReport:
+    """What each way of clipping does to the gradients of a batch.
+
+    ``"step"`` clamps every accumulator after every time step as the notes' listing does (only a
+    `SimpleRNN` does so), ``"value"`` clamps every entry once, ``"norm"`` rescales all gradients
+    together (eq. 15).
+
+    Parameters
+    ----------
+    model, inputs, targets, h0
+        As for `gradient_flow`; the loss is the model's own (a sum for a `SimpleRNN`, a mean for a
+        `LanguageModel`).
+    threshold : float, default 5.0
+        Positive.
+
+    Returns
+    -------
+    ClipReport
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from fastrnn import SimpleRNN
+    >>> report = clip_report(SimpleRNN(4, 16, 4, rng=0), [1, 0, 2, 2], [0, 2, 2, 3], threshold=0.1)
+    >>> sorted(report.changed), round(report.norm_after["norm"], 12), report.changed["norm"]
+    (['norm', 'step', 'value'], 0.1, 1.0)
+    """
+    limit = check_number(threshold, "threshold", positive=True)
+    m = open_model(model)
+    batch = open_batch(m, inputs, targets, h0)
+    with np.errstate(all="ignore"):
+        grads = _all_gradients(m, batch, targets)
+        before = _global_norm(grads)
+        entries = sum(g.size for g in grads)
+        changed, after = {}, {}
+        if m.kind == "SimpleRNN":
+            stepped = _clamped_every_step(m, batch, limit)
+            changed["step"] = sum(int((a != b).sum()) for a, b in zip(grads, stepped, strict=True)) / entries
+            after["step"] = _global_norm(stepped)
+        changed["value"] = sum(int((np.abs(g) > limit).sum()) for g in grads) / entries
+        after["value"] = _global_norm([np.clip(g, -limit, limit) for g in grads])
+        changed["norm"] = float(before > limit)
+        after["norm"] = min(before, limit) if before == before else before
+        largest = max(float(np.abs(g).max()) for g in grads)
+    return ClipReport(limit, before, largest, changed, after, entries)
+
+
+def _all_gradients(m: OpenModel, batch: Batch, targets: Any) -> list[np.ndarray]:
+    """Every gradient of the model's own loss, not clipped, those of a lower layer first."""
+    u = forward(m, batch)
+    _, d_outputs, output = _loss_gradient(u, targets, m.reduction)
+    return [*_layer_gradients(m, backward(u, d_outputs, 0)), *output]
+
+
+def _layer_gradients(m: OpenModel, reached: dict[tuple[int, int], Reached]) -> list[np.ndarray]:
+    # A SimpleRNN has one bias where the kernels have two.
+    used = slice(3) if m.kind == "SimpleRNN" else slice(4)
+    return [g for key in sorted(reached) for g in reached[key].grads[used]]
+
+
+def _clamped_every_step(m: OpenModel, batch: Batch, limit: float) -> list[np.ndarray]:
+    """Gradients as the notes' listing clips them, in the order of `_all_gradients`."""
+    from fastrnn.simple import SimpleRNN
+
+    W_ih, W_hh, bias, _ = m.layers[0][0]
+    assert m.output is not None
+    W, b = m.output
+    twin = SimpleRNN(m.input_size, m.hidden_size, len(b), dtype=m.dtype, rng=0, backend=m.kernels.NAME)
+    twin.Wxh, twin.Whh, twin.Why, twin.bh, twin.by = W_ih, W_hh, W, bias[:, None], b[:, None]
+    assert batch.targets is not None
+    inputs = batch.indices[:, 0] if batch.indices.size else batch.x[:, 0]
+    _, (dWxh, dWhh, dWhy, dbh, dby), _ = twin.loss_and_grads(
+        inputs, batch.targets[:, 0], batch.h0[0].T, clip="step", clip_threshold=limit
+    )
+    return [dWxh, dWhh, dbh[:, 0], dWhy, dby[:, 0]]
+
+
+def _global_norm(grads: list[np.ndarray]) -> float:
+    return float(np.linalg.norm([np.linalg.norm(g.astype(np.float64)) for g in grads]))
+
+
+# -- the model's own gradients -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ParameterCheck:
+    """The worst entry of one parameter in a `GradCheck`.
+
+    Attributes
+    ----------
+    name : str
+    index : tuple of int
+        Of the worst entry.
+    analytic, numeric : float
+        The model's gradient there, and the central difference.
+    error : float
+        Their difference relative to the larger of the two, or to `GradCheck.floor` where both are
+        smaller.
+    checked, entries : int
+        How many entries were looked at, and how many there are.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    error: float
+    checked: int
+    entries: int
+
+
+@dataclass(frozen=True)
+class GradCheck:
+    """Result of `gradcheck`; ``print`` it for a table.
+
+    Attributes
+    ----------
+    ok : bool
+        Every error is within `tolerance`.
+    tolerance : float
+    floor : float
+        Gradients below this are compared as if they were as large.
+    parameters : tuple of ParameterCheck
+    """
+
+    ok: bool
+    tolerance: float
+    floor: float
+    parameters: tuple[ParameterCheck, ...]
+
+    @property
+    def worst(self) -> ParameterCheck:
+        """The parameter with the largest error; one that is not a number is the largest."""
+        return max(self.parameters, key=lambda p: math.inf if math.isnan(p.error) else p.error)
+
+    def __str__(self) -> str:
+        width = max(len("parameter"), *(len(p.name) for p in self.parameters))
+        lines = [
+            "gradients agree with central differences"
+            if self.ok
+            else f"GRADIENTS ARE WRONG, most of all that of {self.worst.name}",
+            f"{'parameter':<{width}}  {'checked':>15}  {'worst entry':>14}  {'gradient':>13}  "
+            f"{'difference':>13}  {'error':>8}",
+        ]
+        for p in self.parameters:
+            place = "[" + ", ".join(map(str, p.index)) + "]"
+            lines.append(
+                f"{p.name:<{width}}  {f'{p.checked} of {p.entries}':>15}  {place:>14}  {p.analytic:>13.6g}  "
+                f"{p.numeric:>13.6g}  {p.error:>8.1e}" + ("" if p.error <= self.tolerance else "  <-- wrong")
+            )
+        return "\n".join([*lines, f"allowed error: {self.tolerance:g}"])
+
+
+def gradcheck(
+    model: Any,
+    inputs: Any,
+    targets: Any = None,
+    h0: Any = None,
+    *,
+    entries: int | None = 50,
+    step: float | None = None,
+    tolerance: float | None = None,
+    rng: np.random.Generator | int | None = 0,
+) -> GradCheck:
+    """Compare a model's own gradients with central differences of its own loss, in float64.
+
+    For whoever changes a model, a kernel or a loss, by a subclass too: in a float64 model both sides
+    come from the methods of `model` itself (``loss_and_grads``, or ``forward`` and ``backward`` of an
+    `RNN`).  A float32 model has too few digits for differences: its gradients are compared with the
+    differences of the same net in float64.  Gradients are not clipped.  Dropout is switched off.
+
+    Parameters
+    ----------
+    model, inputs, targets, h0
+        As for `gradient_flow`.
+    entries : int or None, default 50
+        Entries of each parameter to look at, drawn from `rng`; None means all.
+    step : float or None
+        Half the distance of the two losses; None means 1e-5.
+    tolerance : float or None
+        Largest error allowed; None means 1e-6, for a float32 model 1e-3.
+    rng : Generator, int or None
+        Draws the entries.
+
+    Returns
+    -------
+    GradCheck
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        If an argument is not as above, or a parameter is read-only.
+
+    Notes
+    -----
+    Weights are changed one entry at a time while this runs, and restored bit for bit, also when
+    something is raised.
+
+    Examples
+    --------
+    >>> from fastrnn import SimpleRNN
+    >>> rnn = SimpleRNN(4, 8, 4, rng=0)
+    >>> gradcheck(rnn, [1, 0, 2, 2], [0, 2, 2, 3]).ok
+    True
+
+    >>> class Wrong(SimpleRNN):
+    ...     def loss_and_grads(self, *arguments, **options):
+    ...         loss, grads, h = super().loss_and_grads(*arguments, **options)
+    ...         grads[1][:] *= 2
+    ...         return loss, grads, h
+    >>> gradcheck(Wrong(4, 8, 4, rng=0), [1, 0, 2, 2], [0, 2, 2, 3]).worst.name
+    'Whh'
+    """
+    from fastrnn.gradient_check import check_gradients
+
+    return check_gradients(model, inputs, targets, h0, entries, step, tolerance, rng)
+
+
+# -- while training ----------------------------------------------------------------------------------
+
+
+def training_summary(
+    model: Any,
+    inputs: Any,
+    targets: Any,
+    h0: Any = None,
+    *,
+    clip: str | None = "norm",
+    clip_threshold: float = 5.0,
+) -> dict[str, float]:
+    """A few numbers about a batch, cheap enough to be taken now and then while a model trains.
+
+    Parameters
+    ----------
+    model, inputs, targets, h0
+        As for `gradient_flow`; the top layer is looked at.
+    clip : {"norm", "value", "step"} or None
+        What the training clips by.  (``"step"`` is counted as ``"value"``.)
+    clip_threshold : float, default 5.0
+
+    Returns
+    -------
+    dict of str to float
+        ``spectral_radius`` (estimated), ``saturated`` and ``dead`` (mean shares of units),
+        ``gradient_share`` (of the last loss's gradient, how much reaches the first step of the
+        chunk), ``half_life`` (steps in which that gradient falls to a half, infinity where it does
+        not fall), ``dWhh_norm``, ``clipped`` (share of entries that the clipping changes).
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from fastrnn import SimpleRNN
+    >>> summary = training_summary(SimpleRNN(4, 16, 4, rng=0), [1, 0, 2, 2], [0, 2, 2, 3])
+    >>> sorted(summary)
+    ['clipped', 'dWhh_norm', 'dead', 'gradient_share', 'half_life', 'saturated', 'spectral_radius']
+    """
+    check_choice(clip, "clip", (None, "step", "value", "norm"))
+    limit = check_number(clip_threshold, "clip_threshold", positive=True, finite=False)
+    m = open_model(model)
+    batch = open_batch(m, inputs, targets, h0)
+    return summarize(m, batch, targets, clip, limit)
+
+
+def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit: float) -> dict[str, float]:
+    """`training_summary` of arguments that were checked."""
+    top = len(m.layers) - 1
+    with np.errstate(all="ignore"):
+        u = forward(m, batch)
+        _, d_outputs, output = _loss_gradient(u, targets, m.reduction)
+        from_last = _from_last_step(u, d_outputs, top, 0)
+        reached = backward(u, d_outputs, 0)
+        grads = [*_layer_gradients(m, reached), *output]
+        hs = u.hs[top][0]
+        slopes = u.slopes(top)
+        W = m.recurrent_weights(top)
+        changed = 0.0
+        if clip == "norm":
+            changed = float(not _global_norm(grads) <= limit)
+        elif clip is not None:
+            changed = sum(int((np.abs(g) > limit).sum()) for g in grads) / sum(g.size for g in grads)
+        rate = _fit_decay(np.arange(len(from_last)), np.log(from_last[::-1]))[0] if len(from_last) > 1 else 0
+        return {
+            "spectral_radius": _estimate_radius(W) if np.isfinite(W).all() else math.nan,
+            "saturated": 0.0 if m.relu else float((np.abs(hs) > SATURATED).mean()),
+            "dead": float((slopes < DEAD_SLOPE).mean()),
+            "gradient_share": float(from_last[0] / from_last[-1]),
+            "half_life": _half_life(rate),
+            "dWhh_norm": float(np.linalg.norm(reached[top, 0].grads[1])),
+            "clipped": changed,
+        }

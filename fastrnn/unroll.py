@@ -1,0 +1,536 @@
+"""A recurrent model opened up: its weights, the states of every time step, and the gradients that
+reach them.
+
+What `fastrnn.diagnostics` looks at.  Every model comes to the same form here, that of the batched
+kernels, so that each diagnostic is written once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn import backends, threads
+from fastrnn.checks import INDEX, check_indices, check_real_array, check_size, kernel_array
+
+__all__ = [
+    "Batch",
+    "OpenModel",
+    "Reached",
+    "Unrolled",
+    "backward",
+    "check_layer",
+    "forward",
+    "open_batch",
+    "open_model",
+    "output_gradient",
+    "outputs",
+    "state_gradients",
+]
+
+#: W_ih (h,d), W_hh (h,h), b_ih (h), b_hh (h), as kernels take them.
+Layer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+_Call = Callable[[int, int, int, np.ndarray], None]
+
+_NO_INDICES, _NO_LENGTHS = np.empty((0, 0), INDEX), np.empty(0, INDEX)
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """What a model is made of, whatever class it comes from.
+
+    Attributes
+    ----------
+    model : object
+        The model itself; of a `CharRNN` its `LanguageModel`.
+    kind : {"SimpleRNN", "LanguageModel", "RNN"}
+    kernels : module
+        Of the model's backend.
+    dtype : dtype
+        float32 or float64, of every array here.
+    relu : bool
+        The nonlinearity is ``max(z, 0)``, not tanh.
+    layers : tuple of tuple of Layer
+        For each layer its one or two directions.
+    output : tuple of ndarray, shapes (q, h) and (q,), or None
+        The output layer; an `RNN` has none.
+    batch_first, batched : bool
+        How an `RNN` takes its arrays.
+    vocabulary : sequence of str or None
+        Of a `CharRNN`.
+    """
+
+    model: Any
+    kind: str
+    kernels: ModuleType
+    dtype: np.dtype
+    relu: bool
+    layers: tuple[tuple[Layer, ...], ...]
+    output: tuple[np.ndarray, np.ndarray] | None = None
+    batch_first: bool = False
+    vocabulary: Sequence[str] | None = None
+
+    @property
+    def hidden_size(self) -> int:
+        return len(self.layers[0][0][1])
+
+    @property
+    def input_size(self) -> int:
+        return int(self.layers[0][0][0].shape[1])
+
+    @property
+    def directions(self) -> int:
+        return len(self.layers[0])
+
+    @property
+    def reduction(self) -> str:
+        """How the model's own loss is made of those of the time steps."""
+        return "mean" if self.kind == "LanguageModel" else "sum"
+
+    def recurrent_weights(self, layer: int, direction: int = 0) -> np.ndarray:
+        """W_hh of a layer, shape (h, h), in float64."""
+        return np.asarray(self.layers[layer][direction][1], np.float64)
+
+    def in_float64(self) -> OpenModel:
+        """The same net with its weights in float64."""
+        wide = np.dtype(np.float64)
+
+        def cast(arrays: Any) -> Any:
+            return tuple(kernel_array(a, wide) for a in arrays)
+
+        return replace(
+            self,
+            dtype=wide,
+            layers=tuple(tuple(cast(direction) for direction in layer) for layer in self.layers),
+            output=None if self.output is None else cast(self.output),
+        )
+
+
+def open_model(model: Any) -> OpenModel:
+    """Read the weights of a `SimpleRNN`, `ReferenceRNN`, `RNN`, `LanguageModel` or fitted `CharRNN`.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    ValueError
+        If it is a `CharRNN` that was not fitted.
+    """
+    if isinstance(model, OpenModel):
+        return model
+    if all(hasattr(model, name) for name in ("Wxh", "Whh", "Why", "bh", "by")):
+        return _open_simple(model)
+    parameters = getattr(model, "parameters", None)
+    if isinstance(parameters, dict) and "weight_hh_l0" in parameters:
+        return _open_layers(model, parameters)
+    if hasattr(model, "model_"):
+        return replace(open_model(model.model_), vocabulary=model.vocabulary_)
+    if hasattr(model, "partial_fit"):
+        raise ValueError(f"model must be fitted before it can be looked at: call {type(model).__name__}.fit")
+    raise TypeError(
+        f"model must be a SimpleRNN, RNN, LanguageModel or fitted CharRNN, got {type(model).__name__}"
+    )
+
+
+def _open_simple(model: Any) -> OpenModel:
+    dtype = np.dtype(model.Whh.dtype.newbyteorder("="))
+    h = len(model.Whh)
+
+    def ready(array: np.ndarray) -> np.ndarray:
+        return kernel_array(array, dtype)
+
+    layer = (ready(model.Wxh), ready(model.Whh), ready(model.bh).reshape(h), np.zeros(h, dtype))
+    return OpenModel(
+        model, "SimpleRNN", backends.kernels(getattr(model, "_backend", None)), dtype, False, ((layer,),),
+        (ready(model.Why), ready(model.by).reshape(-1)),
+    )  # fmt: skip
+
+
+def _open_layers(model: Any, parameters: dict[str, np.ndarray]) -> OpenModel:
+    dtype = np.dtype(model.dtype)
+    h = parameters["weight_hh_l0"].shape[0]
+    none = np.zeros(h, dtype)
+    endings = ("", "_reverse") if "weight_hh_l0_reverse" in parameters else ("",)
+
+    def layer(number: int, ending: str) -> Layer:
+        W_ih, W_hh, b_ih, b_hh = (
+            kernel_array(parameters.get(f"{name}_l{number}{ending}", none), dtype)
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        return W_ih, W_hh, b_ih, b_hh
+
+    output = None
+    if "weight_out" in parameters:
+        output = (kernel_array(parameters["weight_out"], dtype), kernel_array(parameters["bias_out"], dtype))
+    return OpenModel(
+        model,
+        "RNN" if output is None else "LanguageModel",
+        backends.kernels(getattr(model, "_backend", None)),
+        dtype,
+        model.nonlinearity == "relu",
+        tuple(tuple(layer(number, ending) for ending in endings) for number in range(model.num_layers)),
+        output,
+        bool(getattr(model, "batch_first", False)),
+    )
+
+
+# -- what the user passes in -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Checked inputs and first states, as kernels take them.
+
+    Attributes
+    ----------
+    indices : ndarray of int64, shape (T, N), or without elements
+    x : ndarray, shape (T, N, d), or without elements
+    h0 : ndarray, shape (layers * directions, N, h)
+    targets : ndarray of int64, shape (T, N), or None
+        Class indices, where the model has an output layer.
+    batched : bool
+        False where the user gave one sequence without a batch dimension.
+    text : str or None
+        The inputs, where they were given as text.
+    """
+
+    indices: np.ndarray
+    x: np.ndarray
+    h0: np.ndarray
+    targets: np.ndarray | None
+    batched: bool
+    text: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """T and N."""
+        T, N = self.indices.shape if self.indices.size else self.x.shape[:2]
+        return T, N
+
+    def astype(self, dtype: np.dtype) -> Batch:
+        """The same with real numbers of another dtype."""
+        return replace(self, x=self.x.astype(dtype), h0=self.h0.astype(dtype))
+
+
+def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -> Batch:
+    """Check inputs, class targets and first states for a model.
+
+    Parameters
+    ----------
+    m : OpenModel
+    inputs : array
+        As the model's own methods take them; for a `CharRNN` a text as well, whose characters but
+        the last are the inputs and but the first the targets where none are given.
+    targets : array or None
+        Class indices, as the model's own methods take them.
+    h0 : array or None
+        First states, zeros where None.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As the model's own methods.
+    """
+    text = None
+    if isinstance(inputs, str):
+        if targets is None and m.output is not None:
+            inputs, targets = inputs[:-1], inputs[1:]
+        text, inputs = inputs, _encode(m, inputs, "inputs")
+    if isinstance(targets, str):
+        targets = _encode(m, targets, "targets")
+    grid, batched = _input_grid(m, inputs)
+    T, N = grid.shape[:2]
+    if grid.ndim == 2:
+        indices, x = grid, np.empty((0, 0, m.input_size), m.dtype)
+    else:
+        indices, x = _NO_INDICES, grid
+    wanted = None
+    if m.output is not None and targets is not None:
+        wanted = _index_grid(targets, "targets", len(m.output[1]), m.kernels)[0]
+        if wanted.shape != (T, N):
+            raise ValueError(
+                f"targets must hold one class index for each input, {T} time steps of {N} sequences, "
+                f"got {wanted.shape[0]} of {wanted.shape[1]}"
+            )
+    return Batch(indices, x, _first_states(m, h0, N, batched), wanted, batched, text)
+
+
+def _encode(m: OpenModel, text: str, name: str) -> list[int]:
+    if m.vocabulary is None:
+        raise TypeError(f"{name} can be text for a CharRNN only; a {m.kind} takes class indices")
+    position = {character: i for i, character in enumerate(m.vocabulary)}
+    if not text:
+        raise ValueError(f"{name} must hold enough text: at least two characters")
+    for place, character in enumerate(text):
+        if character not in position:
+            raise ValueError(
+                f"{name}[{place}] is {character!r}, which is not among the {len(position)} characters "
+                "of the model's vocabulary"
+            )
+    return [position[character] for character in text]
+
+
+def _input_grid(m: OpenModel, inputs: Any) -> tuple[np.ndarray, bool]:
+    """Inputs as (T, N) class indices or (T, N, d) vectors, and whether they came as a batch."""
+    array = np.asarray(inputs)
+    d = m.input_size
+    if m.kind == "SimpleRNN" and array.ndim >= 2:
+        x = check_real_array(array, "inputs", m.dtype, ("T", d), ("T", d, 1))
+        return x.reshape(len(x), 1, d), False
+    if m.kind == "RNN" and (array.ndim == 3 or array.dtype.kind == "f"):
+        x = check_real_array(array, "inputs", m.dtype, ("T", "N", d), ("T", d))
+        if x.ndim == 2:
+            return x.reshape(len(x), 1, d), False
+        return (kernel_array(x.swapaxes(0, 1), m.dtype) if m.batch_first else x), True
+    grid, batched = _index_grid(array, "inputs", d, m.kernels)
+    return (kernel_array(grid.T, INDEX) if m.batch_first and batched else grid), batched
+
+
+def _index_grid(value: Any, name: str, bound: int, kernels: ModuleType) -> tuple[np.ndarray, bool]:
+    """Class indices (T,) or (T, N) as (T, N) in [0, bound), and whether they had two dimensions."""
+    array = np.asarray(value)
+    if array.ndim == 1:
+        return check_indices(value, name, bound, kernels).reshape(-1, 1), False
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{name} must have shape (T,) or (T, N), got {array.shape}")
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return check_indices(flat, name, bound, kernels).reshape(array.shape), True
+
+
+def _first_states(m: OpenModel, h0: Any, N: int, batched: bool) -> np.ndarray:
+    h, count = m.hidden_size, len(m.layers) * m.directions
+    if h0 is None:
+        return np.zeros((count, N, h), m.dtype)
+    if m.kind == "SimpleRNN":
+        return check_real_array(h0, "h0", m.dtype, (h, 1)).reshape(1, 1, h)
+    shapes = [(count, N, h)] if batched else [(count, h), (count, 1, h)]
+    return check_real_array(h0, "h0", m.dtype, *shapes).reshape(count, N, h)
+
+
+def check_layer(m: OpenModel, layer: Any) -> int:
+    """Return the number of a layer, counted from the end where negative, as an index from 0 on."""
+    count = len(m.layers)
+    number = check_size(layer, "layer", minimum=-count)
+    if number >= count:
+        raise ValueError(f"layer must be from {-count} to {count - 1}, got {number}")
+    return number % count
+
+
+# -- forward and backward ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The states of every layer, direction and time step.
+
+    Attributes
+    ----------
+    m : OpenModel
+    batch : Batch
+    hs : list of list of ndarray, shape (T, N, h)
+        ``hs[layer][direction]``.
+    packed : list of list of ndarray
+        The weights in the kernels' order.
+    """
+
+    m: OpenModel
+    batch: Batch
+    hs: list[list[np.ndarray]]
+    packed: list[list[np.ndarray]]
+
+    def layer_input(self, layer: int) -> np.ndarray:
+        """Vectors that a layer reads, shape (T, N, d), without elements for class indices."""
+        return self.batch.x if layer == 0 else outputs(self.hs[layer - 1])
+
+    def states_before(self, layer: int, direction: int = 0) -> np.ndarray:
+        """The state that each time step starts from, shape (T, N, h)."""
+        hs = self.hs[layer][direction]
+        first = self.batch.h0[layer * self.m.directions + direction][None]
+        return np.concatenate([hs[1:], first] if direction else [first, hs[:-1]])
+
+    def slopes(self, layer: int, direction: int = 0) -> np.ndarray:
+        """Derivative of the nonlinearity at every step, from its value (eq. 4), (T, N, h) in float64."""
+        hs = self.hs[layer][direction].astype(np.float64)
+        return (hs > 0).astype(np.float64) if self.m.relu else 1 - hs * hs
+
+
+def outputs(directions: list[np.ndarray]) -> np.ndarray:
+    """What a layer gives to the next: the states of its directions side by side."""
+    return directions[0] if len(directions) == 1 else np.concatenate(directions, axis=2)
+
+
+def _in_parts(m: OpenModel, N: int, multiply_adds: float, work_size: int, call: _Call) -> None:
+    """Call ``call(part, start, stop, work)`` for the parts of a batch, on the model's threads."""
+    bounds = threads.parts(N)
+    count = threads.workers(len(bounds), multiply_adds, getattr(m.model, "num_threads", 1))
+    works = [np.empty(work_size, m.dtype) for _ in range(count)]
+
+    def one(part: int, slot: int) -> None:
+        call(part, *bounds[part], works[slot])
+
+    if count > 1 and m.kernels.NAME == "numpy":
+        with threads.one_blas_thread():
+            threads.run(one, len(bounds), count)
+    else:
+        threads.run(one, len(bounds), count)
+
+
+def _largest_part(N: int) -> int:
+    return max(stop - start for start, stop in threads.parts(N))
+
+
+def _part_gradients(shapes: tuple[np.ndarray, ...], N: int) -> list[tuple[np.ndarray, ...]]:
+    return [tuple(np.empty_like(W) for W in shapes) for _ in threads.parts(N)]
+
+
+def _sum(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    total = parts[0]
+    for part in parts[1:]:
+        for ours, theirs in zip(total, part, strict=True):
+            ours += theirs
+    return total
+
+
+def forward(m: OpenModel, batch: Batch) -> Unrolled:
+    """Run a model over a batch, without dropout, and keep all states (eq. 1)."""
+    T, N = batch.shape
+    h = m.hidden_size
+    unrolled = Unrolled(m, batch, [], [])
+    for number, directions in enumerate(m.layers):
+        indices = batch.indices if number == 0 else _NO_INDICES
+        x = unrolled.layer_input(number)
+        unrolled.hs.append([])
+        unrolled.packed.append([])
+        for direction, layer in enumerate(directions):
+            d = layer[0].shape[1]
+            packed_size, work_size = m.kernels.layer_sizes(T, N, _largest_part(N), d, h)
+            packed = np.empty(packed_size, m.dtype)
+            m.kernels.pack_layer(layer, N, bool(indices.size), packed)
+            hs, h_n = np.empty((T, N, h), m.dtype), np.empty((N, h), m.dtype)
+            h0 = batch.h0[number * m.directions + direction]
+            step = functools.partial(
+                _forward_part, m, layer, packed, indices, x, h0, hs, h_n, bool(direction)
+            )
+            _in_parts(m, N, T * N * h * (h + (0 if indices.size else d)), work_size, step)
+            unrolled.hs[-1].append(hs)
+            unrolled.packed[-1].append(packed)
+    return unrolled
+
+
+def _forward_part(
+    m: OpenModel, layer: Layer, packed: np.ndarray, indices: np.ndarray, x: np.ndarray, h0: np.ndarray,
+    hs: np.ndarray, h_n: np.ndarray, reverse: bool, part: int, start: int, stop: int, work: np.ndarray,
+) -> None:  # fmt: skip
+    m.kernels.layer_forward(
+        layer, packed, indices, x, _NO_LENGTHS, h0, hs, h_n, start, stop, m.relu, reverse, work
+    )
+
+
+def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tuple[np.ndarray, ...]]:
+    """Cross-entropy, its gradient by the outputs of the top layer (T, N, h), and by the output layer."""
+    m, batch = u.m, u.batch
+    assert m.output is not None
+    T, N = batch.shape
+    h, q = m.hidden_size, len(m.output[1])
+    scale = 1 / (T * N) if reduction == "mean" else 1.0
+    packed_size, work_size = m.kernels.output_sizes(T, N, _largest_part(N), h, q)
+    packed = np.empty(packed_size, m.dtype)
+    m.kernels.pack_output(m.output, N, packed)
+    dhs = np.empty((T, N, h), m.dtype)
+    grads = _part_gradients(m.output, N)
+    losses = [0.0] * len(grads)
+
+    def loss_of_part(part: int, start: int, stop: int, work: np.ndarray) -> None:
+        losses[part] = m.kernels.output_loss(
+            m.output, packed, u.hs[-1][0], batch.targets, scale, dhs, grads[part], False, start, stop, work
+        )
+
+    _in_parts(m, N, 3 * T * N * h * q, work_size, loss_of_part)
+    return sum(losses) * scale, dhs, _sum(grads)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What backpropagation brought to one direction of one layer.
+
+    Attributes
+    ----------
+    dhs : ndarray, shape (T, N, h)
+        Gradient of its outputs.
+    dzs : ndarray, shape (T, N, h)
+        dz_t of all steps (eq. 10).
+    grads : tuple of 4 ndarray
+        Gradients of W_ih, W_hh, b_ih and b_hh (eqs. 11, 13).
+    """
+
+    dhs: np.ndarray
+    dzs: np.ndarray
+    grads: tuple[np.ndarray, ...]
+
+
+def backward(u: Unrolled, d_outputs: np.ndarray, lowest: int) -> dict[tuple[int, int], Reached]:
+    """Backpropagate the gradient of the top layer's outputs (T, N, directions * h) down to a layer.
+
+    Returns what reached each ``(layer, direction)`` from the top to `lowest`.
+    """
+    reached = {}
+    m, batch = u.m, u.batch
+    T, N = batch.shape
+    h = m.hidden_size
+    none = np.empty((0, 0, 0), m.dtype)
+    for number in range(len(m.layers) - 1, lowest - 1, -1):
+        indices = batch.indices if number == 0 else _NO_INDICES
+        x = u.layer_input(number)
+        below = None
+        for direction, layer in enumerate(m.layers[number]):
+            d = layer[0].shape[1]
+            dhs = np.ascontiguousarray(d_outputs[:, :, direction * h : (direction + 1) * h])
+            dx = np.empty((T, N, d), m.dtype) if number > lowest else none
+            dzs, dh0 = np.empty((T, N, h), m.dtype), np.empty((N, h), m.dtype)
+            grads = _part_gradients(layer, N)
+            step = functools.partial(
+                _backward_part, u, layer, number, direction, indices, x, dhs, dx, dh0, dzs, grads
+            )
+            work_size = m.kernels.layer_sizes(T, N, _largest_part(N), d, h)[1]
+            _in_parts(m, N, 2 * T * N * h * (h + (0 if indices.size else d)), work_size, step)
+            reached[number, direction] = Reached(dhs, dzs, _sum(grads))
+            below = dx if below is None else below + dx
+        if number > lowest:
+            assert below is not None
+            d_outputs = below
+    return reached
+
+
+def _backward_part(
+    u: Unrolled, layer: Layer, number: int, direction: int, indices: np.ndarray, x: np.ndarray,
+    dhs: np.ndarray, dx: np.ndarray, dh0: np.ndarray, dzs: np.ndarray, grads: list[tuple[np.ndarray, ...]],
+    part: int, start: int, stop: int, work: np.ndarray,
+) -> None:  # fmt: skip
+    m = u.m
+    m.kernels.layer_backward(
+        layer, u.packed[number][direction], indices, x, _NO_LENGTHS,
+        u.batch.h0[number * m.directions + direction], u.hs[number][direction], dhs,
+        np.empty((0, 0), m.dtype), dx, dh0, dzs, grads[part], False, start, stop, m.relu, bool(direction),
+        work,
+    )  # fmt: skip
+
+
+def state_gradients(u: Unrolled, layer: int, direction: int, reached: Reached) -> np.ndarray:
+    """``dh_t = d output_t + W_hh' dz_{t+1}`` (eqs. 9, 12) of all steps in one product, shape (T, N, h).
+
+    Not dz_t divided by the derivative of the nonlinearity, which is zero where a unit is saturated.
+    """
+    dzs = reached.dzs
+    T, N, h = dzs.shape
+    total = reached.dhs.copy()
+    if T > 1:
+        W_hh = u.m.layers[layer][direction][1]
+        after, receiving = (dzs[:-1], total[1:]) if direction else (dzs[1:], total[:-1])
+        receiving += (after.reshape(-1, h) @ W_hh).reshape(T - 1, N, h)
+    return total
