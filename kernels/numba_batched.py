@@ -572,12 +572,16 @@ def _draw_class(work, y, q, ldq, u, temperature, top_k, top_p, heap):
         d += work[j + 3]
     total = (a + b) + (c + d)
     running, almost = np.float64(0), u * total * (1 - 1e-15)
-    drawn = q - 1
-    for j in range(q - 1):
+    drawn = -1
+    for j in range(q):
         running += work[y + j]
         if running > almost and running / total > u:
             drawn = j
             break
+    if drawn < 0:  # sums in another order differ: the last class that may be drawn
+        drawn = q - 1
+        while drawn > 0 and work[y + drawn] == 0:
+            drawn -= 1
     return drawn
 
 

@@ -1,0 +1,614 @@
+"""The batched kernels of each backend, called directly: against sequences taken one by one, against the
+NumPy ones, and for what they must leave alone."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from support import TOLERANCE, assert_close, bits
+
+from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE, numpy_batched
+
+GUARD = 64
+SEQUENCES = (1, 2, 7, 16, 17, 33)
+HIDDEN = (1, 5, 16, 24, 33, 64, 100)
+STEPS = (1, 2, 3, 9, 40)
+
+
+class Memory:
+    """Arrays inside larger buffers, at any alignment; `check` finds what was written beside them."""
+
+    def __init__(self, dtype, offset=0, fill=math.nan):
+        self.dtype, self.offset, self.fill, self.buffers = dtype, offset, fill, []
+
+    def new(self, shape, values=None, dtype=None):
+        size = math.prod(shape)
+        buffer = np.full(size + 2 * GUARD + self.offset, -77, self.dtype if dtype is None else dtype)
+        start = GUARD + self.offset
+        array = buffer[start : start + size].reshape(shape)
+        array[...] = self.fill if values is None else values
+        self.buffers.append((buffer, start, size))
+        return array
+
+    def check(self):
+        for buffer, start, size in self.buffers:
+            assert (buffer[:start] == -77).all(), "written before an array"
+            assert (buffer[start + size :] == -77).all(), "written after an array"
+
+
+class Case:
+    """Random values of a layer and of an output layer, and the kernels of a backend to run on them."""
+
+    def __init__(
+        self, kernels, dtype, seed=0, *, T=5, N=7, d=6, h=16, q=9, one_hot=True, relu=False, reverse=False,
+        ragged=False, with_dx=True, with_dzs=True, with_dh_n=True, offset=0, fill=math.nan,
+    ):  # fmt: skip
+        self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
+        self.relu, self.reverse = relu, reverse
+        self.rng = rng = np.random.default_rng(seed)
+        self.memory = m = Memory(dtype, offset, fill)
+        self.layer = tuple(
+            m.new(shape, rng.normal(size=shape) * size)
+            for shape, size in (((h, d), 0.5), ((h, h), 0.7 / math.sqrt(h)), ((h,), 0.3), ((h,), 0.3))
+        )
+        self.output = tuple(
+            m.new(shape, rng.normal(size=shape) * size)
+            for shape, size in (((q, h), 1 / math.sqrt(h)), ((q,), 0.3))
+        )
+        self.one_hot = one_hot
+        self.indices = m.new((T, N) if one_hot else (0, N), 0, np.int64)
+        self.indices[...] = rng.integers(0, d, self.indices.shape)
+        self.x = m.new((0, N, d) if one_hot else (T, N, d), 0)
+        self.x[...] = rng.normal(size=self.x.shape)
+        self.lengths = m.new((N,) if ragged else (0,), 0, np.int64)
+        self.lengths[...] = rng.integers(1, T + 1, len(self.lengths))
+        self.targets = m.new((T, N), rng.integers(0, q, (T, N)), np.int64)
+        self.h0 = m.new((N, h), rng.normal(size=(N, h)) * 0.5)
+        self.dhs = m.new((T, N, h), rng.normal(size=(T, N, h)))
+        self.dh_n = m.new((N, h) if with_dh_n else (0, h), 0)
+        self.dh_n[...] = rng.normal(size=self.dh_n.shape)
+        self.with_dx, self.with_dzs = with_dx and not one_hot, with_dzs
+        self.new_results()
+
+    def new_results(self):
+        m, T, N, d, h, q = self.memory, self.T, self.N, self.d, self.h, self.q
+        self.hs, self.h_n, self.dh0 = m.new((T, N, h)), m.new((N, h)), m.new((N, h))
+        self.dx = m.new((T, N, d) if self.with_dx else (0, N, d))
+        self.dzs = m.new((T, N, h) if self.with_dzs else (0, N, h))
+        self.grads = tuple(m.new(W.shape) for W in self.layer)
+        self.output_grads = tuple(m.new(W.shape) for W in self.output)
+        self.logits, self.output_dhs = m.new((T, N, q)), m.new((T, N, h))
+
+    def widened(self, *names):
+        """Attributes in double precision."""
+        return [
+            tuple(a.astype(np.float64) for a in value) if isinstance(value, tuple)
+            else value if value.dtype == np.int64 else value.astype(np.float64)
+            for value in (getattr(self, name) for name in names)
+        ]  # fmt: skip
+
+    def forward(self, start=0, stop=None, most=None):
+        stop = self.N if stop is None else stop
+        k, m = self.kernels, self.memory
+        packed, work = k.layer_sizes(self.T, self.N, most or max(stop - start, 1), self.d, self.h)
+        self.packed, self.work = m.new((packed,)), m.new((work,))
+        k.pack_layer(self.layer, self.N, self.one_hot, self.packed)
+        k.layer_forward(
+            self.layer, self.packed, self.indices, self.x, self.lengths, self.h0, self.hs, self.h_n, start,
+            stop, self.relu, self.reverse, self.work,
+        )  # fmt: skip
+
+    def backward(self, start=0, stop=None, accumulate=False):
+        """After `forward`, which has packed the weights."""
+        self.work[...] = self.memory.fill
+        self.kernels.layer_backward(
+            self.layer, self.packed, self.indices, self.x, self.lengths, self.h0, self.hs, self.dhs,
+            self.dh_n, self.dx, self.dh0, self.dzs, self.grads, accumulate, start,
+            self.N if stop is None else stop, self.relu, self.reverse, self.work,
+        )  # fmt: skip
+
+    def loss(self, start=0, stop=None, scale=1.0, accumulate=False, with_grads=True, with_logits=True):
+        stop = self.N if stop is None else stop
+        k, m = self.kernels, self.memory
+        packed, work = k.output_sizes(self.T, self.N, max(stop - start, 1), self.h, self.q)
+        packed, work = m.new((packed,)), m.new((work,))
+        k.pack_output(self.output, self.N, packed)
+        if with_logits:
+            k.output_logits(self.output, packed, self.hs, self.logits, start, stop, work)
+            work[...] = m.fill
+        dhs = self.output_dhs if with_grads else m.new((0, self.N, self.h))
+        return k.output_loss(
+            self.output, packed, self.hs, self.targets, scale, dhs, self.output_grads, accumulate, start,
+            stop, work,
+        )  # fmt: skip
+
+
+def layer_one_by_one(case, start, stop):
+    """What the layer's kernels are to give, from the equations, each sequence alone and cut to its length."""
+    (W_ih, W_hh, b_ih, b_hh), x, h0, hs, dhs, dh_n = case.widened("layer", "x", "h0", "hs", "dhs", "dh_n")
+    out = {name: np.zeros_like(a) for name, a in (("hs", hs), ("h_n", h0), ("dh0", h0), ("dzs", dhs))}
+    out["dx"] = np.zeros((case.T, case.N, case.d))
+    out["grads"] = [np.zeros_like(W) for W in (W_ih, W_hh, b_ih, b_hh)]
+    for n in range(start, stop):
+        T = int(case.lengths[n]) if len(case.lengths) else case.T
+        order = list(range(T))[::-1] if case.reverse else list(range(T))
+        inputs = {t: np.eye(case.d)[case.indices[t, n]] if case.one_hot else x[t, n] for t in order}
+        before, h = {}, h0[n]
+        for t in order:
+            before[t] = h
+            z = W_ih @ inputs[t] + b_ih + W_hh @ h + b_hh
+            h = out["hs"][t, n] = np.maximum(z, 0) if case.relu else np.tanh(z)
+        out["h_n"][n] = h
+        carry = dh_n[n] if len(dh_n) else np.zeros(case.h)
+        for t in reversed(order):
+            h = out["hs"][t, n]
+            dz = (dhs[t, n] + carry) * ((h > 0) if case.relu else 1 - h * h)
+            out["dzs"][t, n], out["dx"][t, n] = dz, W_ih.T @ dz
+            for g, term in zip(
+                out["grads"], (np.outer(dz, inputs[t]), np.outer(dz, before[t]), dz, dz), strict=True
+            ):
+                g += term
+            carry = W_hh.T @ dz
+        out["dh0"][n] = carry
+    return out
+
+
+def random_options(seed):
+    """Sizes and options of a case, and a range of its sequences."""
+    rng = np.random.default_rng([seed, 77])
+    one_hot = bool(rng.integers(2))
+    options = {
+        "T": int(rng.choice(STEPS)), "N": int(rng.choice(SEQUENCES)), "h": int(rng.choice(HIDDEN)),
+        "d": int(rng.choice((1, 3, 8, 30, 65))), "q": int(rng.choice((1, 2, 9, 65))), "one_hot": one_hot,
+        "offset": int(rng.choice((0, 1, 3))), "fill": float(rng.choice((math.nan, 1e30, 0.0))),
+    }  # fmt: skip
+    for name in ("relu", "reverse", "ragged", "with_dx", "with_dzs", "with_dh_n"):
+        options[name] = bool(rng.integers(2))
+    start, stop = sorted(int(n) for n in rng.choice(options["N"] + 1, 2, replace=False))
+    if rng.integers(3):
+        start, stop = 0, options["N"]
+    return options, start, stop, bool(rng.integers(2))
+
+
+def assert_rows(got, want, start, stop, fill, what):
+    """Equal in the sequences from start to stop; as it was filled in the others."""
+    assert_close(got[..., start:stop, :], want[..., start:stop, :], what=what)
+    for others in (got[..., :start, :], got[..., stop:, :]):
+        assert np.array_equal(others, np.full_like(others, fill), equal_nan=True), f"{what}: other sequences"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_layer(seed, kernels, dtype):
+    options, start, stop, accumulate = random_options(seed)
+    case = Case(kernels, dtype, seed, **options)
+    given = bits(*case.layer, case.indices, case.x, case.lengths, case.h0, case.dhs, case.dh_n)
+    case.forward(start, stop)
+    wanted = layer_one_by_one(case, start, stop)
+    assert_rows(case.hs, wanted["hs"], start, stop, case.memory.fill, "hs")
+    assert_rows(case.h_n, wanted["h_n"], start, stop, case.memory.fill, "h_n")
+    if len(case.lengths):
+        for n in range(start, stop):
+            assert not case.hs[case.lengths[n] :, n].any(), "states after the end"
+
+    before = [case.rng.normal(size=g.shape) if accumulate else np.zeros(g.shape) for g in case.grads]
+    if accumulate:
+        for g, b in zip(case.grads, before, strict=True):
+            b[...] = g[...] = b
+    case.backward(start, stop, accumulate)
+    case.memory.check()
+    # ReLU's derivative jumps: take it from the same states.
+    reference = Case(numpy_batched, np.float64, seed, **options | {"fill": 0.0})
+    for name in ("layer", "x", "h0", "hs", "dhs", "dh_n"):
+        setattr(reference, name, case.widened(name)[0])
+    reference.packed = reference.work = np.empty(0)
+    reference.backward(start, stop)
+    assert_rows(case.dh0, reference.dh0, start, stop, case.memory.fill, "dh0")
+    if case.with_dx:
+        assert_rows(case.dx, reference.dx, start, stop, case.memory.fill, "dx")
+    if case.with_dzs:
+        assert_rows(case.dzs, reference.dzs, start, stop, case.memory.fill, "dzs")
+    for name, g, want, b in zip(
+        ("W_ih", "W_hh", "b_ih", "b_hh"), case.grads, reference.grads, before, strict=True
+    ):
+        assert_close(g, want + b, what=f"d{name}")
+    assert bits(*case.layer, case.indices, case.x, case.lengths, case.h0, case.dhs, case.dh_n) == given
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+@pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
+@pytest.mark.parametrize("N", [1, 4])
+def test_layer_gradients_one_by_one(N, one_hot, ragged, reverse, kernels, dtype):
+    case = Case(kernels, dtype, 3, T=6, N=N, d=5, h=7, one_hot=one_hot, ragged=ragged, reverse=reverse)
+    case.forward()
+    case.backward()
+    wanted = layer_one_by_one(case, 0, N)
+    for name in ("hs", "h_n", "dh0", "dzs") + (() if one_hot else ("dx",)):
+        assert_close(getattr(case, name), wanted[name], what=name)
+    for g, want in zip(case.grads, wanted["grads"], strict=True):
+        assert_close(g, want)
+
+
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_states_may_be_overwritten(reverse, ragged, N, kernels, dtype):
+    """The same array for h0 and h_n, and for dh_n and dh0."""
+    case = Case(kernels, dtype, 5, T=4, N=N, reverse=reverse, ragged=ragged)
+    case.forward()
+    case.backward()
+    h_n, dh0 = case.h_n.copy(), case.dh0.copy()
+    first, dh_n = case.h0.copy(), case.dh_n.copy()
+    case.h_n = case.h0
+    case.forward()
+    assert bits(case.h0) == bits(h_n)
+    case.h0 = first
+    case.dh0 = case.dh_n
+    case.backward()
+    assert bits(case.dh_n) == bits(dh0)
+    assert not np.array_equal(dh_n, dh0)
+
+
+@pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
+@pytest.mark.parametrize(("T", "N", "h"), [(3, 7, 33), (40, 33, 24), (9, 2, 100), (2, 300, 8)])
+def test_sequences_do_not_depend_on_the_range(T, N, h, one_hot, kernels, backend, dtype):
+    """Bit for bit, except that BLAS chooses its own order in the NumPy kernels."""
+    options = {"T": T, "N": N, "h": h, "d": 11, "q": 13, "one_hot": one_hot, "ragged": N == 33}
+    case = Case(kernels, dtype, 9, **options)
+    case.forward()
+    case.backward()
+    loss = case.loss()
+    names = ["hs", "h_n", "dh0", "dzs", "dx", "logits", "output_dhs"]
+    whole = [getattr(case, name).copy() for name in names]
+    sums = [g.copy() for g in (*case.grads, *case.output_grads)]
+    for cuts in ([0, 1, N], [0, N // 2, N // 2 + 1, N]):
+        case.new_results()
+        parts_of_loss = []
+        for i, (start, stop) in enumerate(itertools.pairwise(cuts)):
+            case.forward(start, stop, most=N)
+            case.backward(start, stop, accumulate=i > 0)
+            parts_of_loss.append(case.loss(start, stop, accumulate=i > 0))
+        case.memory.check()
+        for name, want in zip(names, whole, strict=True):
+            got = getattr(case, name)
+            if backend == "numpy":
+                assert_close(got, want, what=name) if got.size else None
+            else:
+                assert bits(got) == bits(want), name
+        for got, want in zip((*case.grads, *case.output_grads), sums, strict=True):  # terms of both signs
+            assert_close(got, want, 20 * TOLERANCE[np.dtype(dtype)])
+        assert sum(parts_of_loss) == pytest.approx(loss, rel=TOLERANCE[np.dtype(dtype)])
+
+
+def output_one_by_one(case, start, stop, scale):
+    (W, b), hs = case.widened("output", "hs")
+    logits, dhs = np.zeros((case.T, case.N, case.q)), np.zeros_like(hs)
+    dW, db, loss = np.zeros_like(W), np.zeros_like(b), 0.0
+    for t in range(case.T):
+        for n in range(start, stop):
+            y = logits[t, n] = W @ hs[t, n] + b
+            top = y.max()
+            log_p = y - top - math.log(sum(math.exp(v - top) for v in y))
+            loss -= log_p[case.targets[t, n]]
+            dy = np.exp(log_p)
+            dy[case.targets[t, n]] -= 1
+            dy *= scale
+            dhs[t, n] = W.T @ dy
+            dW += np.outer(dy, hs[t, n])
+            db += dy
+    return loss, logits, dhs, dW, db
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_output(seed, kernels, dtype):
+    options, start, stop, accumulate = random_options(seed + 1000)
+    case = Case(kernels, dtype, seed, **options)
+    case.hs[...] = case.rng.normal(size=case.hs.shape)
+    scale = float(case.rng.choice([1.0, 0.01, -3.0]))
+    before = [case.rng.normal(size=g.shape) if accumulate else np.zeros(g.shape) for g in case.output_grads]
+    if accumulate:
+        for g, b in zip(case.output_grads, before, strict=True):
+            b[...] = g[...] = b
+    given = bits(*case.output, case.hs, case.targets)
+    loss = case.loss(start, stop, scale, accumulate)
+    case.memory.check()
+    wanted, logits, dhs, *grads = output_one_by_one(case, start, stop, scale)
+    tolerance = TOLERANCE[np.dtype(dtype)]
+    assert type(loss) is float
+    assert loss == pytest.approx(wanted, rel=tolerance, abs=tolerance)
+    assert_rows(case.logits, logits, start, stop, case.memory.fill, "logits")
+    if case.q > 1:
+        assert_rows(case.output_dhs, dhs, start, stop, case.memory.fill, "dhs")
+        for g, want, b in zip(case.output_grads, grads, before, strict=True):
+            assert_close(g, want + b)
+    kept = bits(case.output_dhs, *case.output_grads)
+    alone = case.loss(start, stop, scale, accumulate, with_grads=False)
+    assert alone == pytest.approx(loss, rel=tolerance, abs=tolerance)
+    assert bits(case.output_dhs, *case.output_grads) == kept
+    assert bits(*case.output, case.hs, case.targets) == given
+    case.memory.check()
+
+
+def test_empty_range(kernels, dtype):
+    case = Case(kernels, dtype, 1)
+    case.forward(2, 2)
+    case.backward(2, 2)
+    assert case.loss(2, 2) == 0
+    case.memory.check()
+    for g in (*case.grads, *case.output_grads):
+        assert not g.any()
+    for a in (case.hs, case.h_n, case.dh0, case.dzs, case.logits, case.output_dhs):
+        assert np.isnan(a).all()
+
+
+def test_loss_of_what_has_no_probability(kernels, dtype):
+    """The logarithm of the sum of exponentials, not of a probability that is zero in floating point."""
+    case = Case(kernels, dtype, 2, T=3, N=2, h=4, q=5)
+    case.hs[...] = 1
+    case.output[0][...] = 0
+    case.output[1][...] = [0, -5000, 3, 1, 2]
+    case.targets[...] = 1
+    log_total = 3 + math.log(sum(math.exp(v - 3) for v in (0, 3, 1, 2)))
+    assert case.loss() == pytest.approx(6 * (5000 + log_total), rel=1e-6)
+    case.targets[...] = 2
+    assert case.loss(with_grads=False) == pytest.approx(6 * (log_total - 3), rel=1e-6)
+
+
+def test_long_batch_takes_more_than_one_logarithm(kernels, dtype):
+    case = Case(kernels, dtype, 4, T=200, N=3, h=2, q=65)
+    case.hs[...] = 0
+    case.output[1][...] = 0
+    assert case.loss() == pytest.approx(600 * math.log(65), rel=1e-6)
+
+
+@pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
+@pytest.mark.parametrize("N", [1, 3])
+def test_central_differences(N, one_hot, kernels):
+    """The loss as a function of every parameter, of the inputs and of the first state."""
+    case = Case(kernels, np.float64, 8, T=4, N=N, d=3, h=5, q=4, one_hot=one_hot, ragged=not one_hot,
+                with_dh_n=False)  # fmt: skip
+    if case.lengths.size:
+        case.lengths[0] = 2
+
+    def loss(**options):
+        case.forward()
+        return case.loss(**options)
+
+    loss()
+    case.dhs = case.output_dhs
+    case.backward()
+    pairs = [*zip(case.layer + case.output, case.grads + case.output_grads, strict=True), (case.h0, case.dh0)]
+    if not one_hot:
+        pairs.append((case.x, case.dx))
+    for W, gradient in pairs:
+        gradient, numeric = gradient.copy(), np.zeros_like(gradient)
+        for i in np.ndindex(W.shape):
+            kept = W[i]
+            W[i] = kept + 1e-5
+            more = loss(with_grads=False)
+            W[i] = kept - 1e-5
+            numeric[i] = (more - loss(with_grads=False)) / 2e-5
+            W[i] = kept
+        assert_close(gradient, numeric, 1e-7)
+
+
+@pytest.mark.parametrize("what", ["layer", "output", "h0", "dhs"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("relu", [False, True], ids=["tanh", "relu"])
+@pytest.mark.parametrize("N", [1, 5])
+def test_what_is_not_finite(N, relu, value, what, kernels, dtype):
+    """Runs through, writes nothing beside the arrays, and shows."""
+    arrays = {"layer": range(4), "output": range(2), "h0": [None], "dhs": [None]}[what]
+    for which in arrays:
+        for ragged in (False, True):
+            case = Case(kernels, dtype, 6, N=N, relu=relu, ragged=ragged, one_hot=ragged, offset=1)
+            target = getattr(case, what)
+            (target if which is None else target[which])[...] = value
+            case.forward()
+            loss = case.loss()
+            case.backward()
+            case.memory.check()
+            shows = [case.hs, case.logits, case.dzs, np.float64(loss), *case.grads, *case.output_grads]
+            if math.isnan(value):
+                assert any(np.isnan(a).any() for a in shows)
+            n = 3
+            out = case.memory.new((N, n), -1, np.int64)
+            case.d = case.q
+            drawn = sample(case, out, np.full((N, n), 0.5))
+            assert 0 <= drawn <= n
+            assert ((out[:, :drawn] >= 0) & (out[:, :drawn] < case.q)).all()
+            if math.isnan(value) and (what == "output" or (what == "layer" and which > 0)):
+                assert drawn == 0  # (sampling has its own W_ih)
+            case.memory.check()
+
+
+# ---- the sum of gradients ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [CLIP_NONE, CLIP_VALUE, CLIP_NORM], ids=["none", "value", "norm"])
+@pytest.mark.parametrize("n", [1, 7, 64, 1025, 5000])
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_reduce_gradients(parts, n, clip, kernels, dtype):
+    memory = Memory(dtype, 1)
+    given = memory.new((parts, n), np.random.default_rng(n).normal(size=(parts, n)))
+    total = given.astype(np.float64).sum(axis=0)
+    norm = math.sqrt((total**2).sum())
+    for threshold in (0.5, 0.5 * norm, 2 * norm):
+        out = memory.new((n,))
+        got = kernels.reduce_gradients(given, clip, threshold, out)
+        memory.check()
+        assert type(got) is float
+        assert got == pytest.approx(norm, rel=TOLERANCE[np.dtype(dtype)])
+        want = total
+        if clip == CLIP_VALUE:
+            want = np.clip(total, -threshold, threshold)
+        if clip == CLIP_NORM:
+            want = total * min(1, threshold / norm)
+        assert_close(out, want)
+
+
+@pytest.mark.parametrize("clip", [CLIP_NONE, CLIP_VALUE, CLIP_NORM], ids=["none", "value", "norm"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_reduce_what_is_not_finite(value, clip, kernels, dtype):
+    parts = np.ones((2, 100), dtype)
+    parts[1, 70] = value
+    out = np.empty(100, dtype)
+    norm = kernels.reduce_gradients(parts, clip, 5.0, out)
+    assert not math.isfinite(norm)
+    assert np.isnan(norm) == np.isnan(value)
+    plain = np.empty(100, dtype)
+    numpy_batched.reduce_gradients(parts, clip, 5.0, plain)
+    assert np.array_equal(out, plain, equal_nan=True)
+
+
+# ---- sampling ---------------------------------------------------------------------------------------
+
+
+def sample(
+    case, out, uniforms, start=0, stop=None, layers=1, temperature=1.0, top_k=0, top_p=1.0, first=None
+):
+    """Draw with as many layers of equal recurrent weights; `case.states` are the states."""
+    stop = case.N if stop is None else stop
+    k, m, N, h, q = case.kernels, case.memory, case.N, case.h, case.q
+    case.bottom = (m.new((h, q), np.random.default_rng(1).normal(size=(h, q)) * 0.5), *case.layer[1:])
+    above = (m.new((h, h), np.random.default_rng(2).normal(size=(h, h)) / math.sqrt(h)), *case.layer[1:])
+    case.layers = [case.bottom] + [above] * (layers - 1)
+    packed = []
+    for i, layer in enumerate(case.layers):
+        size, _ = k.layer_sizes(1, N, max(stop - start, 1), q if i == 0 else h, h)
+        packed.append(m.new((size,)))
+        k.pack_layer(layer, N, i == 0, packed[-1])
+    size, _ = k.output_sizes(1, N, max(stop - start, 1), h, q)
+    packed_output = m.new((size,))
+    k.pack_output(case.output, N, packed_output)
+    case.states = m.new((layers, N, h), np.broadcast_to(case.h0, (layers, N, h)))
+    case.first = np.arange(N) % q if first is None else first
+    work = m.new((k.sample_size(N, max(stop - start, 1), q, h, q),))
+    return k.sample_batch(
+        case.layers, packed, case.output, packed_output, case.states, case.first, uniforms, temperature,
+        top_k, top_p, out, start, stop, case.relu, work,
+    )  # fmt: skip
+
+
+def allowed(y, temperature, top_k, top_p, slack):
+    """Intervals of u for which each class may be drawn, a little wider than they are."""
+    q = len(y)
+    p = np.exp((y - y.max()) / temperature)
+    order = sorted(range(q), key=lambda j: (-p[j], j))
+    kept = order[: top_k or q]
+    reached, total = 0.0, sum(p[j] for j in kept)
+    for i, j in enumerate(kept):
+        reached += p[j]
+        if top_p < 1 and reached >= top_p * total:
+            kept = kept[: i + 1]
+            break
+    chosen = np.zeros(q)
+    chosen[kept] = p[kept]
+    cdf = np.cumsum(chosen) / chosen.sum()
+    return [(a - slack, b + slack) if chosen[j] else (2, -1)
+            for j, (a, b) in enumerate(zip([0, *cdf[:-1]], cdf, strict=True))]  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 4, 1.0), (1.0, 0, 0.8), (0.7, 5, 0.6), (1.0, 1, 1.0), (1.0, 99, 0.0),
+     (0.0, 0, 1.0), (1e-30, 0, 1.0)],
+)  # fmt: skip
+@pytest.mark.parametrize(("N", "h", "q", "relu"), [(1, 24, 30, False), (6, 33, 9, True), (17, 16, 65, False)])
+def test_samples_along_their_own_way(N, h, q, relu, temperature, top_k, top_p, layers, kernels, dtype):
+    """Every draw lies where the probabilities say that come from all draws before it."""
+    case = Case(kernels, dtype, 12, T=1, N=N, d=q, h=h, q=q, relu=relu, offset=1)
+    n, start, stop = 12, (1 if N > 6 else 0), N - (2 if N > 6 else 0)
+    uniforms = case.rng.random((N, n))
+    uniforms[:, 3], uniforms[:, 4] = 0.0, math.nextafter(1, 0)
+    out = case.memory.new((N, n), -1, np.int64)
+    options = {"layers": layers, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    assert sample(case, out, uniforms, start, stop, **options) == n
+    case.memory.check()
+    assert (out[:start] == -1).all()
+    assert (out[stop:] == -1).all()
+    slack = 1e-10 if dtype is np.float64 else 2e-5
+    W, b = case.widened("output")[0]
+    every = [tuple(a.astype(np.float64) for a in layer) for layer in case.layers]
+    for r in range(start, stop):
+        states = [case.h0[r].astype(np.float64) for _ in range(layers)]
+        index = case.first[r]
+        for i in range(n):
+            x = np.eye(q)[index]
+            for layer, (W_ih, W_hh, b_ih, b_hh) in enumerate(every):
+                z = W_ih @ x + b_ih + W_hh @ states[layer] + b_hh
+                x = states[layer] = np.maximum(z, 0) if relu else np.tanh(z)
+            y, index = W @ x + b, out[r, i]
+            if temperature == 0:
+                assert y[index] >= y.max() - slack * abs(y.max())
+                continue
+            low, high = allowed(y, temperature, top_k, top_p, slack)[index]
+            assert low <= uniforms[r, i] <= high
+        assert_close(case.states[:, r], np.array(states))
+    for others in (slice(start), slice(stop, None)):
+        for state in case.states[:, others]:
+            assert np.array_equal(state, case.h0[others])
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [({"temperature": 0.0}, {0}), ({"top_k": 3}, {0, 1, 2}), ({"top_p": 0.5}, {0, 1, 2, 3}), ({}, set(range(8))),
+     ({"top_p": 0.0}, {0}), ({"top_k": 2, "top_p": 0.99}, {0, 1})],
+)  # fmt: skip
+def test_lower_index_wins_a_tie(options, wanted, kernels, dtype):
+    case = Case(kernels, dtype, 0, T=1, N=4, d=8, h=3, q=8)
+    case.output[0][...] = 0
+    case.output[1][...] = 1.5
+    out = case.memory.new((4, 50), -1, np.int64)
+    assert sample(case, out, case.rng.random((4, 50)), **options) == 50
+    assert set(out.ravel().tolist()) == wanted
+
+
+def test_sampling_stops_where_probabilities_are_no_numbers(kernels, dtype):
+    """Class 2 leads into NaN; whoever meets it makes the whole batch stop before the next step."""
+    case = Case(kernels, dtype, 0, T=1, N=3, d=4, h=3, q=4)
+    case.layer[0][...] = 0
+    case.output[0][...] = 0
+    case.output[1][...] = 0
+    uniforms = np.full((3, 6), 0.1)
+    uniforms[1, 2] = 0.6  # class 2, of four that are equally probable
+    out = case.memory.new((3, 6), -1, np.int64)
+    kept = sample(case, out, uniforms)
+    assert kept == 6
+    assert out[1, 2] == 2
+    case.layer[1][...] = math.nan
+    assert sample(case, out, uniforms) == 0
+    case.layer[1][...] = 0
+    for bad in (math.nan, math.inf):
+        case.output[1][1] = bad
+        for temperature in (0.0, 0.5, 1.0):
+            assert sample(case, out, uniforms, temperature=temperature, top_k=2) == 0
+    case.output[1][1] = -math.inf
+    assert sample(case, out, uniforms) == 6
+    assert not (out == 1).any()
+    case.memory.check()
+
+
+@pytest.mark.parametrize("N", [1, 5, 40])
+def test_samples_do_not_depend_on_the_range(N, kernels, backend, dtype):
+    case = Case(kernels, dtype, 3, T=1, N=N, d=30, h=24, q=30)
+    uniforms = case.rng.random((N, 20))
+    whole, parts = (case.memory.new((N, 20), -1, np.int64) for _ in range(2))
+    sample(case, whole, uniforms, layers=2)
+    states = case.states.copy()
+    for start in range(N):
+        sample(case, parts, uniforms, start, start + 1, layers=2)
+        assert_close(case.states[:, start], states[:, start])
+        if backend != "numpy":
+            assert bits(case.states[:, start]) == bits(states[:, start])
+    assert np.array_equal(whole, parts)
+
+
+def test_sizes_are_integers_that_do_not_grow_with_time(kernels):
+    for name, sizes in (("layer_sizes", (8, 8, 65, 128)), ("output_sizes", (8, 8, 128, 65))):
+        short, long = (getattr(kernels, name)(T, *sizes) for T in (200, 100_000))
+        assert short == long
+        assert all(type(size) is int and size >= 0 for size in short)
+    assert type(kernels.sample_size(8, 8, 65, 128, 65)) is int
