@@ -59,12 +59,23 @@ ALWAYS_INLINE V FN(reduced_expm1)(V x, VI *n) {
 /* 2^n, for n in the range of normal exponents. */
 ALWAYS_INLINE V FN(power_of_two)(VI n) { return FN(from_bits)((n + EXPONENT_BIAS) << MANTISSA_BITS); }
 
+/* x 2^n, also where the result is denormal or infinite. */
+ALWAYS_INLINE V FN(scaled)(V x, VI n) {
+#if HAVE_X86 && VBYTES == 64 && REAL_BITS == 64
+    return (V)_mm512_scalef_pd((__m512d)x, _mm512_cvtepi64_pd((__m512i)n));
+#elif HAVE_X86 && VBYTES == 64
+    return (V)_mm512_scalef_ps((__m512)x, _mm512_cvtepi32_ps((__m512i)n));
+#else
+    VI half = n >> 1; /* one factor could not be represented */
+    return x * FN(power_of_two)(half) * FN(power_of_two)(n - half);
+#endif
+}
+
 ALWAYS_INLINE V FN(exponential)(V x) {
     VI n;
     x = FN(at_most)(FN(at_least)(x, K(EXP_LOWEST)), K(EXP_HIGHEST));
     V p = FN(reduced_expm1)(x, &n);
-    VI half = n >> 1; /* two factors reach denormal results and infinity */
-    return (p + 1) * FN(power_of_two)(half) * FN(power_of_two)(n - half);
+    return FN(scaled)(p + 1, n);
 }
 
 /* tanh x = E / (E + 2),  E = expm1(2 |x|) = 2^n expm1(r) + (2^n - 1),  with the sign of x. */

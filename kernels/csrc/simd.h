@@ -96,6 +96,15 @@ ALWAYS_INLINE V FN(absolute)(V x) {
     return FN(from_bits)(FN(bits)(x) & ~((VI){0} + SIGN_BIT));
 }
 
+/* Sum of the lanes, and the largest of them, in a tree where there are instructions for it: one after the
+ * other takes as long as two exponentials. */
+#if HAVE_X86 && VBYTES == 64 && REAL_BITS == 64
+ALWAYS_INLINE REAL FN(sum)(V x) { return _mm512_reduce_add_pd((__m512d)x); }
+ALWAYS_INLINE REAL FN(largest)(V x) { return _mm512_reduce_max_pd((__m512d)x); }
+#elif HAVE_X86 && VBYTES == 64
+ALWAYS_INLINE REAL FN(sum)(V x) { return _mm512_reduce_add_ps((__m512)x); }
+ALWAYS_INLINE REAL FN(largest)(V x) { return _mm512_reduce_max_ps((__m512)x); }
+#else
 ALWAYS_INLINE REAL FN(sum)(V x) {
     REAL lanes[VBYTES / sizeof(REAL)], total = 0;
     FN(store)(lanes, x);
@@ -110,6 +119,7 @@ ALWAYS_INLINE REAL FN(largest)(V x) {
     for (ptrdiff_t i = 1; i < VL; i++) m = lanes[i] > m ? lanes[i] : m;
     return m;
 }
+#endif
 
 /* Transposes VL vectors in registers: a perfect shuffle, log2(VL) times. */
 #if HAVE_VECTORS && (defined(__clang__) || __GNUC__ >= 12)
