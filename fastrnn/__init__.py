@@ -26,7 +26,7 @@ from fastrnn.errors import BackendUnavailable, CheckpointError, TextError
 from fastrnn.simple import SimpleRNN
 
 if _TYPE_CHECKING:
-    from fastrnn import functional, optim
+    from fastrnn import diagnostics, functional, optim
     from fastrnn.char_rnn import CharRNN
     from fastrnn.config import show_config, warmup
     from fastrnn.language_model import LanguageModel
@@ -46,6 +46,7 @@ __all__ = [
     "TextError",
     "__version__",
     "backend",
+    "diagnostics",
     "functional",
     "optim",
     "set_backend",
