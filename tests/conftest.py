@@ -76,3 +76,16 @@ def dtype(request):
 def kernels(backend):
     """The kernels of each backend in turn."""
     return backends.load(backend)
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, which the tests alone compare with; missing, it is an error in CI, a skip elsewhere."""
+    try:
+        import torch
+    except ImportError as error:
+        if IN_CI:
+            pytest.fail(f"PyTorch is required here: {error}", pytrace=False)
+        pytest.skip(f"PyTorch is not installed: {error}")
+    torch.set_num_threads(1)
+    return torch

@@ -1,0 +1,456 @@
+"""Every bad argument of `RNN`: an error that names it and what came, and nothing modified."""
+
+import copy
+import math
+import re
+
+import numpy as np
+import pytest
+from support import bits, stream_state
+
+from fastrnn import RNN
+
+T, N, D, H, L = 5, 3, 4, 6, 2
+
+
+class Box:
+    """A layer after a forward and a backward pass, good arguments, and calls with some of them replaced."""
+
+    def __init__(self, backend, dtype=np.float32, **options):
+        self.rnn = RNN(D, H, L, dropout=0.2, dtype=dtype, rng=3, backend=backend, **options)
+        directions = 1 + self.rnn.bidirectional
+        rng = np.random.default_rng(0)
+        steps = (N, T) if self.rnn.batch_first else (T, N)
+        self.good = {
+            "x": rng.normal(size=(*steps, D)), "h0": rng.normal(size=(L * directions, N, H)),
+            "lengths": np.array([5, 1, 3]), "grad_output": rng.normal(size=(*steps, directions * H)),
+            "grad_h_n": rng.normal(size=(L * directions, N, H)), "state_dict": self.rnn.state_dict(),
+        }  # fmt: skip
+        self.call("forward")
+        self.call("backward")
+
+    def call(self, method, **bad):
+        a = self.good | bad
+        return {
+            "forward": lambda: self.rnn.forward(a["x"], a["h0"], lengths=a["lengths"]),
+            "backward": lambda: self.rnn.backward(a["grad_output"], a["grad_h_n"]),
+            "load_state_dict": lambda: self.rnn.load_state_dict(a["state_dict"]),
+        }[method]()
+
+    def state(self):
+        arrays = [value for value in self.good.values() if type(value) is np.ndarray]
+        return (
+            bits(*self.rnn.parameters.values(), *self.rnn.grads.values(), *arrays),
+            [id(W) for W in self.rnn.parameters.values()],
+            copy.deepcopy(self.rnn.rng.bit_generator.state),
+            stream_state(),
+            self.rnn.training,
+        )
+
+    def refuses(self, method, error, words, **bad):
+        """The call raises `error` whose text holds all `words`, and leaves everything as it was, also
+        what `backward` knows of the forward pass before."""
+        before = self.state()
+        kept = {k: v.copy() for k, v in bad.items() if type(v) is np.ndarray}
+        with pytest.raises(error) as caught:
+            self.call(method, **bad)
+        assert caught.type is error
+        text = str(caught.value)
+        for word in words:
+            assert word in text, f"{word!r} is not in {text!r}"
+        assert len(text) < 500
+        assert self.state() == before
+        for k, v in kept.items():
+            assert bits(v) == bits(bad[k])
+        self.call("backward")
+        assert self.state() == before
+        return text
+
+
+@pytest.fixture
+def box(backend):
+    return Box(backend)
+
+
+def cases(table):
+    return pytest.mark.parametrize("case", table, ids=[str(i) for i in range(len(table))])
+
+
+@cases([
+    (np.zeros((T, N, D + 1)), ValueError, [f"(T, N, {D})", f"(T, {D})", f"({T}, {N}, {D + 1})"]),
+    (np.zeros((T, N, D, 1)), ValueError, [f"({T}, {N}, {D}, 1)"]),
+    (np.zeros((0, N, D)), ValueError, [f"(0, {N}, {D})"]),
+    (np.zeros((T, 0, D)), ValueError, [f"({T}, 0, {D})"]),
+    (np.zeros((T, N, 0)), ValueError, [f"({T}, {N}, 0)"]),
+    (np.zeros((T, N)), ValueError, [f"({T}, {N})"]),
+    (np.zeros((0, D)), ValueError, [f"(0, {D})"]),
+    (np.zeros(D), ValueError, [f"({D},)"]),
+    ([], ValueError, ["(0,)"]),
+    (1.5, ValueError, ["()"]),
+    (3, ValueError, ["int 3"]),
+    (None, TypeError, ["None"]),
+    ("0120", TypeError, ["str"]),
+    ({}, TypeError, ["dict"]),
+    (object(), TypeError, ["object"]),
+    (np.zeros((T, N, D), complex), TypeError, ["complex128"]),
+    (np.zeros((T, N, D), bool), TypeError, ["bool"]),
+    (np.zeros((T, N), bool), TypeError, ["bool"]),
+    (np.zeros((T, N, D), object), TypeError, ["object"]),
+    (np.zeros((T, N, D), "M8[s]"), TypeError, ["datetime64"]),
+    ([[["a"] * D] * N] * T, TypeError, ["<U1"]),
+    (np.zeros((T, 0), int), ValueError, [f"({T}, 0)"]),
+    (np.zeros((0, N), int), ValueError, [f"(0, {N})"]),
+    (np.zeros(0, int), ValueError, ["(0, 1)"]),
+    (np.zeros((T, N, D + 1), int), ValueError, [f"({T}, {N}, {D + 1})"]),
+    ([[0, 1], [2]], ValueError, ["array"]),
+])  # fmt: skip
+def test_bad_inputs(case, box):
+    value, error, words = case
+    text = box.refuses("forward", error, words, x=value)
+    assert text.startswith("x ")
+
+
+def test_the_shape_that_is_wanted_is_that_of_the_option(backend):
+    box = Box(backend, batch_first=True, bidirectional=True)
+    box.refuses("forward", ValueError, [f"(N, T, {D})", f"({N}, {T}, {D + 1})"], x=np.zeros((N, T, D + 1)))
+    box.refuses("forward", ValueError, ["h0", f"({2 * L}, {N}, {H})"], h0=np.zeros((L, N, H)))
+    box.refuses("backward", ValueError, ["grad_output", f"({N}, {T}, {2 * H})"],
+                grad_output=np.zeros((T, N, 2 * H)))  # fmt: skip
+    box.refuses("backward", ValueError, ["grad_h_n", f"({2 * L}, {N}, {H})"], grad_h_n=np.zeros((L, N, H)))
+
+
+def with_index(value, t, n, dtype=np.int64):
+    out = np.zeros((T, N), dtype)
+    out[t, n] = value
+    return out
+
+
+@cases([
+    (with_index(D, 0, 0), "[0, 0]", str(D)),
+    (with_index(-D - 1, 2, 1), "[2, 1]", str(-D - 1)),
+    (with_index(200, 4, 2, np.uint8), "[4, 2]", "200"),
+    (with_index(2**63 - 1, 1, 2), "[1, 2]", str(2**63 - 1)),
+    (with_index(-(2**63), 1, 2), "[1, 2]", str(-(2**63))),
+    (with_index(2**64 - 1, 3, 1, np.uint64), "[3, 1]", str(2**64 - 1)),
+    (with_index(2**64 - 1, 3, 1, ">u8"), "[3, 1]", str(2**64 - 1)),
+    (with_index(300, 3, 0, ">i2"), "[3, 0]", "300"),
+    (np.asfortranarray(with_index(9, 0, 2)), "[0, 2]", "9"),
+    (with_index(9, 1, 2).tolist(), "[1, 2]", "9"),
+    (np.array([0, 1, 4, 9]), "[2]", "4"),
+    ([0, -9], "[1]", "-9"),
+])  # fmt: skip
+def test_indices_out_of_bounds(case, box):
+    """The place is that in the user's own array."""
+    value, place, shown = case
+    unbatched = np.ndim(value) == 1
+    args = {"h0": None, "lengths": None} if unbatched else {}
+    box.refuses("forward", IndexError, [f"x{place} is {shown}", f"[-{D}, {D})"], x=value, **args)
+
+
+def test_the_place_of_an_index_with_batch_first(backend):
+    box = Box(backend, batch_first=True)
+    box.refuses("forward", IndexError, [f"x[2, 4] is 99, outside [-{D}, {D})"], x=with_index(99, 4, 2).T)
+
+
+def test_indices_past_the_end_count_as_well(box):
+    """What stands past a sequence's end is not read, but an index there must be one."""
+    box.refuses("forward", IndexError, ["x[4, 1] is 77"], x=with_index(77, 4, 1))
+
+
+BAD_STATES = [
+    (np.zeros((L, N)), ValueError, [f"({L}, {N}, {H})", f"({L}, {N})"]),
+    (np.zeros((N, H)), ValueError, [f"({N}, {H})"]),
+    (np.zeros((1, N, H)), ValueError, [f"(1, {N}, {H})"]),
+    (np.zeros((L + 1, N, H)), ValueError, [f"({L + 1}, {N}, {H})"]),
+    (np.zeros((L, N + 1, H)), ValueError, [f"({L}, {N + 1}, {H})"]),
+    (np.zeros((L, N, H - 1)), ValueError, [f"({L}, {N}, {H - 1})"]),
+    (np.zeros((N, L, H)), ValueError, [f"({N}, {L}, {H})"]),
+    (np.zeros((L, N, H, 1)), ValueError, [f"({L}, {N}, {H}, 1)"]),
+    (np.zeros((0, N, H)), ValueError, [f"(0, {N}, {H})"]),
+    (0.0, ValueError, ["()"]),
+    ([], ValueError, ["(0,)"]),
+    (np.zeros((L, N, H), complex), TypeError, ["complex128"]),
+    (np.zeros((L, N, H), bool), TypeError, ["bool"]),
+    (np.zeros((L, N, H), object), TypeError, ["object"]),
+    ("state", TypeError, ["str 'state'"]),
+    ({}, TypeError, ["dict"]),
+    ([[["0"] * H] * N] * L, TypeError, ["<U1"]),
+    ([[[0.0] * H] * N, [[0.0] * H] * (N - 1)], ValueError, ["array"]),
+]
+
+
+@pytest.mark.parametrize(("method", "name"), [("forward", "h0"), ("backward", "grad_h_n")])
+@cases(BAD_STATES)
+def test_bad_states(case, method, name, box):
+    value, error, words = case
+    text = box.refuses(method, error, words, **{name: value})
+    assert text.startswith(f"{name} ")
+
+
+@cases([
+    (np.zeros((T, N)), ValueError, [f"({T}, {N}, {H})", f"({T}, {N})"]),
+    (np.zeros((N, T, H)), ValueError, [f"({N}, {T}, {H})"]),
+    (np.zeros((T + 1, N, H)), ValueError, [f"({T + 1}, {N}, {H})"]),
+    (np.zeros((T, N, 2 * H)), ValueError, [f"({T}, {N}, {2 * H})"]),
+    (np.zeros((1, 1, 1)), ValueError, ["(1, 1, 1)"]),
+    (1.0, ValueError, ["()"]),
+    (np.zeros((T, N, H), complex), TypeError, ["complex128"]),
+    (np.zeros((T, N, H), bool), TypeError, ["bool"]),
+    ("grad", TypeError, ["str"]),
+])  # fmt: skip
+def test_bad_gradients_of_the_output(case, box):
+    value, error, words = case
+    text = box.refuses("backward", error, words, grad_output=value)
+    assert text.startswith("grad_output ")
+
+
+@cases([
+    ([5, 1], ValueError, [f"({N},)", "(2,)"]),
+    ([5, 1, 1, 1], ValueError, ["(4,)"]),
+    ([[5, 1, 1]], ValueError, ["(1, 3)"]),
+    (5, ValueError, ["()"]),
+    ([], ValueError, ["(0,)"]),
+    ([5, 0, 3], ValueError, ["lengths[1] is 0", f"[1, {T}]"]),
+    ([5, 1, -3], ValueError, ["lengths[2] is -3", f"[1, {T}]"]),
+    ([T + 1, 1, 3], ValueError, [f"lengths[0] is {T + 1}", f"[1, {T}]"]),
+    (np.array([1, 2**64 - 1, 1], np.uint64), ValueError, [f"lengths[1] is {2**64 - 1}"]),
+    (np.array([1, 2, -128], np.int8), ValueError, ["lengths[2] is -128"]),
+    ([5.0, 1.0, 3.0], TypeError, ["integers", "float64"]),
+    ([True, True, True], TypeError, ["bool"]),
+    (["5", "1", "3"], TypeError, ["<U1"]),
+    ([None, 1, 1], TypeError, ["object"]),
+    ([[5], [1, 2], [3]], ValueError, ["array"]),
+    ("511", ValueError, ["()"]),
+])  # fmt: skip
+def test_bad_lengths(case, box):
+    value, error, words = case
+    text = box.refuses("forward", error, words, lengths=value)
+    assert text.startswith("lengths")
+
+
+def test_one_sequence_has_no_lengths(box):
+    text = box.refuses("forward", ValueError, [], x=np.zeros((T, D)), h0=None, lengths=[T])
+    assert text.startswith("lengths ")
+
+
+@pytest.mark.parametrize("shape", [(L, 1, H), (L, N, H), (L + 1, H), (L, H + 1), (H,)])
+def test_the_state_of_one_sequence_has_no_batch(shape, box):
+    text = box.refuses("forward", ValueError, [f"({L}, {H})"], x=np.zeros((T, D)), h0=np.zeros(shape),
+                       lengths=None)  # fmt: skip
+    assert text.startswith("h0 ")
+
+
+def test_gradients_of_one_sequence_have_no_batch(backend):
+    rnn = RNN(D, H, L, rng=0, backend=backend)
+    rnn.forward(np.zeros((T, D)))
+    with pytest.raises(ValueError, match=re.escape(f"grad_output must have shape ({T}, {H})")):
+        rnn.backward(np.zeros((T, 1, H)))
+    with pytest.raises(ValueError, match=re.escape(f"grad_h_n must have shape ({L}, {H})")):
+        rnn.backward(np.zeros((T, H)), np.zeros((L, 1, H)))
+
+
+def test_backward_before_forward(backend):
+    rnn = RNN(D, H, rng=0, backend=backend)
+    with pytest.raises(RuntimeError, match="forward"):
+        rnn.backward(np.zeros((T, N, H)))
+    assert rnn.grads == {}
+    with pytest.raises(ValueError, match="^x "):
+        rnn.forward(np.zeros(3))
+    with pytest.raises(RuntimeError, match="forward"):
+        rnn.backward(np.zeros((T, N, H)))
+
+
+# Weights
+
+
+def changed(**new):
+    return lambda good: good | new
+
+
+def without(*names):
+    return lambda good: {name: W for name, W in good.items() if name not in names}
+
+
+@cases([
+    (without("weight_hh_l1"), ValueError, ["missing: weight_hh_l1"]),
+    (without("bias_hh_l0", "bias_ih_l1"), ValueError, ["missing: bias_hh_l0, bias_ih_l1"]),
+    (lambda good: {}, ValueError, ["missing: weight_ih_l0"]),
+    (changed(weight_ih_l2=np.zeros((H, H))), ValueError, ["unexpected: weight_ih_l2"]),
+    (changed(weight_ih_l0_reverse=np.zeros((H, D))), ValueError, ["unexpected: weight_ih_l0_reverse"]),
+    (changed(weight_ih_l0=np.zeros((D, H))), ValueError, ["weight_ih_l0", f"({H}, {D})", f"({D}, {H})"]),
+    (changed(bias_ih_l1=np.zeros((H, 1))), ValueError, ["bias_ih_l1", f"({H},)", f"({H}, 1)"]),
+    (changed(bias_hh_l1=0.0), ValueError, ["bias_hh_l1", "()"]),
+    (changed(weight_hh_l1=np.zeros((H, H), complex)), TypeError, ["weight_hh_l1", "complex128"]),
+    (changed(weight_hh_l1=np.zeros((H, H), bool)), TypeError, ["weight_hh_l1", "bool"]),
+    (changed(weight_hh_l1=None), TypeError, ["weight_hh_l1", "NoneType"]),
+    (changed(weight_hh_l1=[[0.0], [0.0, 1.0]]), TypeError, ["weight_hh_l1", "array"]),
+    (lambda good: None, TypeError, ["mapping", "NoneType"]),
+    (lambda good: list(good.values()), TypeError, ["mapping", "list"]),
+])  # fmt: skip
+def test_bad_state_dicts(case, box):
+    """Names and shapes are looked at before anything is copied: the layer is as it was."""
+    make, error, words = case
+    given = make({name: W + 1 for name, W in box.good["state_dict"].items()})
+    box.refuses("load_state_dict", error, ["state_dict", *words], state_dict=given)
+
+
+def test_a_state_dict_of_other_options(backend):
+    """Biases for a layer without, one direction for a layer of two, and so on."""
+    plain = RNN(D, H, rng=0, backend=backend)
+    for options in ({"bias": False}, {"bidirectional": True}, {"num_layers": 2}):
+        other = RNN(D, H, rng=0, backend=backend, **options)
+        for target, source in ((plain, other), (other, plain)):
+            before = bits(*target.parameters.values())
+            with pytest.raises(ValueError, match="missing|unexpected"):
+                target.load_state_dict({name: W + 1 for name, W in source.state_dict().items()})
+            assert bits(*target.parameters.values()) == before
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+@cases([
+    ("weight_ih_l0", np.zeros((H, D)), TypeError, ["float32", "float64"]),
+    ("weight_hh_l1", np.zeros((H, H + 1), np.float32), ValueError, [f"({H}, {H})", f"({H}, {H + 1})"]),
+    ("bias_hh_l1", None, TypeError, ["NoneType"]),
+])  # fmt: skip
+def test_bad_parameters(case, method, box):
+    """What users put into `parameters` is looked at again in every call."""
+    name, value, error, words = case
+    good = box.rnn.parameters[name]
+    box.rnn.parameters[name] = value
+    gradients = bits(*box.rnn.grads.values())
+    with pytest.raises(error) as caught:
+        box.call(method)
+    assert f"parameters[{name!r}]" in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+    assert bits(*box.rnn.grads.values()) == gradients
+    box.rnn.parameters[name] = good
+    box.call("backward")
+    assert bits(*box.rnn.grads.values()) == gradients
+    del box.rnn.parameters[name]
+    with pytest.raises(ValueError, match=name):
+        box.call(method)
+    box.rnn.parameters |= {name: good, "extra": good}
+    with pytest.raises(ValueError, match="unexpected: extra"):
+        box.call(method)
+
+
+# Construction
+
+BAD_COUNTS = [
+    (1.0, TypeError, ["integer", "float"]),
+    ("3", TypeError, ["str"]),
+    (True, TypeError, ["True"]),
+    ([3], TypeError, ["list"]),
+    (0, ValueError, ["at least 1", "0"]),
+    (-2, ValueError, ["at least 1", "-2"]),
+    (2**80, ValueError, ["at most"]),
+]
+
+
+def refused(error, words, **bad):
+    """The constructor raises, and draws from nothing."""
+    rng = np.random.default_rng(0)
+    before, mine = stream_state(), rng.bit_generator.state
+    with pytest.raises(error) as caught:
+        RNN(**({"input_size": D, "hidden_size": H, "rng": rng} | bad))
+    text = str(caught.value)
+    assert all(word in text for word in words), text
+    assert stream_state() == before
+    assert rng.bit_generator.state == mine
+    return text
+
+
+@pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers", "num_threads"])
+@cases(BAD_COUNTS)
+def test_bad_sizes(case, name):
+    value, error, words = case
+    assert refused(error, words, **{name: value}).startswith(f"{name} ")
+
+
+@pytest.mark.parametrize("name", ["bias", "batch_first", "bidirectional"])
+@pytest.mark.parametrize("value", [None, 0, 1, "True", [], 1.0])
+def test_bad_flags(value, name):
+    refused(TypeError, [f"{name} must be a bool", type(value).__name__], **{name: value})
+
+
+@cases([
+    (math.nan, ValueError, ["nan"]), ("0.1", TypeError, ["str '0.1'"]), (True, TypeError, ["bool"]),
+    (0.1j, TypeError, ["complex"]), ([0.1], TypeError, ["list"]), (None, TypeError, ["NoneType"]),
+    (-0.1, ValueError, ["-0.1"]), (1.5, ValueError, ["1.5"]), (math.inf, ValueError, ["inf"]),
+])  # fmt: skip
+def test_bad_dropout(case):
+    value, error, words = case
+    assert refused(error, words, dropout=value).startswith("dropout ")
+
+
+@pytest.mark.parametrize("nonlinearity", ["", "Tanh", "sigmoid", b"tanh", 0, None, True, [], np.tanh])
+def test_bad_nonlinearities(nonlinearity):
+    refused(ValueError, [f"nonlinearity must be one of 'tanh', 'relu', got {nonlinearity!r}"],
+            nonlinearity=nonlinearity)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [None, "float16", int, complex, bool, object, "foo", ">f4", []])
+def test_bad_dtypes(dtype):
+    refused(TypeError, [f"dtype must be float32 or float64, got {dtype!r}"], dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ["", "Numba", "cuda", 3, b"numpy", []])
+def test_bad_backends(name):
+    refused(ValueError, [f"got {name!r}", "'cython'", "'numba'", "'numpy'"], backend=name)
+
+
+@cases([(-1, ValueError, ["seed"]), (1.0, TypeError, ["float"]), ("7", TypeError, ["str"]),
+        (np.random.RandomState(0), TypeError, ["RandomState"])])  # fmt: skip
+def test_bad_rngs(case):
+    value, error, words = case
+    assert refused(error, words, rng=value).startswith("rng ")
+
+
+@pytest.mark.parametrize("sizes", [(2**40, 2**40), (1, 2**48), (2**48, 1), (10, 2**47)], ids=str)
+def test_weights_that_do_not_fit_in_memory(sizes):
+    rng = np.random.default_rng(0)
+    mine = rng.bit_generator.state
+    with pytest.raises((MemoryError, ValueError), match="do not fit in memory"):
+        RNN(*sizes, rng=rng)
+    assert rng.bit_generator.state == mine
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("input_size", 5), ("hidden_size", 5), ("num_layers", 2), ("nonlinearity", "relu"), ("bias", False),
+     ("batch_first", True), ("bidirectional", True), ("dropout", 0.5), ("dtype", np.float64)],
+)  # fmt: skip
+def test_what_is_fixed_cannot_be_assigned(name, value):
+    rnn = RNN(D, H, rng=0)
+    with pytest.raises(AttributeError):
+        setattr(rnn, name, value)
+
+
+def test_num_threads_may_be_changed():
+    rnn = RNN(D, H, rng=0)
+    rnn.num_threads = 3
+    for bad in (0, 1.0, "2", True):
+        with pytest.raises((TypeError, ValueError), match="^num_threads "):
+            rnn.num_threads = bad
+        assert rnn.num_threads == 3
+    rnn.num_threads = None
+
+
+def test_keyword_only_arguments(box):
+    with pytest.raises(TypeError):
+        RNN(D, H, 1, "tanh", True, False, 0.0, False, np.float32)
+    with pytest.raises(TypeError):
+        box.rnn.forward(box.good["x"], box.good["h0"], [T] * N)
+
+
+def test_a_call_after_an_error_is_as_good_as_any(backend):
+    box, other = Box(backend), Box(backend)
+    for bad in ({"x": []}, {"x": with_index(D, T - 1, N - 1)}, {"h0": np.zeros(3)}, {"lengths": [0] * N},
+                {"x": np.zeros((T + 1, N, D + 1))}, {"x": np.zeros((T, D))}):  # fmt: skip
+        with pytest.raises((ValueError, IndexError, TypeError)):
+            box.call("forward", **bad)
+    with pytest.raises(ValueError, match="grad_output"):
+        box.call("backward", grad_output=np.zeros(3))
+    assert bits(*box.call("forward")) == bits(*other.call("forward"))
+    assert bits(*box.call("backward")) == bits(*other.call("backward"))
+    assert bits(*box.rnn.grads.values()) == bits(*other.rnn.grads.values())

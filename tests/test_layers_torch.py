@@ -1,0 +1,262 @@
+"""`RNN` against `torch.nn.RNN` under autograd: values, gradients, weights to and fro, dropout."""
+
+import numpy as np
+import pytest
+from support import assert_close, bits
+from torch_support import (
+    Case,
+    assert_agrees,
+    random_state_dict,
+    torch_dtype,
+    torch_forward,
+    torch_input,
+    torch_leaf,
+    torch_rnn,
+)
+
+from fastrnn import RNN
+
+
+def agree_on(rnn, module, x, h0, lengths, grad_output, grad_h_n, what=""):
+    """Both run forward and backward; every value and gradient agrees."""
+    import torch
+
+    theirs_x = torch_input(x, rnn.input_size, rnn.dtype)
+    theirs_h0 = torch_leaf(h0)
+    want_output, want_h_n = torch_forward(module, theirs_x, theirs_h0, lengths)
+    output, h_n = rnn.forward(x, h0, lengths=lengths)
+    assert_agrees(output, want_output, f"{what} output")
+    assert_agrees(h_n, want_h_n, f"{what} h_n")
+
+    goal = (want_output * torch.from_numpy(grad_output)).sum()
+    if grad_h_n is not None:
+        goal = goal + (want_h_n * torch.from_numpy(grad_h_n)).sum()
+    module.zero_grad()
+    goal.backward()
+    grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
+    if x.dtype.kind in "iu":
+        assert grad_x is None
+    else:
+        assert_agrees(grad_x, theirs_x.grad, f"{what} grad_x")
+    if h0 is not None:
+        assert_agrees(grad_h0, theirs_h0.grad, f"{what} grad_h0")
+    assert grad_h0.shape == h_n.shape
+    wanted = dict(module.named_parameters())
+    assert list(rnn.grads) == list(wanted)
+    for name, parameter in wanted.items():
+        assert_agrees(rnn.grads[name], parameter.grad, f"{what} {name}")
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_values_and_gradients(seed, dtype, backend, torch):
+    case = Case(seed, dtype)
+    rnn = RNN(case.input_size, case.hidden_size, **case.options, dtype=dtype, rng=seed, backend=backend)
+    shapes = {name: W.shape for name, W in rnn.state_dict().items()}
+    rnn.load_state_dict(random_state_dict(shapes, np.random.default_rng(seed), dtype, 1.3))
+    given = [a for a in (case.x, case.h0, case.lengths, case.grad_output, case.grad_h_n) if a is not None]
+    before = bits(*given)
+    agree_on(rnn, torch_rnn(rnn), case.x, case.h0, case.lengths, case.grad_output, case.grad_h_n, repr(case))
+    assert bits(*given) == before
+
+
+def test_the_random_cases_cover_the_options():
+    """Each value of each option, and each pair of them, is among the hundred."""
+    flags = []
+    for seed in range(100):
+        case = Case(seed, np.float64)
+        flags.append([
+            case.options["nonlinearity"] == "relu", case.options["bias"], case.options["batch_first"],
+            case.options["bidirectional"], case.options["num_layers"] > 1, case.x.dtype.kind == "i",
+            case.lengths is not None, case.h0 is None, case.grad_h_n is None, case.T > 1, case.N > 8,
+        ])  # fmt: skip
+    flags = np.array(flags)
+    for a in range(flags.shape[1]):
+        for b in range(a):
+            for wanted in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                if {a, b} & {9} and wanted[0 if a == 9 else 1] == 0:
+                    continue  # a single step is rare enough to be left to the tests of shapes
+                assert (flags[:, [a, b]] == wanted).all(axis=1).any(), (a, b, wanted)
+    assert {Case(seed, np.float64).x.shape[1:] == () for seed in range(100)} == {False, True}
+
+
+@pytest.mark.parametrize(
+    ("T", "N", "d", "h"), [(1, 1, 1, 1), (1, 5, 3, 8), (30, 64, 65, 64), (9, 33, 130, 70)]
+)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_shapes(T, N, d, h, bidirectional, nonlinearity, dtype, backend, torch):
+    rng = np.random.default_rng(h)
+    rnn = RNN(d, h, nonlinearity=nonlinearity, bidirectional=bidirectional, dtype=dtype, rng=1,
+              backend=backend)  # fmt: skip
+    D = 1 + bidirectional
+    h0, grad_h_n = rng.normal(size=(2, D, N, h)).astype(dtype)
+    grad_output = rng.normal(size=(T, N, D * h)).astype(dtype)
+    module = torch_rnn(rnn)
+    lengths = rng.integers(1, T + 1, N)
+    for x in (rng.normal(size=(T, N, d)).astype(dtype), rng.integers(d, size=(T, N))):
+        agree_on(rnn, module, x, h0, None, grad_output, grad_h_n)
+        agree_on(rnn, module, x, h0, lengths, grad_output, grad_h_n, "ragged")
+
+
+@pytest.mark.parametrize("lengths", [[1], [4], [6, 1, 1], [1, 6, 3], [6, 6, 6], [2, 2, 2]])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_lengths(lengths, bidirectional, batch_first, dtype, backend, torch):
+    """What stands past a sequence's end (NaN here) reaches nothing."""
+    T, N, d, h = 6, len(lengths), 5, 9
+    rng = np.random.default_rng(len(lengths))
+    D = 1 + bidirectional
+    rnn = RNN(d, h, 2, batch_first=batch_first, bidirectional=bidirectional, dtype=dtype, rng=3,
+              backend=backend)  # fmt: skip
+    ended = np.arange(T)[:, None] >= np.array(lengths)
+    x = rng.normal(size=(T, N, d)).astype(dtype)
+    grad_output = rng.normal(size=(T, N, D * h)).astype(dtype)
+    if batch_first:
+        ended, x, grad_output = ended.T, x.swapaxes(0, 1).copy(), grad_output.swapaxes(0, 1).copy()
+    grad_h_n = rng.normal(size=(2 * D, N, h)).astype(dtype)
+    agree_on(rnn, torch_rnn(rnn), x, None, np.array(lengths), grad_output, grad_h_n)
+    clean = bits(*rnn.forward(x, lengths=lengths), *rnn.backward(grad_output, grad_h_n), *rnn.grads.values())
+    x[ended] = np.nan
+    grad_output[ended] = np.nan
+    output, h_n = rnn.forward(x, lengths=lengths)
+    assert not output[ended].any()
+    grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
+    assert not grad_x[ended].any()
+    assert bits(output, h_n, grad_x, grad_h0, *rnn.grads.values()) == clean
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_weights_of_torch_and_back(num_layers, bidirectional, bias, dtype, backend, torch):
+    options = {"num_layers": num_layers, "bias": bias, "bidirectional": bidirectional}
+    torch.manual_seed(5)
+    module = torch.nn.RNN(6, 7, **options, dtype=torch_dtype(dtype))
+    rnn = RNN(6, 7, **options, dtype=dtype, rng=0, backend=backend)
+    rnn.load_state_dict(module.state_dict())
+    ours, theirs = rnn.state_dict(), module.state_dict()
+    assert list(ours) == list(theirs)
+    for name, W in ours.items():
+        assert W.dtype == dtype
+        assert np.array_equal(W, theirs[name].numpy())
+    before = bits(*ours.values())
+    with torch.no_grad():
+        for W in module.parameters():
+            W.zero_()
+    assert bits(*rnn.state_dict().values()) == before, "the tensors' memory was taken, not copied"
+    module.load_state_dict({name: torch.from_numpy(W) for name, W in ours.items()})
+    x = np.random.default_rng(0).normal(size=(4, 3, 6)).astype(dtype)
+    assert_agrees(rnn.forward(x)[0], module(torch.from_numpy(x))[0])
+
+
+@pytest.mark.parametrize("kind", ["parameters", "requires_grad", "other dtype", "OrderedDict", "strided"])
+def test_tensors_of_every_kind(kind, dtype, backend, torch):
+    module = torch.nn.RNN(4, 5, 2, dtype=torch_dtype(dtype))
+    mapping = dict(
+        module.named_parameters() if kind in ("parameters", "requires_grad") else module.state_dict()
+    )
+    if kind == "other dtype":
+        other = np.float32 if dtype is np.float64 else np.float64
+        mapping = {name: W.to(torch_dtype(other)) for name, W in mapping.items()}
+    if kind == "strided":
+        mapping = {
+            name: torch.stack([W, W], dim=-1)[..., 1] if W.ndim == 1 else W.t().contiguous().t()
+            for name, W in mapping.items()
+        }
+    rnn = RNN(4, 5, 2, dtype=dtype, rng=0, backend=backend)
+    rnn.load_state_dict(mapping)
+    for name, W in rnn.parameters.items():
+        assert W.dtype == dtype
+        assert np.array_equal(W, mapping[name].detach().numpy().astype(dtype))
+
+
+def test_integer_vectors_are_not_torchs_business(backend, torch):
+    """Class indices give what the same classes as one-hot vectors give, gradients of the weights included."""
+    rnn = RNN(5, 6, 2, bidirectional=True, dtype=np.float64, rng=0, backend=backend)
+    x = np.random.default_rng(0).integers(5, size=(7, 3))
+    grad = np.random.default_rng(1).normal(size=(7, 3, 12))
+    output, h_n = rnn.forward(x)
+    assert rnn.backward(grad)[0] is None
+    grads = {name: g.copy() for name, g in rnn.grads.items()}
+    dense, dense_h_n = rnn.forward(np.eye(5)[x])
+    assert rnn.backward(grad)[0].shape == (7, 3, 5)
+    assert_close(output, dense, 1e-13)
+    assert_close(h_n, dense_h_n, 1e-13)
+    for name, g in grads.items():
+        assert_close(g, rnn.grads[name], 1e-13, name)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_dropout_in_eval_mode_is_torchs(num_layers, dtype, backend, torch):
+    rng = np.random.default_rng(2)
+    dropout = 0.4 if num_layers > 1 else 0.0
+    rnn = RNN(6, 9, num_layers, dropout=dropout, dtype=dtype, rng=0, backend=backend)
+    rnn.eval()
+    module = torch_rnn(rnn)
+    module.eval()
+    x = rng.normal(size=(5, 4, 6)).astype(dtype)
+    grad_output = rng.normal(size=(5, 4, 9)).astype(dtype)
+    agree_on(rnn, module, x, None, None, grad_output, None)
+
+
+def mask_of(rnn, state, x):
+    """Dropout's factors on the input of the second of two layers, for a state of its Generator.
+
+    The first layer gives ones, the second passes its input through.
+    """
+    probe = {name: np.zeros_like(W) for name, W in rnn.state_dict().items()}
+    h = rnn.hidden_size
+    for half, direction in enumerate(("", "_reverse")[: 1 + rnn.bidirectional]):
+        probe[f"bias_ih_l0{direction}"][:] = 1
+        probe[f"weight_ih_l1{direction}"][:, half * h : (half + 1) * h] = np.eye(h)
+    kept = rnn.state_dict()
+    rnn.load_state_dict(probe)
+    rnn.rng.bit_generator.state = state
+    output, _ = rnn.forward(x)
+    rnn.load_state_dict(kept)
+    return output
+
+
+@pytest.mark.parametrize("dropout", [0.25, 0.6])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_dropout_between_layers_by_its_mask(bidirectional, dropout, dtype, backend, torch):
+    """Two modules of torch with the mask of our Generator's state between them: values and gradients."""
+    d, h, T, N, D = 5, 12, 7, 20, 1 + bidirectional
+    rng = np.random.default_rng(3)
+    rnn = RNN(d, h, 2, "relu", dropout=dropout, bidirectional=bidirectional, dtype=dtype, rng=7,
+              backend=backend)  # fmt: skip
+    x = rng.normal(size=(T, N, d)).astype(dtype)
+    h0, grad_h_n = rng.normal(size=(2, 2 * D, N, h)).astype(dtype)
+    grad_output = rng.normal(size=(T, N, D * h)).astype(dtype)
+    state = rnn.rng.bit_generator.state
+    mask = mask_of(rnn, state, x)
+    assert_close(np.unique(mask), [0, 1 / (1 - dropout)], 1e-6)
+
+    def module(layer, size):
+        single = torch.nn.RNN(size, h, nonlinearity="relu", bidirectional=bidirectional,
+                              dtype=torch_dtype(dtype))  # fmt: skip
+        single.load_state_dict({
+            name.replace(f"_l{layer}", "_l0"): torch.from_numpy(W)
+            for name, W in rnn.state_dict().items() if f"_l{layer}" in name
+        })  # fmt: skip
+        return single
+
+    first, second = module(0, d), module(1, D * h)
+    theirs_x, theirs_h0 = torch_leaf(x), torch_leaf(h0)
+    below, h_n_first = first(theirs_x, theirs_h0[:D])
+    want_output, h_n_second = second(below * torch.from_numpy(mask), theirs_h0[D:])
+    want_h_n = torch.cat([h_n_first, h_n_second])
+    ((want_output * torch.from_numpy(grad_output)).sum() + (want_h_n * torch.from_numpy(grad_h_n)).sum()
+     ).backward()  # fmt: skip
+
+    rnn.rng.bit_generator.state = state
+    output, h_n = rnn.forward(x, h0)
+    assert_agrees(output, want_output)
+    assert_agrees(h_n, want_h_n)
+    grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
+    assert_agrees(grad_x, theirs_x.grad, "grad_x")
+    assert_agrees(grad_h0, theirs_h0.grad, "grad_h0")
+    for layer, single in enumerate((first, second)):
+        for name, W in single.named_parameters():
+            ours = name.replace("_l0", f"_l{layer}")
+            assert_agrees(rnn.grads[ours], W.grad, ours)
