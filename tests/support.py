@@ -98,11 +98,15 @@ def bits(*arrays):
 
 def run_python(*arguments, cwd=None, **environment):
     """Run this Python on `arguments` with the package under test importable; return what it did."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=package_environment(**environment),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def package_environment(**environment):
+    """Environment of a process that finds the package under test."""
     env = {k: v for k, v in os.environ.items() if k not in ("FASTRNN_BACKEND",)}
     root = str(Path(fastrnn.__file__).resolve().parent.parent)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
-    env.update(environment)
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return env | environment
