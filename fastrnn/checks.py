@@ -165,12 +165,21 @@ def index_batch(value: Any, name: str) -> np.ndarray:
     return _signed(array, np.iinfo(np.int64).max)
 
 
-def check_index_batch(array: np.ndarray, name: str, bound: int, kernels: ModuleType, out: np.ndarray) -> None:
-    """Copy an `index_batch` to the flat `out`, in [0, bound), negative ones counted from the end."""
+def check_index_batch(
+    array: np.ndarray, name: str, bound: int, kernels: ModuleType, out: np.ndarray, given: Any,
+    batch_first: bool = False,
+) -> None:  # fmt: skip
+    """Copy an `index_batch` to the flat `out`, in [0, bound), negative ones counted from the end.
+
+    `given` is what it was made of: (T, N), (N, T) where `batch_first`, or one sequence (T,).
+    """
     bad = kernels.wrap_indices(array.reshape(-1), bound, out)
     if bad >= 0:
         t, n = divmod(int(bad), array.shape[1])
-        raise IndexError(f"{name}[{t}, {n}] is {array[t, n]}, outside [-{bound}, {bound})")
+        values = as_array(given, name)
+        place = (t,) if values.ndim == 1 else (n, t) if batch_first else (t, n)
+        shown = ", ".join(map(str, place))
+        raise IndexError(f"{name}[{shown}] is {values[place]}, outside [-{bound}, {bound})")
 
 
 def check_indices(

@@ -304,6 +304,7 @@ class LanguageModel(StackedModel):
         True
         """
         check_choice(reduction, "reduction", _REDUCTIONS)
+        _check_not_none(y)
         kernels = backends.kernels(self._backend)
         space = self._batch(kernels, x, y, h0, gradients=False)
         space.run(space.loss_of_part, space.multiply_adds(), self._num_threads)
@@ -446,6 +447,7 @@ class LanguageModel(StackedModel):
 
     def _batch(self, kernels: ModuleType, x: Any, y: Any, h0: Any, gradients: bool) -> _BatchSpace:
         """Check the arguments of a call and put them into the work space of their shape."""
+        given_x, given_y = x, y
         if not (type(x) is np.ndarray and x.dtype is INDEX and x.ndim == 2 and x.flags.carray and x.size):
             x = index_batch(x, "x")
         shape = x.shape
@@ -461,9 +463,9 @@ class LanguageModel(StackedModel):
         space: _BatchSpace = self._space(
             key, lambda: _BatchSpace(self, kernels, T, N, min(self._recompute_every or T, T), gradients)
         )
-        check_index_batch(x, "x", self._q, kernels, space.flat_x)
+        check_index_batch(x, "x", self._q, kernels, space.flat_x, given_x)
         if y is not None:
-            check_index_batch(y, "y", self._q, kernels, space.flat_y)
+            check_index_batch(y, "y", self._q, kernels, space.flat_y, given_y)
         if h0 is None:
             space.states[0].fill(0)
         else:
@@ -476,8 +478,7 @@ class LanguageModel(StackedModel):
     ) -> tuple[float, np.ndarray]:
         """Loss and last state of a batch; the gradients are written to `flat`, clipped."""
         kernels = backends.kernels(self._backend)
-        if y is None:
-            raise TypeError("y must be an array of class indices, got None")
+        _check_not_none(y)
         space = self._batch(kernels, x, y, h0, gradients=True)
         space.key = self._dropout_key() if space.masks and self._training else None
         scale = 1 / (space.T * space.N) if reduction == "mean" else 1.0
@@ -487,6 +488,12 @@ class LanguageModel(StackedModel):
         space.run(space.gradients_of_part, passes * space.multiply_adds(), self._num_threads)
         self.grad_norm = kernels.reduce_gradients(space.part_gradients, mode, threshold, flat)
         return sum(space.losses) * scale, space.h_n
+
+
+def _check_not_none(y: Any) -> None:
+    """Refuse a missing `y`: `LanguageModel._batch` takes None for no targets."""
+    if y is None:
+        raise TypeError("y must be an array of class indices, got None")
 
 
 class _BatchSpace(Space):

@@ -203,7 +203,7 @@ class RNN(StackedModel):
             if ends.size:
                 steps = np.where(np.arange(T)[:, None] < ends, steps, 0)
             indices = np.empty((T, N), INDEX)
-            check_index_batch(steps, "x", self._d, kernels, indices.reshape(-1))
+            check_index_batch(steps, "x", self._d, kernels, indices.reshape(-1), x, self._batch_first)
         layers = self._layers(self._checked_parameters())
         space: _LayerSpace = self._space(
             (kernels.NAME, T, N, classes), lambda: _LayerSpace(self, kernels, T, N, classes)
