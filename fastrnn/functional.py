@@ -380,7 +380,9 @@ def _real(value: Any, name: str) -> np.ndarray:
         ) from None
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {type(value).__name__} of dtype {array.dtype}")
-    return array.astype(np.float32 if array.dtype == np.float32 else np.float64, copy=False)
+    single = array.dtype.newbyteorder("=") == np.float32
+    converted: np.ndarray = array.astype(np.float32 if single else np.float64, copy=False)
+    return converted
 
 
 def _logits(value: Any, name: str, axis: Any) -> tuple[np.ndarray, int]:

@@ -1,0 +1,569 @@
+"""The functions for people who bring their own loop: against scalar loops, central differences, PyTorch."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import TOLERANCE, assert_close, bits, run_python, stream_state
+
+import fastrnn
+from fastrnn import functional as F
+
+SHAPES = [(5,), (1,), (3, 7), (4, 1), (2, 3, 9), (1, 17, 2), (2, 2, 2, 33)]
+
+
+def normal(shape, dtype=np.float64, seed=0, scale=3.0):
+    return np.asarray(np.random.default_rng(seed).normal(size=shape) * scale, dtype)
+
+
+def scalar_softmax(row):
+    """Of a list of numbers, in Python's arithmetic."""
+    top = max(row)
+    weights = [math.exp(x - top) for x in row]
+    return [w / math.fsum(weights) for w in weights]
+
+
+# ---- softmax ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_softmax(shape, dtype):
+    for axis in range(-len(shape), len(shape)):
+        x = normal(shape, dtype)
+        before = bits(x)
+        p, logs = F.softmax(x, axis), F.log_softmax(x, axis)
+        assert bits(x) == before
+        assert p.dtype == logs.dtype == dtype
+        rows = np.moveaxis(x, axis, -1).reshape(-1, shape[axis])
+        wanted = np.array([scalar_softmax(row.tolist()) for row in rows])
+        got = np.moveaxis(p, axis, -1).reshape(wanted.shape)
+        assert_close(got, wanted)
+        got = np.moveaxis(logs, axis, -1).reshape(wanted.shape)
+        if shape[axis] > 1:
+            assert_close(got, np.log(wanted))
+        else:
+            assert (got == 0).all()
+
+
+def test_softmax_takes_large_and_missing_logits(dtype):
+    x = np.array([[1e30, 0, -1e30], [-np.inf, 0, 0], [700, 700, 700 - 1000]], dtype)
+    assert F.softmax(x).tolist() == [[1, 0, 0], [0, 0.5, 0.5], [0.5, 0.5, 0]]
+    logs = F.log_softmax(x)
+    assert logs[0, 0] == 0
+    assert logs[0, 1] == dtype(-1e30)
+    assert logs[1, 0] == -np.inf
+    assert logs[2, 2] == pytest.approx(-1000 - math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax])
+def test_softmax_of_no_numbers(function, dtype):
+    x = np.array([[0, math.nan, 1], [math.inf, 0, 0], [-math.inf] * 3, [1, 2, 3]], dtype)
+    got = function(x)
+    assert np.isnan(got[:3]).any(axis=1).all()
+    assert np.isfinite(got[3]).all()
+
+
+def test_softmax_dtypes():
+    for x, wanted in [
+        ([1, 2], np.float64), (np.array([1, 2], np.int8), np.float64), (np.ones(2, np.float16), np.float64),
+        (np.ones(2, ">f4"), np.float32), (np.ones(2, np.float32)[::-1], np.float32), (np.ones(2, "g"), np.float64),
+    ]:  # fmt: skip
+        assert F.softmax(x).dtype == wanted
+        assert F.softmax(x).dtype.isnative
+    assert F.softmax(np.empty((0, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax])
+@pytest.mark.parametrize(
+    ("x", "axis", "error", "match"),
+    [
+        ("logits", -1, TypeError, "x must hold real numbers, got str"),
+        ([True, False], -1, TypeError, "x must hold real numbers, got list of dtype bool"),
+        ([1j], -1, TypeError, "x must hold real numbers.*complex128"),
+        ([[1.0], [1.0, 2.0]], -1, ValueError, "x cannot be made an array"),
+        (3.0, -1, ValueError, "x must have at least one dimension"),
+        ([1.0], 1, ValueError, r"axis must be in \[-1, 1\), got 1 for x of shape \(1,\)"),
+        ([1.0], -2, ValueError, r"axis must be in \[-1, 1\), got -2"),
+        ([1.0], 0.0, TypeError, "axis must be an integer, got float"),
+        ([1.0], True, TypeError, "axis must be an integer, got bool"),
+        ([1.0], None, TypeError, "axis must be an integer, got NoneType"),
+        ([], -1, ValueError, r"x must hold at least one class along axis -1, got shape \(0,\)"),
+        (np.empty((3, 0)), 1, ValueError, r"x must hold at least one class along axis 1"),
+    ],
+)
+def test_softmax_refuses(function, x, axis, error, match):
+    with pytest.raises(error, match=match):
+        function(x, axis)
+
+
+# ---- cross-entropy ---------------------------------------------------------------------------------
+
+
+def batch(shape, dtype, seed=0):
+    """Logits, and targets of which some count from the end."""
+    rng = np.random.default_rng(seed)
+    return normal(shape, dtype, seed), rng.integers(-shape[-1], shape[-1], shape[:-1])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cross_entropy(shape, dtype):
+    logits, targets = batch(shape, dtype)
+    before = bits(logits, targets)
+    rows = logits.reshape(-1, shape[-1])
+    nats = [
+        -math.log(scalar_softmax(row.tolist())[t]) for row, t in zip(rows, targets.reshape(-1), strict=True)
+    ]
+    each = F.cross_entropy(logits, targets, "none")
+    assert each.dtype == dtype
+    assert each.shape == shape[:-1]
+    tolerance = TOLERANCE[np.dtype(dtype)]
+    assert np.allclose(each.reshape(-1), nats, rtol=tolerance, atol=10 * tolerance)
+    total = F.cross_entropy(logits, targets, "sum")
+    assert type(total) is float
+    assert total == pytest.approx(math.fsum(nats), rel=tolerance, abs=10 * tolerance)
+    mean = F.cross_entropy(logits, targets)
+    assert mean == F.cross_entropy(logits, targets, "mean") == pytest.approx(total / len(nats), rel=1e-12)
+    assert bits(logits, targets) == before
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", [(5,), (3, 7), (2, 3, 4)])
+def test_cross_entropy_backward_by_central_differences(shape, reduction):
+    logits, targets = batch(shape, np.float64, 3)
+    weight = normal(shape[:-1], seed=4) if reduction == "none" else 1.7
+
+    def goal(x):
+        return np.sum(weight * F.cross_entropy(x, targets, reduction))
+
+    got = F.cross_entropy_backward(logits, targets, reduction, grad_output=weight)
+    wanted = np.empty(shape)
+    for at in np.ndindex(shape):
+        up, down = logits.copy(), logits.copy()
+        up[at] += 1e-5
+        down[at] -= 1e-5
+        wanted[at] = (goal(up) - goal(down)) / 2e-5
+    assert_close(got, wanted, 1e-8)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 7), (20, 65), (1, 1)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("seed", range(5))
+def test_torch_cross_entropy(shape, reduction, seed, dtype, torch):
+    logits, targets = batch(shape, dtype, seed)
+    tensor = torch.from_numpy(logits.copy()).requires_grad_()
+    loss = torch.nn.functional.cross_entropy(
+        tensor, torch.from_numpy(np.asarray(targets % shape[-1])), reduction=reduction
+    )
+    weight = normal(shape[:-1], dtype, seed) if reduction == "none" else np.array(0.7, dtype)
+    (loss * torch.from_numpy(weight)).sum().backward()
+    tolerance = 1e-12 if dtype == np.float64 else 2e-5
+    got = np.asarray(F.cross_entropy(logits, targets, reduction))
+    assert np.allclose(got, loss.detach().numpy(), rtol=tolerance, atol=tolerance)
+    gradient = F.cross_entropy_backward(logits, targets, reduction, grad_output=weight)
+    assert gradient.dtype == dtype
+    assert np.allclose(gradient, tensor.grad.numpy(), rtol=tolerance, atol=tolerance)
+    if shape[-1] > 1:
+        assert np.abs(gradient).max() > 100 * tolerance
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_torch_softmax(seed, dtype, torch):
+    x = normal((4, 33, 3), dtype, seed)
+    for axis in (-1, 0, 1):
+        for ours, theirs in ((F.softmax, torch.softmax), (F.log_softmax, torch.log_softmax)):
+            assert_close(ours(x, axis), theirs(torch.from_numpy(x), axis).numpy())
+
+
+def test_cross_entropy_of_certain_and_impossible_targets(dtype):
+    logits = np.array([[1000, -1000], [0, -np.inf]], dtype)
+    assert F.cross_entropy(logits, [0, 0], "none").tolist() == [0, 0]
+    assert math.copysign(1, F.cross_entropy(logits, [0, 0])) == 1
+    assert F.cross_entropy(logits, [1, 1], "none").tolist() == [2000, math.inf]
+    assert F.cross_entropy(logits, [1, 1]) == math.inf
+    assert math.isnan(F.cross_entropy(np.array([[0, math.nan]], dtype), [0]))
+    gradient = F.cross_entropy_backward(np.array([[0, math.nan], [1, 1]], dtype), [0, 0], "sum")
+    assert np.isnan(gradient[0]).all()
+    assert gradient[1].tolist() == [-0.5, 0.5]
+
+
+def test_mean_of_many_is_summed_in_float64():
+    """A running sum of a million float32 numbers of 2.3 would be wrong in the fourth digit."""
+    logits = np.zeros((1_000_000, 10), np.float32)
+    targets = np.zeros(1_000_000, int)
+    assert F.cross_entropy(logits, targets) == pytest.approx(math.log(10), rel=1e-7)
+    assert F.cross_entropy(logits, targets, "sum") == pytest.approx(1e6 * math.log(10), rel=1e-7)
+
+
+def test_cross_entropy_of_no_rows():
+    logits, targets = np.empty((0, 3)), np.empty(0, int)
+    assert F.cross_entropy(logits, targets, "sum") == 0
+    assert F.cross_entropy(logits, targets, "none").shape == (0,)
+    assert F.cross_entropy(logits, [], "sum") == 0
+    assert F.cross_entropy_backward(logits, targets, "sum").shape == (0, 3)
+    for function in (F.cross_entropy, F.cross_entropy_backward):
+        with pytest.raises(ValueError, match="the mean needs at least one target"):
+            function(logits, targets)
+
+
+@pytest.mark.parametrize("function", [F.cross_entropy, F.cross_entropy_backward])
+@pytest.mark.parametrize(
+    ("logits", "targets", "reduction", "error", "match"),
+    [
+        (np.zeros((2, 3)), [0, 3], "mean", IndexError, r"targets\[1\] is 3, outside \[-3, 3\)"),
+        (np.zeros((2, 3)), [-4, 0], "mean", IndexError, r"targets\[0\] is -4, outside \[-3, 3\)"),
+        (np.zeros(3), 3, "sum", IndexError, r"targets is 3, outside \[-3, 3\)"),
+        (np.zeros((2, 2, 3)), [[0, 0], [0, 9]], "sum", IndexError, r"targets\[1, 1\] is 9"),
+        (np.zeros((1, 3)), np.array([2**64 - 1], np.uint64), "sum", IndexError, "18446744073709551615"),
+        (np.zeros((2, 3)), [0], "mean", ValueError, r"targets must have shape \(2,\), one.*got \(1,\)"),
+        (np.zeros((2, 3)), [[0], [0]], "mean", ValueError, r"targets must have shape \(2,\)"),
+        (np.zeros((2, 3)), [0.0, 1.0], "mean", TypeError, "targets must hold integers.*float64"),
+        (np.zeros((2, 3)), [True, False], "mean", TypeError, "targets must hold integers.*bool"),
+        (np.zeros((2, 3)), ["a", "b"], "mean", TypeError, "targets must hold integers"),
+        (np.zeros((2, 3)), [[0], [0, 1]], "mean", ValueError, "targets cannot be made an array"),
+        (np.zeros((2, 0)), [0, 0], "mean", ValueError, "logits must hold at least one class"),
+        (np.float64(3), 0, "mean", ValueError, "logits must have at least one dimension"),
+        ([["a"]], [0], "mean", TypeError, "logits must hold real numbers"),
+        (np.zeros((2, 3)), [0, 0], "average", ValueError, "reduction must be one of 'mean', 'sum', 'none'"),
+        (np.zeros((2, 3)), [0, 0], None, ValueError, "reduction must be one of"),
+    ],
+)
+def test_cross_entropy_refuses(function, logits, targets, reduction, error, match):
+    with pytest.raises(error, match=match):
+        function(logits, targets, reduction)
+
+
+def test_cross_entropy_backward_refuses_a_gradient_of_another_shape():
+    logits, targets = np.zeros((2, 3)), [0, 1]
+    for reduction, bad in [("mean", [1.0, 1.0]), ("sum", [1.0]), ("none", [1.0]), ("none", np.ones((2, 1)))]:
+        with pytest.raises(ValueError, match="grad_output must have shape"):
+            F.cross_entropy_backward(logits, targets, reduction, grad_output=bad)
+    with pytest.raises(TypeError, match="grad_output must hold real numbers"):
+        F.cross_entropy_backward(logits, targets, grad_output="1")
+    one = F.cross_entropy_backward(logits, targets, "none", grad_output=[2.0, 2.0])
+    assert np.array_equal(one, F.cross_entropy_backward(logits, targets, "none", grad_output=2))
+
+
+# ---- clipping --------------------------------------------------------------------------------------
+
+
+def gradients(dtype, seed=0, scale=1.0):
+    shapes = {"W": (7, 5), "b": (33,), "one": (1,), "number": (), "none": (0, 3)}
+    return {name: normal(shape, dtype, seed + i, scale) for i, (name, shape) in enumerate(shapes.items())}
+
+
+def scalar_norm(grads):
+    return math.sqrt(math.fsum(float(x) ** 2 for g in grads.values() for x in g.reshape(-1)))
+
+
+@pytest.mark.parametrize("max_norm", [0.01, 1.0, 5.0, 1000.0, math.inf])
+@pytest.mark.parametrize("seed", range(5))
+def test_clip_grad_norm(seed, max_norm, dtype):
+    grads = gradients(dtype, seed)
+    before = {name: g.copy() for name, g in grads.items()}
+    norm = F.clip_grad_norm(grads, max_norm)
+    assert type(norm) is float
+    assert norm == pytest.approx(scalar_norm(before), rel=1e-12)
+    if norm <= max_norm:
+        assert bits(*grads.values()) == bits(*before.values())
+        return
+    assert scalar_norm(grads) == pytest.approx(max_norm, rel=1e-6 if dtype == np.float32 else 1e-12)
+    for name, g in grads.items():
+        wanted = before[name].astype(np.float64) * (max_norm / max(max_norm, norm))  # eq. 15
+        if g.size:
+            assert_close(g, wanted)
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+@pytest.mark.parametrize("seed", range(10))
+def test_torch_clip_grad_norm(seed, max_norm, dtype, torch):
+    """Theirs divides by the norm plus 1e-6."""
+    grads = gradients(dtype, seed)
+    tensors = [torch.nn.Parameter(torch.zeros(g.shape, dtype=getattr(torch, np.dtype(dtype).name))) for g in
+               grads.values()]  # fmt: skip
+    for tensor, g in zip(tensors, grads.values(), strict=True):
+        tensor.grad = torch.from_numpy(g.copy())
+    theirs = float(torch.nn.utils.clip_grad_norm_(tensors, max_norm))
+    norm = F.clip_grad_norm(grads, max_norm)
+    assert norm == pytest.approx(theirs, rel=1e-12 if dtype == np.float64 else 1e-5)
+    expected = (norm + 1e-6) / norm if norm > max_norm else 1.0
+    for tensor, g in zip(tensors, grads.values(), strict=True):
+        if g.size:
+            assert_close(g, tensor.grad.numpy().astype(np.float64) * expected)
+
+
+def test_norms_at_the_ends_of_the_range(dtype):
+    """Squares that overflow or underflow, and a float32 sum that would."""
+    largest, smallest = float(np.finfo(dtype).max), float(np.finfo(dtype).smallest_subnormal)
+    for number, wanted in [(largest / 4, largest / 2), (smallest, 2 * smallest), (0.0, 0.0)]:
+        grads = {"a": np.full(2, number, dtype), "b": np.full((2, 1), number, dtype)}
+        assert F.clip_grad_norm(grads, math.inf) == pytest.approx(wanted, rel=1e-12)
+    grads = {"a": np.full(4, largest / 4, dtype)}
+    F.clip_grad_norm(grads, 1.0)
+    assert_close(grads["a"], np.full(4, 0.5))
+    many = {"a": np.full(1000, 1e18, np.float32)}
+    assert F.clip_grad_norm(many, 1.0) == pytest.approx(float(np.float32(1e18)) * math.sqrt(1000))
+
+
+def test_norm_that_is_no_number(dtype):
+    grads = {"a": np.array([1, math.nan], dtype), "b": np.ones(3, dtype)}
+    assert math.isnan(F.clip_grad_norm(grads, 5.0))
+    assert all(np.isnan(g).all() for g in grads.values())
+    grads = {"a": np.array([1, math.inf], dtype), "b": np.ones(3, dtype)}
+    assert F.clip_grad_norm(grads, 5.0) == math.inf
+    assert grads["a"][0] == 0
+    assert np.isnan(grads["a"][1])
+    assert (grads["b"] == 0).all()
+    grads = {"a": np.array([math.nan, math.inf], dtype)}
+    assert math.isnan(F.clip_grad_norm(grads, 5.0))
+
+
+def test_one_array_under_two_names(dtype):
+    """The gradients of the two biases are equal; eq. 15 counts both, and the array is rescaled once."""
+    g = np.array([3.0, 4.0], dtype)
+    assert F.clip_grad_norm({"bias_ih": g, "bias_hh": g}, 1.0) == pytest.approx(math.sqrt(50))
+    assert_close(g, np.array([3.0, 4.0]) / math.sqrt(50))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clip_grad_value(seed, dtype):
+    grads = gradients(dtype, seed, 3.0)
+    grads["b"][[0, 1, 2]] = math.nan, math.inf, -math.inf
+    before = {name: g.copy() for name, g in grads.items()}
+    assert F.clip_grad_value(grads, 1.5) is None
+    for name, g in grads.items():
+        wanted = [x if math.isnan(x) else min(max(x, -1.5), 1.5) for x in before[name].reshape(-1).tolist()]
+        assert np.array_equal(g.reshape(-1), wanted, equal_nan=True)
+        assert g.dtype == dtype
+    assert np.abs(grads["W"]).max() == 1.5
+    F.clip_grad_value(before, 1e300)  # more than float32 holds
+    F.clip_grad_value(before, math.inf)
+    assert before["b"][1] in (math.inf, 1e300)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_torch_clip_grad_value(seed, dtype, torch):
+    grads = gradients(dtype, seed, 3.0)
+    tensors = [torch.nn.Parameter(torch.zeros(g.shape, dtype=getattr(torch, np.dtype(dtype).name))) for g in
+               grads.values()]  # fmt: skip
+    for tensor, g in zip(tensors, grads.values(), strict=True):
+        tensor.grad = torch.from_numpy(g.copy())
+    torch.nn.utils.clip_grad_value_(tensors, 1.5)
+    F.clip_grad_value(grads, 1.5)
+    for tensor, g in zip(tensors, grads.values(), strict=True):
+        assert np.array_equal(tensor.grad.numpy(), g)
+
+
+def test_clipping_takes_any_layout(dtype):
+    """Views, Fortran order and the other byte order are clipped where they lie."""
+    memory = np.full((4, 6), 2, dtype)
+    grads = {"view": memory[1:3, ::2], "fortran": np.full((3, 2), 2, dtype, order="F")}
+    assert F.clip_grad_norm(grads, 1.0) == pytest.approx(math.sqrt(48))
+    assert memory[0, 0] == 2
+    assert memory[1, 1] == 2
+    assert memory[1, 0] == pytest.approx(2 / math.sqrt(48))
+    F.clip_grad_value(grads, 0.1)
+    assert memory[1, 0] == dtype(0.1)
+    assert memory[0, 0] == 2
+
+
+@pytest.mark.parametrize("function", [F.clip_grad_norm, F.clip_grad_value])
+@pytest.mark.parametrize(
+    ("bad", "threshold", "error", "match"),
+    [
+        ([np.ones(3)], 5.0, TypeError, "grads must be a mapping from name to array, got list"),
+        ({"a": [1.0]}, 5.0, TypeError, r"grads\['a'\] must be an ndarray, got list"),
+        (
+            {"a": np.ones(3, int)},
+            5.0,
+            TypeError,
+            r"grads\['a'\] must be of dtype float32 or float64, got int64",
+        ),
+        ({"a": np.ones(3, np.float16)}, 5.0, TypeError, "float16"),
+        ({"a": np.broadcast_to(9.0, 3)}, 5.0, ValueError, r"grads\['a'\] is read-only"),
+        ({}, 0.0, ValueError, "must be a positive number, got 0.0"),
+        ({}, -1, ValueError, "must be a positive number, got -1.0"),
+        ({}, math.nan, ValueError, "must be a positive number, got nan"),
+        ({}, "5", TypeError, "must be a real number, got str '5'"),
+        ({}, None, TypeError, "must be a real number, got NoneType"),
+        ({}, True, TypeError, "must be a real number, got bool"),
+    ],
+)
+def test_clipping_refuses(function, bad, threshold, error, match):
+    first = np.full(3, 100.0)
+    grads = bad if isinstance(bad, list) else {"first": first, **bad}
+    with pytest.raises(error, match=match):
+        function(grads, threshold)
+    assert (first == 100).all()
+
+
+def test_nothing_to_clip():
+    assert F.clip_grad_norm({}, 5.0) == 0
+    F.clip_grad_value({}, 5.0)
+
+
+# ---- sampling --------------------------------------------------------------------------------------
+
+
+def scalar_sample(row, u, temperature, top_k, top_p):
+    """One draw, as the words of the docstring say."""
+    order = sorted(range(len(row)), key=lambda j: (-row[j], j))
+    if temperature == 0:
+        return order[0]
+    p = scalar_softmax([x / temperature for x in row])
+    order = order[: top_k or len(row)]
+    if top_p is not None and top_p < 1:
+        total = math.fsum(p[j] for j in order)
+        kept, mass = [], 0.0
+        for j in order:
+            kept.append(j)
+            mass += p[j]
+            if mass >= top_p * total:
+                break
+        order = kept
+    total, running = math.fsum(p[j] for j in order), 0.0
+    for j in sorted(order):
+        running += p[j]
+        if running / total > u:
+            return j
+    return max(order)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("top_k", [None, 1, 3, 7, 50])
+@pytest.mark.parametrize("top_p", [None, 0.05, 0.5, 0.9, 1.0])
+def test_sample(temperature, top_k, top_p, dtype):
+    logits = normal((40, 7), dtype, 5)
+    before = bits(logits)
+    got = F.sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, rng=3)
+    assert got.dtype == np.int64
+    uniforms = np.random.default_rng(3).random(40)
+    wanted = [
+        scalar_sample(row, u, temperature, top_k, top_p)
+        for row, u in zip(logits.tolist(), uniforms.tolist(), strict=True)
+    ]
+    assert got.tolist() == wanted
+    assert bits(logits) == before
+
+
+def test_sample_is_numpys_choice():
+    """The same uniforms as `Generator.choice` and `np.random.choice` take, and the same classes."""
+    p = F.softmax(normal((30, 9)))
+    generator = np.random.default_rng(8)
+    wanted = [int(generator.choice(9, p=row)) for row in p]
+    assert F.sample(np.log(p), rng=8).tolist() == wanted
+    np.random.seed(8)
+    wanted = [int(np.random.choice(range(9), p=row)) for row in p]
+    after = stream_state()
+    np.random.seed(8)
+    assert F.sample(np.log(p)).tolist() == wanted
+    assert stream_state() == after
+
+
+def test_sample_draws_with_the_probabilities():
+    """Within five standard deviations of a binomial."""
+    p = np.array([0.5, 0.3, 0.15, 0.05])
+    n = 200_000
+    for options, wanted in [
+        ({}, p),
+        ({"temperature": 0.5}, p**2 / (p**2).sum()),
+        ({"top_k": 2}, [0.625, 0.375, 0, 0]),
+        ({"top_p": 0.9}, np.array([0.5, 0.3, 0.15, 0]) / 0.95),
+        ({"top_k": 3, "top_p": 0.8}, [0.625, 0.375, 0, 0]),
+    ]:
+        drawn = F.sample(np.broadcast_to(np.log(p), (n, 4)), rng=0, **options)
+        counts = np.bincount(drawn, minlength=4)
+        wanted = np.asarray(wanted)
+        assert (np.abs(counts - n * wanted) <= 5 * np.sqrt(n * wanted * (1 - wanted))).all(), options
+
+
+def test_ties_go_to_the_lower_index():
+    logits = np.zeros((1000, 5))
+    assert set(F.sample(logits, top_k=2, rng=0).tolist()) == {0, 1}
+    assert set(F.sample(logits, top_p=0.5, rng=0).tolist()) == {0, 1, 2}
+    assert set(F.sample(logits, temperature=0).tolist()) == {0}
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (2, 3, 4), (0, 4), (3, 1)])
+def test_sample_shapes(shape):
+    drawn = F.sample(normal(shape), rng=0)
+    assert drawn.shape == shape[:-1]
+    assert ((drawn >= 0) & (drawn < shape[-1])).all()
+    assert int(F.sample(np.array([-np.inf, 5.0]), rng=0)) == 1
+
+
+@given(
+    st.lists(st.floats(-700, 700), min_size=1, max_size=9),
+    st.floats(0, 50),
+    st.one_of(st.none(), st.integers(1, 10)),
+    st.one_of(st.none(), st.floats(1e-9, 1)),
+    st.integers(0, 2**32),
+)
+def test_sample_never_leaves_what_it_may_draw(row, temperature, top_k, top_p, seed):
+    drawn = int(F.sample(row, temperature=temperature, top_k=top_k, top_p=top_p, rng=seed))
+    order = sorted(range(len(row)), key=lambda j: (-row[j], j))
+    assert drawn in order[: top_k or len(row)]
+    if temperature == 0 or top_k == 1:
+        assert drawn == order[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"logits": [0.0, math.nan]}, ValueError, "logits make no probabilities"),
+        ({"logits": [[0.0, 1.0], [math.inf, 0.0]]}, ValueError, r"logits\[1\] make no probabilities"),
+        ({"logits": [[[0.0]], [[-math.inf]]]}, ValueError, r"logits\[1, 0\] make no probabilities"),
+        ({"logits": [math.nan], "temperature": 0}, ValueError, "logits make no probabilities"),
+        ({"logits": 3.0}, ValueError, "logits must have at least one dimension"),
+        ({"logits": np.empty((2, 0))}, ValueError, "logits must hold at least one class"),
+        ({"logits": ["a"]}, TypeError, "logits must hold real numbers"),
+        ({"temperature": -0.1}, ValueError, "temperature must be at least 0, got -0.1"),
+        ({"temperature": math.nan}, ValueError, "temperature"),
+        ({"temperature": math.inf}, ValueError, "temperature"),
+        ({"temperature": None}, TypeError, "temperature must be a real number"),
+        ({"top_k": 0}, ValueError, "top_k must be at least 1, got 0"),
+        ({"top_k": 1.0}, TypeError, "top_k must be an integer, got float"),
+        ({"top_k": True}, TypeError, "top_k must be an integer"),
+        ({"top_p": 0.0}, ValueError, "top_p must be a finite positive number, got 0.0"),
+        ({"top_p": 1.01}, ValueError, r"top_p must be in \(0, 1\], got 1.01"),
+        ({"top_p": "half"}, TypeError, "top_p must be a real number"),
+        ({"rng": "seed"}, TypeError, "rng must be"),
+        ({"rng": -1}, ValueError, "rng must be a seed"),
+    ],
+)
+def test_sample_refuses(arguments, error, match):
+    before = stream_state()
+    with pytest.raises(error, match=match):
+        F.sample(**{"logits": np.zeros((2, 3)), **arguments})
+    assert stream_state() == before
+
+
+# ---- a loop of one's own ---------------------------------------------------------------------------
+
+
+def test_a_training_loop(backend, dtype):
+    """A softmax regression from these functions and an optimizer learns what can be learned."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 6)).astype(dtype)
+    classes = (x @ rng.normal(size=(6, 4))).argmax(axis=1)
+    parameters = {"W": np.zeros((4, 6), dtype), "b": np.zeros(4, dtype)}
+    optimizer = fastrnn.optim.Adam(0.1, backend=backend)
+    losses = []
+    for _ in range(150):
+        logits = x @ parameters["W"].T + parameters["b"]
+        losses.append(F.cross_entropy(logits, classes))
+        dlogits = F.cross_entropy_backward(logits, classes)
+        grads = {"W": dlogits.T @ x, "b": dlogits.sum(axis=0)}
+        F.clip_grad_norm(grads, 1.0)
+        optimizer.step(parameters, grads)
+    assert losses[0] == pytest.approx(math.log(4))
+    assert losses[-1] < 0.2
+    assert parameters["W"].dtype == dtype
+
+
+def test_package_brings_the_module():
+    done = run_python("-c", "import sys, fastrnn; assert 'fastrnn.functional' not in sys.modules\n"
+                            "print(fastrnn.functional.softmax([0.0, 0.0]).tolist())")  # fmt: skip
+    assert done.stdout == "[0.5, 0.5]\n", done.stderr
+    assert fastrnn.functional is F
