@@ -1054,7 +1054,7 @@ def _unpack(
         raise _Misfit("the best weights are in use, and are not there")
     last = groups.pop("last")
     state = groups.pop("", {}).get("state")
-    if state is None or state.ndim != 3 or (state.shape[0], state.shape[2]) != (layers, model.hidden_size):
+    if state is None or state.shape != (layers, progress.num_streams, model.hidden_size):
         raise _Misfit("the hidden state is missing or has another shape")
     slots = {}
     for group, members in groups.items():

@@ -78,7 +78,7 @@ def write_checkpoint(
     """
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     metadata = {
         "format": FORMAT,

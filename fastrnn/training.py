@@ -44,6 +44,8 @@ class Progress:
     #: Fingerprint of the text.
     characters: int = 0
     sha256: str = ""
+    #: Sequences of the hidden state.
+    num_streams: int = 1
     #: Steps taken, whole epochs done, and the step that the epoch at hand began after.
     step: int = 0
     epoch: int = 0
@@ -155,6 +157,7 @@ class Training:
             going_on = True
             while going_on:
                 if self.progress.step == self.progress.epoch_start:
+                    self.progress.num_streams = self.streams.num_streams
                     self.state = self.model.initial_state(self.streams.num_streams)
                 going_on = self._train_epoch(interrupts, bar)
             self._on_checkpoint(True)
