@@ -576,7 +576,7 @@ def test_indices_of_every_kind(kind, dtype, backend):
         if kind == "list":
             return a.tolist()
         if kind == "range":
-            return [range(0, 4)] * 6
+            return [range(4)] * 6
         if kind == "Fortran":
             return np.asfortranarray(a)
         if kind == "strided":
@@ -588,7 +588,7 @@ def test_indices_of_every_kind(kind, dtype, backend):
         return a
 
     if kind == "range":
-        x = y = np.array([range(0, 4)] * 6)
+        x = y = np.array([range(4)] * 6)
     x_, y_ = make(x), make(y)
     before = bits(x_, y_)
     want, grads, h_n = lm.loss_and_grads(x, y, h0)

@@ -166,7 +166,7 @@ def test_huge_python_integers(value, method, box):
     """Not what int64 holds: refused as out of bounds or as no integers, never taken for another number."""
     x = [[0] * N, [0, value, 0]] + [[0] * N] * (T - 2)
     before = box.state()
-    with pytest.raises((IndexError, TypeError), match="^x"):
+    with pytest.raises((IndexError, TypeError), match=r"^x"):
         box.call(method, x=x)
     assert box.state() == before
 
@@ -352,7 +352,7 @@ def test_bad_rngs(case, box):
     value, error, words = case
     text = box.refuses("sample", error, words, rng=value)
     assert text.startswith("rng ")
-    with pytest.raises(error, match="^rng "):
+    with pytest.raises(error, match=r"^rng "):
         LanguageModel(Q, H, rng=value)
 
 

@@ -253,11 +253,11 @@ def test_the_same_bits_whatever_the_number_of_threads(ragged, N, dtype, backend,
         rnn = RNN(d, h, 2, bidirectional=True, dropout=0.2, dtype=dtype, rng=2, backend=backend,
                   num_threads=num_threads)  # fmt: skip
         results = []
-        for given in (x, indices):
-            results += bits(*rnn.forward(given, h0, lengths=lengths))
+        for inputs in (x, indices):
+            results += bits(*rnn.forward(inputs, h0, lengths=lengths))
             grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
             results += bits(grad_h0, *rnn.grads.values())
-            if given is x:
+            if inputs is x:
                 results += bits(grad_x)
         return results
 
