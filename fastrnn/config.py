@@ -124,6 +124,9 @@ def warmup(dtype: Any = None, *, backend: str | None = None, verbose: bool = Fal
 
 def _warmup_steps(dtype: str, backend: str) -> list[tuple[str, Callable[[], object]]]:
     """Label and call of each public operation, on a model so small that only compiling takes time."""
+    from fastrnn import optim
+    from fastrnn.language_model import LanguageModel
+    from fastrnn.layers import RNN
     from fastrnn.simple import SimpleRNN
 
     rnn = SimpleRNN(2, 2, 2, dtype=dtype, rng=0, backend=backend)
@@ -133,6 +136,13 @@ def _warmup_steps(dtype: str, backend: str) -> list[tuple[str, Callable[[], obje
 
     def notes_loop(inputs: Any) -> None:
         rnn.update_weights(rnn.backward(*rnn.forward(inputs, h), targets))
+
+    layer = RNN(2, 2, dtype=dtype, rng=0, backend=backend)
+    model = LanguageModel(2, 2, dtype=dtype, rng=0, backend=backend)
+    batch = np.zeros((2, 2), np.int64)
+    optimizers = [
+        kind(lr=0.1, backend=backend) for kind in (optim.SGD, optim.Adagrad, optim.RMSprop, optim.Adam)
+    ]
 
     return [
         (f"forward, {dtype}", lambda: rnn.forward(indices, h)),
@@ -148,6 +158,15 @@ def _warmup_steps(dtype: str, backend: str) -> list[tuple[str, Callable[[], obje
         ],
         (f"train_step of vectors, {dtype}", lambda: rnn.train_step(vectors, targets, h)),
         (f"sample, {dtype}", lambda: rnn.sample(h, 0, 2, rng=0)),
+        (f"RNN, {dtype}", lambda: layer.backward(layer.forward(vectors[None])[0])),
+        *[
+            (
+                f"LanguageModel.train_step, {type(optimizer).__name__}, {dtype}",
+                lambda optimizer=optimizer: model.train_step(batch, batch, None, optimizer),
+            )
+            for optimizer in optimizers
+        ],
+        (f"LanguageModel.sample, {dtype}", lambda: model.sample(None, [0, 1], 2, rng=0)),
     ]
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numba.core import config
 
 from fastrnn.kernels import CLIP_NORM, CLIP_VALUE
-from fastrnn.kernels.batch_tiles import exponentials, largest, pack_rows, rectify, times_slopes
+from fastrnn.kernels.batch_tiles import exponentials, largest, multiply, pack_rows, rectify, times_slopes
 from fastrnn.kernels.jit import inlined, inlined_and_python, kernel
 from fastrnn.kernels.tiles import (
     GEMM_VECTORS,
@@ -34,7 +34,6 @@ from fastrnn.kernels.tiles import (
     copy_padded,
     copy_tile,
     fill,
-    gemm,
     gemv,
     hyperbolic_tangent,
     pack_for_gemm,
@@ -214,10 +213,7 @@ def _times(N, rows, n, h, left, at, lda, packed, panels, out, place, ldo, work, 
     if N == 1:
         gemv(packed, panels, h, h, left, at, out, place, out, place, turn & 1)
     else:
-        gemm(
-            rows, n, h, left, at, lda, 1, packed, panels, nr, h * nr, out, place, ldo,
-            1, 0, 0.0, 0, work, 0, 0.0, 0.0,
-        )  # fmt: skip
+        multiply(rows, n, h, left, at, lda, 1, packed, panels, h * nr, out, place, ldo, 1)
 
 
 @kernel
@@ -245,10 +241,7 @@ def _layer(
                 n = min(ROWS, T * N - row)
                 for r in range(row, row + n):
                     copy(h, hs, r * h, packed, bias)
-                gemm(
-                    n, h, d, x, row * d, d, 1, packed, inputs, nr, d * nr, hs, row * h, h,
-                    1, 0, 0.0, 0, work, 0, 0.0, 0.0,
-                )  # fmt: skip
+                multiply(n, h, d, x, row * d, d, 1, packed, inputs, d * nr, hs, row * h, h, 1)
         state, other = dz, dz + ldh  # of one sequence, padded
         if N == 1:
             copy_padded(h, work, state, h0, 0)
@@ -265,10 +258,7 @@ def _layer(
             elif not ahead:
                 for r in range(rows):
                     copy(h, hs, z + r * h, packed, bias)
-                gemm(
-                    rows, h, d, x, place * d, d, 1, packed, inputs, nr, d * nr, hs, z, h,
-                    1, 0, 0.0, 0, work, 0, 0.0, 0.0,
-                )  # fmt: skip
+                multiply(rows, h, d, x, place * d, d, 1, packed, inputs, d * nr, hs, z, h, 1)
             if N == 1:
                 copy_padded(h, work, other, hs, z)
                 gemv(packed, recurrent, h, h, work, state, work, other, work, other, k & 1)
@@ -286,10 +276,7 @@ def _layer(
                 for r in range(rows):
                     if lengths[start + r] == t + 1:
                         copy(h, hs, at + r * h, h0, (start + r) * h)
-            gemm(
-                rows, h, h, before, at, h, 1, packed, recurrent, nr, h * nr, hs, z, h,
-                1, 0, 0.0, 0, work, 0, 0.0, 0.0,
-            )  # fmt: skip
+            multiply(rows, h, h, before, at, h, 1, packed, recurrent, h * nr, hs, z, h, 1)
             if relu:
                 rectify(rows * h, hs, z, hs, z)
             else:
@@ -367,10 +354,9 @@ def _layer(
                     for r in range(rows):
                         if lengths[start + r] == t + 1:
                             pack_rows(h0, (start + r) * h, h, 1, h, work, where + r * nr, total * nr)
-            gemm(  # eq. 11
-                h, h, total, work, base, 1, ldz, work, panels, nr, total * nr, dW_hh, 0, h,
-                more, 0, 0.0, 0, work, 0, 0.0, 0.0,
-            )  # fmt: skip
+            multiply(  # eq. 11
+                h, h, total, work, base, 1, ldz, work, panels, total * nr, dW_hh, 0, h, more
+            )
             for k in range(first, first + n):
                 place = (T - 1 - k if reverse else k) * N + start
                 row, where = base + (k - first) * rows * ldz, panels + (k - first) * rows * nr
@@ -381,15 +367,11 @@ def _layer(
                 else:
                     pack_rows(x, place * d, d, rows, d, work, where, total * nr)
                     if len(dx) > 0:
-                        gemm(
-                            rows, d, h, work, row, ldz, 1, packed, inputs_back, nr, h * nr, dx, place * d, d,
-                            0, 0, 0.0, 0, work, 0, 0.0, 0.0,
-                        )  # fmt: skip
+                        multiply(
+                            rows, d, h, work, row, ldz, 1, packed, inputs_back, h * nr, dx, place * d, d, 0
+                        )
             if not one_hot:
-                gemm(
-                    h, d, total, work, base, 1, ldz, work, panels, nr, total * nr, dW_ih, 0, d,
-                    more, 0, 0.0, 0, work, 0, 0.0, 0.0,
-                )  # fmt: skip
+                multiply(h, d, total, work, base, 1, ldz, work, panels, total * nr, dW_ih, 0, d, more)
             more = 1
         if not (ragged and reverse):
             row = panels
@@ -434,10 +416,10 @@ def _output(
         for r in range(total):
             copy(ldq, work, dy + r * ldy, packed, bias)
         for g in range(groups):
-            gemm(  # eq. 2
-                m, ldq, h, hs, ((t0 + g) * N + start) * h, h, 1, packed, forward, nr, h * nr,
-                work, dy + g * m * ldy, ldy, 1, 0, 0.0, 0, work, 0, 0.0, 0.0,
-            )  # fmt: skip
+            place = ((t0 + g) * N + start) * h
+            multiply(  # eq. 2
+                m, ldq, h, hs, place, h, 1, packed, forward, h * nr, work, dy + g * m * ldy, ldy, 1
+            )
         if operation == LOGITS:
             for g in range(groups):
                 copy_tile(m, q, logits, ((t0 + g) * N + start) * q, q, work, dy + g * m * ldy, ldy)
@@ -459,15 +441,13 @@ def _output(
         if operation == LOSS_AND_GRADS:
             for g in range(groups):
                 place = ((t0 + g) * N + start) * h
-                gemm(  # eq. 9
-                    m, h, q, work, dy + g * m * ldy, ldy, 1, packed, back, nr, q * nr, dhs, place, h,
-                    0, 0, 0.0, 0, work, 0, 0.0, 0.0,
-                )  # fmt: skip
+                multiply(  # eq. 9
+                    m, h, q, work, dy + g * m * ldy, ldy, 1, packed, back, q * nr, dhs, place, h, 0
+                )
                 pack_rows(hs, place, h, m, h, work, panels + g * m * nr, total * nr)
-            gemm(  # eq. 8
-                q, h, total, work, dy, 1, ldy, work, panels, nr, total * nr, dW, 0, h,
-                more, 0, 0.0, 0, work, 0, 0.0, 0.0,
-            )  # fmt: skip
+            multiply(  # eq. 8
+                q, h, total, work, dy, 1, ldy, work, panels, total * nr, dW, 0, h, more
+            )
             more = 1
     if operation == LOSS_AND_GRADS:
         if accumulate:
@@ -490,9 +470,15 @@ def _reduce(parts, count, n, clip, threshold, out):
         for part in range(1, count):
             add(m, out, first, out, first, parts, part * n + first)
         squares += np.float64(sum_of_squares(m, out, first))
-        if clip == CLIP_VALUE:
-            clamp(m, out, first, out, first, threshold)
     norm = math.sqrt(squares)
+    if norm == math.inf:  # squares may be beyond the largest number where their root is not
+        squares = 0.0
+        for i in range(n):
+            x = np.float64(out[i]) * 2.0**-600
+            squares += x * x
+        norm = math.sqrt(squares) * 2.0**600
+    if clip == CLIP_VALUE:
+        clamp(n, out, 0, out, 0, threshold)
     if clip == CLIP_NORM and not norm <= threshold:
         scale(n, out, 0, out, 0, threshold / norm)
     return norm
@@ -543,7 +529,7 @@ def _restrict(work, p, q, top_k, top_p, heap):
         work[p + np.int64(work[heap + i])] = 0
 
 
-@inlined
+@kernel
 def _draw_class(work, y, q, ldq, u, temperature, top_k, top_p, heap):
     """Class index drawn from the logits of one sequence, or -1 if they are not numbers."""
     drawn = 0
@@ -619,17 +605,13 @@ def _sample(
                 if N == 1:
                     gemv(packed, inputs_alone, h, h, states, state - h, work, z, work, z, i & 1)
                 else:
-                    gemm(
-                        rows, ldh, h, states, state - N * h, h, 1, packed, inputs, nr, h * nr, work, z, ldh,
-                        1, 0, 0.0, 0, work, 0, 0.0, 0.0,
-                    )  # fmt: skip
+                    multiply(
+                        rows, ldh, h, states, state - N * h, h, 1, packed, inputs, h * nr, work, z, ldh, 1
+                    )
             if N == 1:
                 gemv(packed, recurrent, h, h, states, state, work, z, work, z, i & 1)
             else:
-                gemm(
-                    rows, ldh, h, states, state, h, 1, packed, recurrent, nr, h * nr, work, z, ldh,
-                    1, 0, 0.0, 0, work, 0, 0.0, 0.0,
-                )  # fmt: skip
+                multiply(rows, ldh, h, states, state, h, 1, packed, recurrent, h * nr, work, z, ldh, 1)
             if relu:
                 rectify(rows * ldh, work, z, work, z)
             else:
@@ -641,13 +623,10 @@ def _sample(
         if N == 1:
             gemv(packed_output, alone, h, q, states, state, work, y, work, y, i & 1)
         else:
-            gemm(
-                rows, ldq, h, states, state, h, 1, packed_output, forward, nr, h * nr, work, y, ldq,
-                1, 0, 0.0, 0, work, 0, 0.0, 0.0,
-            )  # fmt: skip
+            multiply(rows, ldq, h, states, state, h, 1, packed_output, forward, h * nr, work, y, ldq, 1)
         for r in range(rows):
             drawn = _draw_class(
-                work, y + r * ldq, q, ldq, uniforms[start + r, i], temperature, top_k, top_p, heap
+                work, y + r * ldq, q, ldq, uniforms[(start + r) * count + i], temperature, top_k, top_p, heap
             )
             if drawn < 0:
                 return i
@@ -662,6 +641,19 @@ if config.DISABLE_JIT:  # machine code raises no floating-point warnings
 
 # ---- what the package calls ----------------------------------------------------------------------------
 
+_NO_INDICES = np.empty(0, np.int64)
+
+
+@functools.cache
+def _empty(dtype):
+    return np.empty(0, dtype)
+
+
+def _given(array):
+    """An input, flat; one that is read-only would have everything compiled once more for itself."""
+    flat = array.reshape(-1)
+    return flat if flat.flags.writeable else flat.copy()
+
 
 def pack_layer(layer, N, one_hot, packed):
     """Bring the weights of a layer into the order in which N sequences will read them.
@@ -669,13 +661,13 @@ def pack_layer(layer, N, one_hot, packed):
     `one_hot` says that the inputs are class indices.
     """
     h, d = layer[0].shape
-    _pack(*layer, True, bool(one_hot), N, d, h, packed)
+    _pack(*map(_given, layer), True, bool(one_hot), N, d, h, packed)
 
 
 def pack_output(output, N, packed):
     """Bring the weights of an output layer into the order in which N sequences will read them."""
-    W, b = output
-    q, h = W.shape
+    q, h = output[0].shape
+    W, b = map(_given, output)
     _pack(W, W, b, b, False, False, N, q, h, packed)
 
 
@@ -686,7 +678,7 @@ def layer_forward(
     T, N, h = hs.shape
     d = layer[0].shape[1]
     hs, nothing = hs.reshape(-1), _empty(hs.dtype)
-    indices, x, h0, h_n = indices.reshape(-1), x.reshape(-1), h0.reshape(-1), h_n.reshape(-1)
+    indices, x, lengths, h0, h_n = (*map(_given, (indices, x, lengths, h0)), h_n.reshape(-1))
     for first in range(start, stop, ROWS):
         _layer(
             FORWARD, T, N, d, h, packed, indices, x, lengths, h0, hs, h_n, nothing, nothing, nothing,
@@ -702,10 +694,7 @@ def layer_backward(
     """Gradients of a layer by BPTT (eqs. 9 to 13)."""
     T, N, h = hs.shape
     d = layer[0].shape[1]
-    hs = hs.reshape(-1)
-    indices, x, h0, dhs, dh_n = (
-        indices.reshape(-1), x.reshape(-1), h0.reshape(-1), dhs.reshape(-1), dh_n.reshape(-1),
-    )  # fmt: skip
+    indices, x, lengths, h0, hs, dhs, dh_n = map(_given, (indices, x, lengths, h0, hs, dhs, dh_n))
     dx, dh0, dzs, grads = dx.reshape(-1), dh0.reshape(-1), dzs.reshape(-1), [g.reshape(-1) for g in grads]
     for first in range(start, stop, ROWS):
         _layer(
@@ -722,7 +711,7 @@ def output_logits(output, packed, hs, logits, start, stop, work):
     """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     T, N, q = logits.shape
     h = hs.shape[2]
-    hs, logits = hs.reshape(-1), logits.reshape(-1)
+    hs, logits = _given(hs), logits.reshape(-1)
     for first in range(start, stop, ROWS):
         _output(
             LOGITS, T, N, h, q, packed, hs, _NO_INDICES, hs.dtype.type(0), logits, hs, hs, hs, False, first,
@@ -735,7 +724,7 @@ def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, star
     T, N, h = hs.shape
     q = len(output[1])
     operation = LOSS_AND_GRADS if dhs.size else LOSS
-    hs, dhs, targets, factor = hs.reshape(-1), dhs.reshape(-1), targets.reshape(-1), hs.dtype.type(scale)
+    hs, dhs, targets, factor = _given(hs), dhs.reshape(-1), _given(targets), hs.dtype.type(scale)
     dW, db = (g.reshape(-1) for g in grads) if operation == LOSS_AND_GRADS else (hs, hs)
     loss = 0.0
     for first in range(start, stop, ROWS):
@@ -755,7 +744,7 @@ def reduce_gradients(parts, clip, threshold, out):
     Returns the norm before the clipping.
     """
     count, n = parts.shape
-    return _reduce(parts.reshape(-1), count, n, clip, float(threshold), out)
+    return _reduce(_given(parts), count, n, clip, float(threshold), out)
 
 
 def sample_batch(
@@ -777,14 +766,6 @@ def sample_batch(
     return int(
         _sample(
             N, L, layers[0][0].shape[1], h, len(output[1]), packed, bases, packed_output, states.reshape(-1),
-            first, uniforms, temperature, top_k, float(top_p), out, start, stop, bool(relu), work,
+            _given(first), _given(uniforms), temperature, top_k, float(top_p), out, start, stop, bool(relu), work,
         )
     )  # fmt: skip
-
-
-_NO_INDICES = np.empty(0, np.int64)
-
-
-@functools.cache
-def _empty(dtype):
-    return np.empty(0, dtype)

@@ -203,7 +203,9 @@ def test_usable_cores_follow_the_affinity():
 
 def compiled(kernels):
     """How many specialisations of its functions a backend has compiled."""
-    return sum(len(getattr(kernel, "signatures", ())) for kernel in vars(kernels).values())
+    modules = [module for name, module in sys.modules.items() if name.startswith("fastrnn.kernels.numba")]
+    functions = {id(f): f for module in [kernels, *modules] for f in vars(module).values()}
+    return sum(len(getattr(f, "signatures", ())) for f in functions.values())
 
 
 def test_nothing_is_compiled_after_warmup(backend, dtype):
@@ -225,7 +227,43 @@ def test_nothing_is_compiled_after_warmup(backend, dtype):
     rnn.Whh = np.asfortranarray(rnn.Whh)
     rnn.sample(h, 2, 3, rng=0)
     rnn.sample(h, 2, 3)
+    use_layers(dtype, backend)
+    use_language_model(dtype, backend)
     assert compiled(kernels) == before
+
+
+def use_layers(dtype, backend):
+    """Every kind of layer and input, read-only ones as well."""
+    batch = np.ones((4, 3, 5), dtype)
+    batch.flags.writeable = False
+    for options in ({}, {"nonlinearity": "relu"}, {"bidirectional": True, "num_layers": 2, "dropout": 0.5}):
+        layers = fastrnn.RNN(5, 7, dtype=dtype, rng=0, backend=backend, **options)
+        for x, lengths in (
+            (batch, None),
+            (batch, [4, 1, 3]),
+            (batch[:, :1], None),
+            (batch[..., 0] > 0, None),
+        ):
+            if x.ndim == 2:
+                x = x.astype(np.int64)
+            output, h_n = layers.forward(x, lengths=lengths)
+            output.flags.writeable = False
+            layers.backward(output, h_n)
+
+
+def use_language_model(dtype, backend):
+    for layers in (1, 2):
+        model = fastrnn.LanguageModel(4, 7, layers, dtype=dtype, rng=0, backend=backend)
+        indices = np.ones((3, 2), np.int64)
+        indices.flags.writeable = False
+        for clip in ("value", "norm", None):
+            model.train_step(indices, indices, None, fastrnn.optim.SGD(0.1, backend=backend), clip=clip)
+        adam = fastrnn.optim.Adam(0.1, backend=backend)
+        model.train_step(indices, indices, model.initial_state(2), adam)
+        model.loss(indices, indices)
+        model.forward(indices)
+        for temperature, top_k, top_p in ((1.0, None, None), (0.5, 2, 0.9), (0.0, None, None)):
+            model.sample(None, [0, 1], 3, temperature=temperature, top_k=top_k, top_p=top_p, rng=0)
 
 
 def test_warmup_leaves_the_global_stream(backend):
