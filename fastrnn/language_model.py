@@ -307,7 +307,7 @@ class LanguageModel(StackedModel):
         _check_not_none(y)
         kernels = backends.kernels(self._backend)
         space = self._batch(kernels, x, y, h0, gradients=False)
-        space.run(space.loss_of_part, space.multiply_adds(), self._num_threads)
+        space.run(space.loss_of_part, space.multiply_adds, self._num_threads)
         loss: float = sum(space.losses)
         return (loss / (space.T * space.N) if reduction == "mean" else loss), space.h_n.copy()
 
@@ -344,7 +344,7 @@ class LanguageModel(StackedModel):
         def logits_of_part(part: int, slot: int) -> None:
             space.logits_of_part(part, slot, logits)
 
-        space.run(logits_of_part, space.multiply_adds(), self._num_threads)
+        space.run(logits_of_part, space.multiply_adds, self._num_threads)
         return logits, space.h_n.copy()
 
     def sample(
@@ -434,7 +434,7 @@ class LanguageModel(StackedModel):
                 top_p, out, begin, end, self._relu, space.works[slot],
             )  # fmt: skip
 
-        space.run(sample_part, n * space.multiply_adds(), self._num_threads)
+        space.run(sample_part, n * space.multiply_adds, self._num_threads)
         if min(drawn) < n:
             draws.put_back()
             raise ValueError(
@@ -469,7 +469,7 @@ class LanguageModel(StackedModel):
         if h0 is None:
             space.states[0].fill(0)
         else:
-            np.copyto(space.states[0], h0)
+            space.states[0][...] = h0
         space.pack_all(self, arrays)
         return space
 
@@ -485,7 +485,7 @@ class LanguageModel(StackedModel):
         space.scale = scale
         space.h_n, space.other_h_n = space.other_h_n, space.h_n
         passes = 3 if space.chunks == 1 else 4
-        space.run(space.gradients_of_part, passes * space.multiply_adds(), self._num_threads)
+        space.run(space.gradients_of_part, passes * space.multiply_adds, self._num_threads)
         self.grad_norm = kernels.reduce_gradients(space.part_gradients, mode, threshold, flat)
         return sum(space.losses) * scale, space.h_n
 

@@ -213,14 +213,14 @@ class RNN(StackedModel):
         if h0 is None:
             space.h0.fill(0)
         else:
-            np.copyto(space.h0, h0)
+            space.h0[...] = h0
         space.key = self._dropout_key() if space.masks and self._training else None
         space.pack(layers)
         output = np.empty((N, T, space.width) if swapped else (T, N, space.width), self._dtype)
         h_n = np.empty(space.h0.shape, self._dtype)
         space.output = output.swapaxes(0, 1) if swapped else output
         space.h_n = h_n
-        space.run(space.forward_part, space.multiply_adds(), self._num_threads)
+        space.run(space.forward_part, space.multiply_adds, self._num_threads)
         space.given = space.output = space.h_n = space.none
         self._last = _Batch(space, batched)
         return (output, h_n) if batched else (output[:, 0], h_n[:, 0])
@@ -294,7 +294,7 @@ class RNN(StackedModel):
         grad_h0 = np.empty(h_shape, self._dtype)
         space.dh0 = grad_h0
         space.grad_output = grad_output
-        space.run(space.backward_part, 2 * space.multiply_adds(), self._num_threads)
+        space.run(space.backward_part, 2 * space.multiply_adds, self._num_threads)
         space.grad_output = space.grad_x = space.dh0 = space.none
         space.dh_n = []
         space.kernels.reduce_gradients(space.part_gradients, CLIP_NONE, math.inf, self._flat)

@@ -496,11 +496,9 @@ class Space:
                 (arrays["weight_out"], arrays["bias_out"]) if q else () for arrays in views
             ]
         self._spans: dict[int, Span] = {}
-
-    def multiply_adds(self) -> float:
-        """Of a forward pass."""
-        inputs = sum(self.widths[self.D :] if self.one_hot else self.widths)
-        return float(self.T) * self.N * self.h * (inputs + self.h * self.L * self.D + self.q)
+        inputs = sum(self.widths[D:] if one_hot else self.widths)
+        #: Of a forward pass.
+        self.multiply_adds = float(T) * N * h * (inputs + h * L * D + q)
 
     def span(self, T: int) -> Span:
         """Buffers for the first `T` of `steps` time steps."""
@@ -520,6 +518,9 @@ class Space:
     ) -> None:
         """Call ``function(part, slot)`` for each part of the batch, `slot` being that of its work space."""
         count = len(self.bounds)
+        if count == 1 and self.works:
+            function(0, 0)
+            return
         workers = threads.workers(count, multiply_adds, num_threads)
         while len(self.works) < workers:
             self.works.append(aligned((self.work_size,), self.dtype))
@@ -564,7 +565,7 @@ class Space:
                 x[:, start:stop, self.h :] = hs[i][:, start:stop]
             if key is not None and layer + 1 < self.L:
                 mask = self._draw_mask(span, layer, part, slot, key, t0)
-                with np.errstate(invalid="ignore"):
+                with np.errstate(all="ignore"):
                     np.multiply(x[:, start:stop], mask, out=span.dropped[layer][:, start:stop])
                 x = span.dropped[layer]
 
@@ -630,8 +631,9 @@ class Space:
                     below[direction], dh0[i], self.none, gradients[i], accumulate, start, stop, relu,
                     direction == 1, work,
                 )  # fmt: skip
-            with np.errstate(invalid="ignore", over="ignore"):
-                if self.D == 2 and below[0].size:
+            if self.D == 2 and below[0].size:
+                with np.errstate(all="ignore"):
                     below[0][:, start:stop] += below[1][:, start:stop]
-                if layer and dropped:
+            if layer and dropped:
+                with np.errstate(all="ignore"):
                     below[0][:, start:stop] *= span.masks[layer - 1][part]
