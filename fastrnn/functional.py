@@ -7,13 +7,30 @@ float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
 import numpy as np
 
-from fastrnn.checks import check_choice, check_number, check_rng, check_size, show_integer
+from fastrnn import backends, threads
+from fastrnn.checks import (
+    INDEX,
+    as_array,
+    check_choice,
+    check_flag,
+    check_index_batch,
+    check_number,
+    check_real_array,
+    check_rng,
+    check_size,
+    describe,
+    index_batch,
+    kernel_array,
+    show_integer,
+)
+from fastrnn.kernels import CLIP_NONE
 from fastrnn.random_stream import UniformDraws
+from fastrnn.stack import NO_INDICES, NO_LENGTHS, Layout, aligned
 
 __all__ = [
     "clip_grad_norm",
@@ -21,6 +38,8 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_backward",
     "log_softmax",
+    "rnn_backward",
+    "rnn_forward",
     "sample",
     "softmax",
 ]
@@ -341,8 +360,7 @@ def sample(
         )
     uniforms = UniformDraws(generator, len(rows)).values
     if temperature == 0:
-        most_probable: np.ndarray = rows.argmax(axis=1).astype(np.int64)
-        return most_probable.reshape(shape)
+        return np.asarray(rows.argmax(axis=1), np.int64).reshape(shape)
     with np.errstate(all="ignore"):
         p = np.exp((rows.astype(np.float64) - top) / temperature)
     if kept < q or mass < 1:
@@ -351,7 +369,8 @@ def sample(
     cdf /= cdf[:, -1:]
     # The first whose cumulative probability is greater: as searchsorted(side="right") in each row.
     drawn: np.ndarray = (cdf <= uniforms[:, None]).sum(axis=1, dtype=np.int64)
-    return np.minimum(drawn, q - 1, out=drawn).reshape(shape)
+    np.minimum(drawn, q - 1, out=drawn)
+    return drawn.reshape(shape)
 
 
 def _keep_most_probable(p: np.ndarray, top_k: int, top_p: float) -> None:
@@ -367,19 +386,272 @@ def _keep_most_probable(p: np.ndarray, top_k: int, top_p: float) -> None:
     p[~keep] = 0
 
 
+# -- one recurrent layer ---------------------------------------------------------------------------
+
+
+def rnn_forward(
+    x: Any,
+    h0: Any,
+    parameters: Mapping[str, np.ndarray],
+    *,
+    nonlinearity: str = "tanh",
+    lengths: Any = None,
+    reverse: bool = False,
+    backend: str | None = None,
+    num_threads: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""States of a layer over a batch, :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` (eq. 1).
+
+    Parameters
+    ----------
+    x : array, shape (T, N, d), or of int, shape (T, N)
+        Inputs; integers are class indices in ``[-d, d)``, taken as one-hot vectors.
+    h0 : array, shape (N, h), or None
+        State before the first input; None for zeros.
+    parameters : dict of str to ndarray, all float32 or all float64
+        ``weight_ih`` (h, d), ``weight_hh`` (h, h) and, both or none, ``bias_ih`` (h,) and ``bias_hh`` (h,).
+    nonlinearity : {"tanh", "relu"}, default "tanh"
+    lengths : sequence of N int, or None
+        Time steps of each sequence, from 1 to T; what follows them in `x` is not read.  None for T.
+    reverse : bool, default False
+        Begin with the last time step of each sequence.
+    backend : {"cython", "numba", "numpy"} or None
+        None is the one in use, see `fastrnn.backend`.
+    num_threads : int or None
+        Most threads that share the batch; None for the cores that the process may run on.  Results are the
+        same bits on any number.
+
+    Returns
+    -------
+    output : ndarray, shape (T, N, h)
+        State after each input, zero beyond the length of a sequence.
+    h_n : ndarray, shape (N, h)
+        State after the last input of each sequence; the first one where it runs in reverse.
+
+    Raises
+    ------
+    IndexError
+        If a class index is out of bounds.
+    TypeError, ValueError
+        If an argument has the wrong type, dtype, shape or range, or is empty.
+    BackendUnavailable
+        If the backend that was named is missing.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> parameters = {"weight_ih": rng.normal(size=(4, 3)), "weight_hh": rng.normal(size=(4, 4)) * 0.1}
+    >>> output, h_n = rnn_forward(rng.normal(size=(5, 2, 3)), None, parameters)
+    >>> output.shape, bool((output[-1] == h_n).all())
+    ((5, 2, 4), True)
+    """
+    layer = _Layer(x, h0, parameters, nonlinearity, lengths, reverse, backend, num_threads)
+    output = np.empty((layer.T, layer.N, layer.h), layer.dtype)
+    h_n = np.empty((layer.N, layer.h), layer.dtype)
+
+    def part(number: int, slot: int) -> None:
+        start, stop = layer.bounds[number]
+        layer.kernels.layer_forward(
+            layer.arrays, layer.packed, layer.indices, layer.x, layer.lengths, layer.h0, output, h_n, start,
+            stop, layer.relu, layer.reverse, layer.works[slot],
+        )  # fmt: skip
+
+    layer.run(part, 1)
+    return output, h_n
+
+
+def rnn_backward(
+    grad_output: Any,
+    grad_h_n: Any,
+    x: Any,
+    h0: Any,
+    output: Any,
+    parameters: Mapping[str, np.ndarray],
+    *,
+    nonlinearity: str = "tanh",
+    lengths: Any = None,
+    reverse: bool = False,
+    backend: str | None = None,
+    num_threads: int | None = None,
+) -> tuple[np.ndarray | None, np.ndarray, dict[str, np.ndarray]]:
+    """Gradients of `rnn_forward` by BPTT (eqs. 9 to 13).
+
+    Parameters
+    ----------
+    grad_output : array, shape (T, N, h), or None
+        Gradient of the loss with respect to `output`; None for zeros.  What lies beyond the length of a
+        sequence is not read.
+    grad_h_n : array, shape (N, h), or None
+        Gradient with respect to `h_n`; None for zeros.
+    x, h0, parameters, nonlinearity, lengths, reverse, backend, num_threads
+        As given to `rnn_forward`.
+    output : array, shape (T, N, h)
+        As returned by it.
+
+    Returns
+    -------
+    grad_x : ndarray, shape (T, N, d), or None
+        None where `x` holds class indices.
+    grad_h0 : ndarray, shape (N, h)
+    grads : dict of str to ndarray
+        Gradients of the parameters, under their names.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError, BackendUnavailable
+        As `rnn_forward`.
+
+    Examples
+    --------
+    >>> parameters = {"weight_ih": np.ones((1, 2)), "weight_hh": np.ones((1, 1))}
+    >>> x = np.zeros((3, 1, 2))
+    >>> output, h_n = rnn_forward(x, None, parameters)
+    >>> grad_x, grad_h0, grads = rnn_backward(np.ones((3, 1, 1)), None, x, None, output, parameters)
+    >>> grad_x[:, 0, 0], grad_h0, list(grads)
+    (array([3., 2., 1.]), array([[3.]]), ['weight_ih', 'weight_hh'])
+    """
+    layer = _Layer(x, h0, parameters, nonlinearity, lengths, reverse, backend, num_threads)
+    dtype, shape = layer.dtype, (layer.T, layer.N, layer.h)
+    states = check_real_array(output, "output", dtype, shape)
+    none = np.empty((0, 0, 0), dtype)
+    if grad_output is None:
+        grad_output = np.zeros(shape, dtype)
+    dhs = check_real_array(grad_output, "grad_output", dtype, shape)
+    dh_n = np.empty((0, 0), dtype)
+    if grad_h_n is not None:
+        dh_n = check_real_array(grad_h_n, "grad_h_n", dtype, shape[1:])
+    grad_x = None if layer.indices.size else np.empty(layer.x.shape, dtype)
+    dx = none if grad_x is None else grad_x
+    grad_h0 = np.empty(shape[1:], dtype)
+    layout = Layout({name: W.shape for name, W in zip(_PARAMETERS, layer.arrays, strict=True)}, dtype)
+    sums = aligned((len(layer.bounds), layout.size), dtype)
+    gradients = [tuple(layout.views(flat).values()) for flat in sums]
+
+    def part(number: int, slot: int) -> None:
+        start, stop = layer.bounds[number]
+        layer.kernels.layer_backward(
+            layer.arrays, layer.packed, layer.indices, layer.x, layer.lengths, layer.h0, states, dhs, dh_n, dx,
+            grad_h0, none, gradients[number], False, start, stop, layer.relu, layer.reverse, layer.works[slot],
+        )  # fmt: skip
+
+    layer.run(part, 2)
+    flat = aligned((layout.size,), dtype)
+    layer.kernels.reduce_gradients(sums, CLIP_NONE, math.inf, flat)
+    views = layout.views(flat)
+    return grad_x, grad_h0, {name: views[name] for name in parameters}
+
+
+_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+class _Layer:
+    """Checked arguments of one layer over a batch, its packed weights, and the parts of the batch."""
+
+    def __init__(
+        self, x: Any, h0: Any, parameters: Any, nonlinearity: Any, lengths: Any, reverse: Any,
+        backend: str | None, num_threads: Any,
+    ) -> None:  # fmt: skip
+        self.kernels = backends.kernels(backend)
+        self.relu = check_choice(nonlinearity, "nonlinearity", ("tanh", "relu")) == "relu"
+        self.reverse = check_flag(reverse, "reverse")
+        self.num_threads = None if num_threads is None else check_size(num_threads, "num_threads")
+        self.arrays = _layer_parameters(parameters)
+        self.h, d = self.arrays[0].shape
+        self.dtype = self.arrays[0].dtype
+        given = as_array(x, "x")
+        classes = given.dtype.kind in "iu" and given.ndim < 3
+        steps = index_batch(given, "x") if classes else check_real_array(x, "x", self.dtype, ("T", "N", d))
+        self.T, self.N = steps.shape[:2]
+        self.lengths = _lengths(lengths, self.T, self.N)
+        if self.lengths.size:  # what is not to be read must not be out of bounds, nor meet a zero as NaN
+            ended = np.arange(self.T)[:, None] >= self.lengths
+            steps = np.where(ended if classes else ended[:, :, None], steps.dtype.type(0), steps)
+        self.indices, self.x = NO_INDICES, steps
+        if classes:
+            self.indices = np.empty((self.T, self.N), INDEX)
+            check_index_batch(steps, "x", d, self.kernels, self.indices.reshape(-1), x)
+            self.x = np.empty((0, 0, 0), self.dtype)
+        if h0 is None:
+            self.h0 = np.zeros((self.N, self.h), self.dtype)
+        else:
+            self.h0 = check_real_array(h0, "h0", self.dtype, (self.N, self.h))
+        self.bounds = threads.parts(self.N)
+        rows = max(stop - start for start, stop in self.bounds)
+        packed, self.work_size = self.kernels.layer_sizes(self.T, self.N, rows, d, self.h)
+        self.packed = aligned((packed,), self.dtype)
+        self.kernels.pack_layer(self.arrays, self.N, classes, self.packed)
+        self.multiply_adds = float(self.T) * self.N * self.h * (self.h + (0 if classes else d))
+        self.works: list[np.ndarray] = []
+
+    def run(self, function: Callable[[int, int], None], passes: int) -> None:
+        """Call ``function(part, slot)`` for each part of the batch, on several threads where that pays."""
+        count, multiply_adds = len(self.bounds), passes * self.multiply_adds
+        workers = threads.workers(count, multiply_adds, self.num_threads)
+        self.works = [aligned((self.work_size,), self.dtype) for _ in range(workers)]
+        if count > 1 and multiply_adds >= threads.SMALL and self.kernels.NAME == "numpy":
+            with threads.one_blas_thread():
+                threads.run(function, count, workers)
+        else:
+            threads.run(function, count, workers)
+
+
+def _layer_parameters(parameters: Any) -> tuple[np.ndarray, ...]:
+    """The four arrays of a layer as kernels take them, zeros for biases that are not there."""
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"parameters must be a mapping from name to array, got {type(parameters).__name__}")
+    names = set(parameters)
+    if names not in (set(_PARAMETERS), set(_PARAMETERS[:2])):
+        raise ValueError(
+            f"parameters must hold {', '.join(_PARAMETERS)}, the biases both or neither; got "
+            f"{', '.join(map(str, parameters)) or 'none'}"
+        )
+    for name, W in parameters.items():
+        if not isinstance(W, np.ndarray):
+            raise TypeError(f"parameters[{name!r}] must be an ndarray, got {type(W).__name__}")
+    dtype = np.dtype(parameters["weight_ih"].dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"parameters['weight_ih'] must be of dtype float32 or float64, got {dtype}")
+    weight_hh = parameters["weight_hh"]
+    if weight_hh.ndim != 2 or not weight_hh.size:
+        raise ValueError(f"parameters['weight_hh'] must have shape (h, h), got {weight_hh.shape}")
+    h = len(weight_hh)
+    shapes: tuple[tuple[int | str, ...], ...] = ((h, "d"), (h, h), (h,), (h,))
+    arrays = []
+    for name, shape in zip(_PARAMETERS, shapes, strict=True):
+        W = parameters.get(name)
+        if W is None:
+            arrays.append(np.zeros(h, dtype))
+        elif W.dtype != dtype:
+            raise TypeError(f"parameters[{name!r}] must have dtype {dtype}, as weight_ih, got {W.dtype}")
+        else:
+            arrays.append(check_real_array(W, f"parameters[{name!r}]", dtype, shape))
+    return tuple(arrays)
+
+
+def _lengths(lengths: Any, T: int, N: int) -> np.ndarray:
+    """Lengths as the kernels take them: no elements where all are T."""
+    if lengths is None:
+        return NO_LENGTHS
+    array = as_array(lengths, "lengths")
+    if array.shape != (N,):
+        raise ValueError(f"lengths must have shape ({N},), one for each sequence, got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths must hold integers, got {describe(lengths, array)}")
+    bad = (array < 1) | (array > T)
+    if bad.any():
+        n = int(bad.argmax())
+        raise ValueError(f"lengths[{n}] is {array[n]}, outside [1, {T}]")
+    return NO_LENGTHS if (array == T).all() else kernel_array(array, INDEX)
+
+
 # -- checks ----------------------------------------------------------------------------------------
 
 
 def _real(value: Any, name: str) -> np.ndarray:
     """`value` as an array of float32, if it is one, or float64."""
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(
-            f"{name} cannot be made an array: {error}"
-        ) from None
+    array = as_array(value, name)
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {type(value).__name__} of dtype {array.dtype}")
+        raise TypeError(f"{name} must hold real numbers, got {describe(value, array)}")
     single = array.dtype.newbyteorder("=") == np.float32
     converted: np.ndarray = array.astype(np.float32 if single else np.float64, copy=False)
     return converted
@@ -404,15 +676,10 @@ def _logits(value: Any, name: str, axis: Any) -> tuple[np.ndarray, int]:
 
 def _classes(targets: Any, rows: np.ndarray) -> np.ndarray:
     """Targets of the rows as int64 in [0, q)."""
-    try:
-        array = np.asarray(targets)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"targets cannot be made an array: {error}") from None
+    array = as_array(targets, "targets")
     q = rows.shape[-1]
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(
-            f"targets must hold integers (class indices), got {type(targets).__name__} of dtype {array.dtype}"
-        )
+        raise TypeError(f"targets must hold integers (class indices), got {describe(targets, array)}")
     if array.shape != rows.shape[:-1]:
         raise ValueError(
             f"targets must have shape {rows.shape[:-1]}, one for each row of logits, got {array.shape}"

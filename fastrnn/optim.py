@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import backends
-from fastrnn.checks import check_number, check_size, kernel_array
+from fastrnn.checks import check_flag, check_number, check_size, kernel_array
 
 __all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "Optimizer", "RMSprop"]
 
@@ -331,7 +331,7 @@ class SGD(Optimizer):
             "momentum": _number(options["momentum"], "momentum"),
             "dampening": check_number(options["dampening"], "dampening"),
             "weight_decay": _number(options["weight_decay"], "weight_decay"),
-            "nesterov": _flag(options["nesterov"], "nesterov"),
+            "nesterov": check_flag(options["nesterov"], "nesterov"),
         }
         if checked["nesterov"] and not (checked["momentum"] > 0 and checked["dampening"] == 0):
             raise ValueError(
@@ -501,7 +501,7 @@ class RMSprop(Optimizer):
             "eps": _number(options["eps"], "eps"),
             "weight_decay": _number(options["weight_decay"], "weight_decay"),
             "momentum": _number(options["momentum"], "momentum"),
-            "centered": _flag(options["centered"], "centered"),
+            "centered": check_flag(options["centered"], "centered"),
         }
 
     @staticmethod
@@ -649,12 +649,6 @@ def _number(
         wanted = f"in {interval}" if interval else "at least 0"
         raise ValueError(f"{name} must be {wanted}, got {number}")
     return number
-
-
-def _flag(value: Any, name: str) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r:.60}")
-    return bool(value)
 
 
 def _as_dict(value: Any, name: str) -> dict[Any, Any]:

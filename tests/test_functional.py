@@ -1,5 +1,6 @@
 """The functions for people who bring their own loop: against scalar loops, central differences, PyTorch."""
 
+import functools
 import math
 
 import numpy as np
@@ -539,6 +540,286 @@ def test_sample_refuses(arguments, error, match):
     assert stream_state() == before
 
 
+# ---- one recurrent layer ---------------------------------------------------------------------------
+
+
+class Layer:
+    """Random arguments of `rnn_forward` and `rnn_backward`."""
+
+    def __init__(self, seed, dtype, T=None, N=None):
+        rng = np.random.default_rng(seed)
+        on = (rng.random(7) < 0.5).tolist()
+        d, h = (int(rng.choice([1, 2, 5, 8, 17, 33])) for _ in range(2))
+        self.T, self.N = T or int(rng.integers(1, 12)), N or int(rng.choice([1, 2, 7, 16, 20, 35]))
+        self.d, self.h = d, h
+        shapes = {"weight_ih": (h, d), "weight_hh": (h, h)}
+        if on[0]:
+            shapes |= {"bias_ih": (h,), "bias_hh": (h,)}
+        self.parameters = {
+            name: (rng.normal(size=s) * 0.6 / math.sqrt(h)).astype(dtype) for name, s in shapes.items()
+        }
+        self.one_hot = on[1]
+        if self.one_hot:
+            self.x = rng.integers(-d, d, (self.T, self.N))
+        else:
+            self.x = rng.normal(size=(self.T, self.N, d)).astype(dtype)
+        self.h0 = rng.normal(size=(self.N, h)).astype(dtype) if on[2] else None
+        self.options = {
+            "nonlinearity": "tanh" if on[3] else "relu",
+            "lengths": rng.integers(1, self.T + 1, self.N) if on[4] else None,
+            "reverse": on[5],
+        }
+        self.grad_output = rng.normal(size=(self.T, self.N, h)).astype(dtype)
+        self.grad_h_n = rng.normal(size=(self.N, h)).astype(dtype) if on[6] else None
+
+    def forward(self, **changed):
+        return F.rnn_forward(self.x, self.h0, self.parameters, **{**self.options, **changed})
+
+    def backward(self, output, **changed):
+        return F.rnn_backward(
+            self.grad_output, self.grad_h_n, self.x, self.h0, output, self.parameters,
+            **{**self.options, **changed},
+        )  # fmt: skip
+
+    def arrays(self):
+        given = [
+            self.x,
+            self.h0,
+            self.grad_output,
+            self.grad_h_n,
+            self.options["lengths"],
+            *self.parameters.values(),
+        ]
+        return [a for a in given if a is not None]
+
+
+def scalar_layer(case):
+    """The states, one sequence and one unit at a time, in Python's arithmetic."""
+    W = {name: w.astype(np.float64) for name, w in case.parameters.items()}
+    zeros = np.zeros(case.h)
+    output, h_n = np.zeros((case.T, case.N, case.h)), np.zeros((case.N, case.h))
+    for n in range(case.N):
+        state = zeros if case.h0 is None else case.h0[n].astype(np.float64)
+        length = case.T if case.options["lengths"] is None else int(case.options["lengths"][n])
+        for t in reversed(range(length)) if case.options["reverse"] else range(length):
+            x = np.eye(case.d)[case.x[t, n]] if case.one_hot else case.x[t, n].astype(np.float64)
+            z = (
+                W["weight_ih"] @ x
+                + W["weight_hh"] @ state
+                + W.get("bias_ih", zeros)
+                + W.get("bias_hh", zeros)
+            )
+            state = np.array(
+                [math.tanh(v) if case.options["nonlinearity"] == "tanh" else max(v, 0.0) for v in z]
+            )
+            output[t, n] = state
+        h_n[n] = state
+    return output, h_n
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_rnn_forward(seed, dtype, backend):
+    case = Layer(seed, dtype)
+    before = bits(*case.arrays())
+    output, h_n = case.forward(backend=backend)
+    assert output.dtype == h_n.dtype == dtype
+    wanted, wanted_h_n = scalar_layer(case)
+    assert_close(output, wanted)
+    assert_close(h_n, wanted_h_n)
+    assert bits(*case.arrays()) == before
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rnn_backward_by_central_differences(seed, backend):
+    case = Layer(100 + seed, np.float64, T=4, N=3)
+    case.options["nonlinearity"] = "tanh"  # the corner of ReLU has no derivative
+    output, _ = case.forward(backend=backend)
+    before = bits(*case.arrays(), output)
+    grad_x, grad_h0, grads = case.backward(output, backend=backend)
+    assert bits(*case.arrays(), output) == before
+    assert list(grads) == list(case.parameters)
+    assert (grad_x is None) == case.one_hot
+
+    def goal():
+        states, h_n = case.forward(backend="numpy")
+        total = (states * case.grad_output).sum()
+        return total if case.grad_h_n is None else total + (h_n * case.grad_h_n).sum()
+
+    def differences(array):
+        slopes = np.empty(array.shape)
+        for at in np.ndindex(array.shape):
+            kept = array[at]
+            array[at] = kept + 1e-5
+            up = goal()
+            array[at] = kept - 1e-5
+            slopes[at] = (up - goal()) / 2e-5
+            array[at] = kept
+        return slopes
+
+    for name, W in case.parameters.items():
+        assert_close(grads[name], differences(W), 1e-7, name)
+    if grad_x is not None:
+        assert_close(grad_x, differences(case.x), 1e-7, "x")
+    if case.h0 is not None:
+        assert_close(grad_h0, differences(case.h0), 1e-7, "h0")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rnn_is_that_of_the_class(seed, dtype, backend):
+    """The same bits as `RNN`, which is tested against PyTorch, forward and backward."""
+    case = Layer(200 + seed, dtype)
+    case.options["reverse"] = False
+    rnn = fastrnn.RNN(
+        case.d, case.h, nonlinearity=case.options["nonlinearity"], bias="bias_ih" in case.parameters,
+        dtype=dtype, backend=backend,
+    )  # fmt: skip
+    rnn.load_state_dict({f"{name}_l0": W for name, W in case.parameters.items()})
+    output, h_n = case.forward(backend=backend)
+    theirs = rnn.forward(case.x, None if case.h0 is None else case.h0[None], lengths=case.options["lengths"])
+    assert bits(output, h_n[None]) == bits(*theirs)
+    grad_x, grad_h0, grads = case.backward(output, backend=backend)
+    their_x, their_h0 = rnn.backward(case.grad_output, None if case.grad_h_n is None else case.grad_h_n[None])
+    assert bits(grad_h0[None]) == bits(their_h0)
+    assert (grad_x is None and their_x is None) or bits(grad_x) == bits(their_x)
+    assert bits(*grads.values()) == bits(*rnn.grads.values())
+    assert any(g.any() for g in grads.values())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_torch_rnn(seed, dtype, torch):
+    """Under autograd, the reverse direction as that of a bidirectional layer."""
+    case = Layer(300 + seed, dtype)
+    case.options["lengths"] = None
+    size = getattr(torch, np.dtype(dtype).name)
+    x = np.eye(case.d, dtype=dtype)[case.x] if case.one_hot else case.x
+    x = torch.from_numpy(x.copy()).requires_grad_()
+    h0 = torch.zeros(case.N, case.h, dtype=size) if case.h0 is None else torch.from_numpy(case.h0.copy())
+    h0.requires_grad_()
+    parameters = {name: torch.from_numpy(W.copy()).requires_grad_() for name, W in case.parameters.items()}
+    bias = [parameters.get(name, torch.zeros(case.h, dtype=size)) for name in ("bias_ih", "bias_hh")]
+    cell = {"tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}[case.options["nonlinearity"]]
+    states, state = [None] * case.T, h0
+    for t in reversed(range(case.T)) if case.options["reverse"] else range(case.T):
+        state = states[t] = cell(x[t], state, parameters["weight_ih"], parameters["weight_hh"], *bias)
+    loss = (torch.stack(states) * torch.from_numpy(case.grad_output)).sum()
+    if case.grad_h_n is not None:
+        loss = loss + (state * torch.from_numpy(case.grad_h_n)).sum()
+    loss.backward()
+    output, h_n = case.forward()
+    tolerance = 1e-9 if dtype == np.float64 else 1e-4
+    assert_close(output, torch.stack(states).detach().numpy(), tolerance)
+    assert_close(h_n, state.detach().numpy(), tolerance)
+    grad_x, grad_h0, grads = case.backward(output)
+    if grad_x is not None:
+        assert_close(grad_x, x.grad.numpy(), tolerance)
+    assert_close(grad_h0, h0.grad.numpy(), tolerance)
+    for name, W in parameters.items():
+        assert_close(grads[name], W.grad.numpy(), tolerance, name)
+
+
+def test_rnn_on_several_threads(dtype, backend):
+    """The same bits on any number, for a batch that is large enough to be shared."""
+    case = Layer(3, dtype, T=20, N=100)
+    h = 96
+    rng = np.random.default_rng(0)
+    case.x = rng.integers(0, 10, (20, 100))
+    case.h0 = case.grad_h_n = None
+    case.options["lengths"] = rng.integers(1, 21, 100)
+    case.parameters = {
+        "weight_ih": rng.normal(size=(h, 10)).astype(dtype), "weight_hh": (rng.normal(size=(h, h)) / h).astype(dtype)
+    }  # fmt: skip
+    case.grad_output = rng.normal(size=(20, 100, h)).astype(dtype)
+    results = []
+    for num_threads in (1, 2, 3, 8):
+        output, h_n = case.forward(backend=backend, num_threads=num_threads)
+        _, grad_h0, grads = case.backward(output, backend=backend, num_threads=num_threads)
+        results.append(bits(output, h_n, grad_h0, *grads.values()))
+    assert all(result == results[0] for result in results)
+
+
+def test_rnn_does_not_read_beyond_a_length(dtype, backend):
+    """NaN, and indices out of bounds, where a sequence has ended."""
+    for one_hot in (False, True):
+        case = next(c for seed in range(100) if (c := Layer(seed, dtype, T=6, N=5)).one_hot == one_hot)
+        case.options["lengths"] = np.array([6, 1, 3, 5, 2])
+        output, h_n = case.forward(backend=backend)
+        clean = bits(output, h_n, *case.backward(output, backend=backend)[2].values())
+        ended = np.arange(6)[:, None] >= case.options["lengths"]
+        case.x[ended] = 1000 if one_hot else math.nan
+        case.grad_output[ended] = math.nan
+        output, h_n = case.forward(backend=backend)
+        grad_x, grad_h0, grads = case.backward(output, backend=backend)
+        assert bits(output, h_n, *grads.values()) == clean
+        assert not output[ended].any()
+        assert one_hot or not grad_x[ended].any()
+
+
+GOOD = {
+    "x": np.ones((4, 2, 3)), "h0": np.zeros((2, 5)), "output": np.zeros((4, 2, 5)),
+    "grad_output": np.zeros((4, 2, 5)), "grad_h_n": np.zeros((2, 5)),
+    "parameters": {"weight_ih": np.ones((5, 3)), "weight_hh": np.ones((5, 5)), "bias_ih": np.ones(5), "bias_hh": np.ones(5)},
+}  # fmt: skip
+
+
+def parameters(**changed):
+    merged = {**GOOD["parameters"], **changed}
+    return {name: W for name, W in merged.items() if W is not ...}
+
+
+BAD_LAYERS = [
+    ({"x": np.ones((4, 3))}, ValueError, r"x must have shape \(T, N, 3\), got \(4, 3\)"),
+    ({"x": np.ones((4, 2, 4))}, ValueError, r"x must have shape \(T, N, 3\), got \(4, 2, 4\)"),
+    ({"x": np.ones((0, 2, 3))}, ValueError, "x must have shape"),
+    ({"x": [["a"]]}, TypeError, "x must hold real numbers"),
+    ({"x": np.array([[0, 1], [2, 3]])}, IndexError, r"x\[1, 1\] is 3, outside \[-3, 3\)"),
+    ({"x": np.array([0, 1])}, ValueError, r"x must have shape \(T, N\)"),
+    ({"h0": np.zeros((1, 2, 5))}, ValueError, r"h0 must have shape \(2, 5\), got \(1, 2, 5\)"),
+    ({"h0": "zero"}, TypeError, "h0 must hold real numbers"),
+    ({"parameters": [1]}, TypeError, "parameters must be a mapping from name to array, got list"),
+    ({"parameters": {}}, ValueError, "parameters must hold weight_ih, weight_hh.*; got none"),
+    ({"parameters": parameters(bias_ih=...)}, ValueError, "biases both or neither; got weight_ih, weight_hh, bias_hh"),
+    ({"parameters": parameters(weight_ih_l0=np.ones(1))}, ValueError, "got .*weight_ih_l0"),
+    ({"parameters": parameters(weight_ih=[[1.0]])}, TypeError, r"parameters\['weight_ih'\] must be an ndarray, got list"),
+    ({"parameters": parameters(weight_ih=np.ones((5, 3), int))}, TypeError, r"\['weight_ih'\].*float32 or float64, got int64"),
+    ({"parameters": parameters(weight_ih=np.ones((4, 3)))}, ValueError, r"\['weight_ih'\] must have shape \(5, d\), got \(4, 3\)"),
+    ({"parameters": parameters(weight_hh=np.ones((5, 4)))}, ValueError, r"\['weight_hh'\] must have shape \(5, 5\), got \(5, 4\)"),
+    ({"parameters": parameters(weight_hh=np.ones(5))}, ValueError, r"\['weight_hh'\] must have shape \(h, h\), got \(5,\)"),
+    ({"parameters": parameters(bias_hh=np.ones(4))}, ValueError, r"\['bias_hh'\] must have shape \(5,\), got \(4,\)"),
+    ({"parameters": parameters(bias_hh=np.ones(5, np.float32))}, TypeError, r"\['bias_hh'\] must have dtype float64, as weight_ih, got float32"),
+    ({"nonlinearity": "sigmoid"}, ValueError, "nonlinearity must be one of 'tanh', 'relu', got 'sigmoid'"),
+    ({"reverse": 1}, TypeError, "reverse must be a bool, got int 1"),
+    ({"lengths": [4]}, ValueError, r"lengths must have shape \(2,\), one for each sequence, got \(1,\)"),
+    ({"lengths": [4, 5]}, ValueError, r"lengths\[1\] is 5, outside \[1, 4\]"),
+    ({"lengths": [0, 4]}, ValueError, r"lengths\[0\] is 0, outside \[1, 4\]"),
+    ({"lengths": [1.0, 4.0]}, TypeError, "lengths must hold integers"),
+    ({"num_threads": 0}, ValueError, "num_threads must be at least 1, got 0"),
+    ({"backend": "cuda"}, ValueError, "backend must be one of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(("bad", "error", "match"), BAD_LAYERS)
+def test_rnn_refuses(bad, error, match, backward):
+    arguments = {**GOOD, **bad}
+    gradients = {name: arguments.pop(name) for name in ("grad_output", "grad_h_n", "output")}
+    function = functools.partial(F.rnn_backward, **gradients) if backward else F.rnn_forward
+    with pytest.raises(error, match=match):
+        function(**arguments)
+
+
+@pytest.mark.parametrize("name", ["output", "grad_output", "grad_h_n"])
+def test_rnn_backward_refuses(name):
+    for bad, error, match in [
+        (GOOD[name][:1], ValueError, f"{name} must have shape"),
+        ("zeros", TypeError, f"{name} must hold real numbers"),
+        (GOOD[name].astype(complex), TypeError, f"{name} must hold real numbers"),
+    ]:
+        with pytest.raises(error, match=match):
+            F.rnn_backward(**{**GOOD, name: bad})
+    grad_x, grad_h0, grads = F.rnn_backward(**GOOD | {"grad_output": None, "grad_h_n": None})
+    assert not any(g.any() for g in (grad_x, grad_h0, *grads.values()))
+
+
 # ---- a loop of one's own ---------------------------------------------------------------------------
 
 
@@ -560,6 +841,32 @@ def test_a_training_loop(backend, dtype):
     assert losses[0] == pytest.approx(math.log(4))
     assert losses[-1] < 0.2
     assert parameters["W"].dtype == dtype
+
+
+def test_a_recurrent_training_loop(backend):
+    """A layer and a softmax learn to say what came two steps before."""
+    rng = np.random.default_rng(0)
+    h, q, N = 24, 4, 32
+    parameters = {
+        "weight_ih": rng.normal(size=(h, q)) * 0.4, "weight_hh": rng.normal(size=(h, h)) * 0.2,
+        "bias_ih": np.zeros(h), "bias_hh": np.zeros(h),
+    }  # fmt: skip
+    weight_out = rng.normal(size=(q, h)) * 0.2
+    optimizer = fastrnn.optim.Adam(0.02, backend=backend)
+    losses = []
+    for _ in range(120):
+        x = rng.integers(q, size=(12, N))
+        output, _ = F.rnn_forward(x, None, parameters, backend=backend)
+        logits = output[2:] @ weight_out.T
+        losses.append(F.cross_entropy(logits, x[:-2]))
+        dlogits = F.cross_entropy_backward(logits, x[:-2])
+        grad_output = np.concatenate([np.zeros((2, N, h)), dlogits @ weight_out])
+        _, _, grads = F.rnn_backward(grad_output, None, x, None, output, parameters, backend=backend)
+        grads["weight_out"] = np.einsum("tnq,tnh->qh", dlogits, output[2:])
+        F.clip_grad_norm(grads, 1.0)
+        optimizer.step(parameters | {"weight_out": weight_out}, grads)
+    assert losses[0] > 1.2
+    assert losses[-1] < 0.2
 
 
 def test_package_brings_the_module():
