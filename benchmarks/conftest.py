@@ -32,7 +32,8 @@ def set_up_path():
 
 set_up_path()
 
-import contenders  # noqa: E402  (first: it holds NumPy to one thread)
+import batches  # noqa: E402  (first: like contenders, it holds NumPy to one thread)
+import contenders  # noqa: E402
 import sizes  # noqa: E402
 
 #: Seconds for which one case is repeated.
@@ -46,7 +47,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--contender",
         action="append",
-        choices=contenders.CONTENDERS,
+        choices=dict.fromkeys((*contenders.CONTENDERS, *batches.CONTENDERS)),
         help="benchmark only this one (may be repeated)",
     )
 
@@ -108,7 +109,7 @@ def needs(request):
             return
         if wanted and contender not in wanted:
             pytest.skip(f"{contender} is not among the contenders asked for")
-        reason = contenders.why_unavailable(contender)
+        reason = batches.why_unavailable(contender)
         if reason is not None:
             if REQUIRE_ALL and contender in contenders.BACKEND_NAMES:
                 pytest.fail(f"every backend is required here: {reason}", pytrace=False)

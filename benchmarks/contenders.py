@@ -1,7 +1,7 @@
 """What is benchmarked: the problems, every way of computing them, and the check of each result.
 
 The pytest files and `ratios` both build their cases here, so that they time the same calls.  Import
-this before NumPy: it holds every library to one thread.
+this before NumPy: it holds every library to one thread, unless `hold` was told otherwise before.
 
 A contender is an object with one method for each of `OPERATIONS` that it has (the timed call), `lr`
 (the learning rate of `train_step`), and `result`, which turns what a call returned into arrays that
@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -21,26 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-}
+import hold
 
-
-def hold_to_one_thread() -> None:
-    """Set the variables that the numerical libraries read when they are loaded."""
-    if "numpy" in sys.modules and any(os.environ.get(k) != v for k, v in list(ONE_THREAD.items())[:2]):
-        raise RuntimeError(
-            "NumPy was loaded before the benchmarks could hold it to one thread; set "
-            "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 in the environment"
-        )
-    os.environ.update(ONE_THREAD)
-
-
-hold_to_one_thread()
+hold.hold_threads()
 
 import numpy as np  # noqa: E402
 from sizes import BASELINE, OPERATIONS, VOCABULARY  # noqa: E402
@@ -240,9 +222,7 @@ def why_unavailable(contender: str) -> str | None:
         if contender in BACKEND_NAMES:
             load(contender)
         elif contender in PEERS:
-            for module in {"jax": ["jax"], "torch": ["torch"], "onnxruntime": ["onnxruntime", "onnx"]}[
-                contender
-            ]:
+            for module in (contender, "onnx") if contender == "onnxruntime" else (contender,):
                 importlib.import_module(module)
     except (BackendUnavailable, ImportError) as error:
         return str(error)
@@ -356,8 +336,7 @@ def machine() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu_model(), "cores": cores, "versions": versions}
+    return {"cpu": _cpu_model(), "cores": hold.CORES, "versions": versions}
 
 
 def _cpu_model() -> str:

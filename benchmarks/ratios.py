@@ -3,22 +3,16 @@
     python benchmarks/ratios.py --json ratios.json
     python benchmarks/ratios.py --operation train_step --contender reference --contender numba
 
-On a machine whose speed changes from one second to the next, a benchmark that finishes one contender
-before it begins the next compares different machines.  Here each pass gives every contender a short
-block of calls; the shortest call of all passes is its time.  The JSON has pytest-benchmark's shape.
+Each pass gives every contender a short block of calls (turns.py says why).  The JSON has
+pytest-benchmark's shape.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import gc
-import json
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,53 +20,7 @@ import contenders
 from contenders import Problem, Unavailable, WrongResult
 from programs import COLD, PROCESSES, REFERENCE_HELLO, Runner
 from sizes import DTYPES, OPERATIONS, SIZES
-
-#: A pass gives each contender this many seconds, or two calls if they take longer.
-BLOCK_SECONDS = 0.01
-
-
-def take_turns(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Time `calls` alternately.
-
-    Parameters
-    ----------
-    calls : dict of str to callable
-        Warm: each has run before.
-    seconds : float
-        For which the passes are repeated; three are made in any case.
-
-    Returns
-    -------
-    dict of str to list of float
-        Seconds of the shortest call of each pass.
-    """
-    shortest: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    passes = 0
-    gc_was_on = gc.isenabled()
-    gc.disable()
-    try:
-        while passes < 3 or time.perf_counter() < end:
-            for name, call in calls.items():
-                shortest[name].append(_shortest_of_block(call))
-            gc.collect()
-            passes += 1
-    finally:
-        if gc_was_on:
-            gc.enable()
-    return shortest
-
-
-def _shortest_of_block(call: Callable[[], Any]) -> float:
-    best = float("inf")
-    block_end = time.perf_counter() + BLOCK_SECONDS
-    count = 0
-    while count < 2 or time.perf_counter() < block_end:
-        began = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - began)
-        count += 1
-    return best
+from turns import stats, take_turns, write_json
 
 
 def measure(problem: Problem, operation: str, names: list[str], seconds: float) -> Iterator[dict[str, Any]]:
@@ -88,7 +36,7 @@ def measure(problem: Problem, operation: str, names: list[str], seconds: float) 
             "group": f"ratios: {operation} {problem.label}",
             "name": f"{operation}[{name}-{problem.label}]",
             "extra_info": contenders.describe("ratios", operation, problem, name),
-            "stats": _stats(times),
+            "stats": stats(times),
         }
 
 
@@ -115,12 +63,8 @@ def measure_processes(seconds: float) -> Iterator[dict[str, Any]]:
                 "group": "ratios: whole process",
                 "name": label,
                 "extra_info": {"suite": "process turns", "contender": label},
-                "stats": _stats(times),
+                "stats": stats(times),
             }
-
-
-def _stats(times: list[float]) -> dict[str, float]:
-    return {"min": min(times), "median": statistics.median(times), "rounds": len(times)}
 
 
 def cases(operations: list[str]) -> list[tuple[str, Problem]]:
@@ -160,12 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         for record in found:
             print(f"{record['name']:<26} {record['stats']['min'] * 1e3:.1f} ms")
     if options.json:
-        results = {
-            "machine_info": {"fastrnn": contenders.machine()},
-            "datetime": datetime.datetime.now(datetime.UTC).isoformat(),
-            "benchmarks": records,
-        }
-        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        write_json(options.json, contenders.machine(), records)
     return 0
 
 

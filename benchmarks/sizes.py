@@ -19,3 +19,11 @@ SCALING_H = 100
 
 #: The reference loop in float64, which every speed-up is against.
 BASELINE = "reference"
+
+#: (h, T, N) of the batches.
+BATCHES = ((64, 50, 32), (128, 50, 32), (256, 64, 64), (512, 64, 64))
+
+BATCH_OPERATIONS = ("train_step", "forward", "sample")
+
+#: Rows and columns of the matrices whose product gives the machine's GEMM rate.
+GEMM_SIZE = 2048

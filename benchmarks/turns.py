@@ -1,0 +1,85 @@
+"""Time several calls in turn, again and again, so that a ratio compares neighbours in time.
+
+On a machine whose speed changes from one second to the next, a benchmark that finishes one contender
+before it begins the next compares different machines.  Here each pass gives every contender a short
+block of calls; the shortest call of all passes is its time.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+#: A pass gives each contender this many seconds, or two calls if they take longer.
+BLOCK_SECONDS = 0.01
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def take_turns(
+    calls: dict[Key, Callable[[], Any]], seconds: float, block: float = BLOCK_SECONDS
+) -> dict[Key, list[float]]:
+    """Time `calls` alternately.
+
+    Parameters
+    ----------
+    calls : dict of callable
+        Warm: each has run before.
+    seconds : float
+        For which the passes are repeated; three are made in any case.
+    block : float
+        Seconds that a pass gives each of them.
+
+    Returns
+    -------
+    dict of list of float
+        Seconds of the shortest call of each pass.
+    """
+    shortest: dict[Key, list[float]] = {key: [] for key in calls}
+    end = time.perf_counter() + seconds
+    passes = 0
+    gc_was_on = gc.isenabled()
+    gc.disable()
+    try:
+        while passes < 3 or time.perf_counter() < end:
+            for key, call in calls.items():
+                shortest[key].append(_shortest_of_block(call, block))
+            gc.collect()
+            passes += 1
+    finally:
+        if gc_was_on:
+            gc.enable()
+    return shortest
+
+
+def _shortest_of_block(call: Callable[[], Any], block: float) -> float:
+    best = float("inf")
+    block_end = time.perf_counter() + block
+    count = 0
+    while count < 2 or time.perf_counter() < block_end:
+        began = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - began)
+        count += 1
+    return best
+
+
+def stats(times: list[float]) -> dict[str, float]:
+    """What a record keeps of the times, under pytest-benchmark's names."""
+    return {"min": min(times), "median": statistics.median(times), "rounds": len(times)}
+
+
+def write_json(path: Path, machine: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    """Write records in the shape of pytest-benchmark's JSON."""
+    results = {
+        "machine_info": {"fastrnn": machine},
+        "datetime": datetime.datetime.now(datetime.UTC).isoformat(),
+        "benchmarks": records,
+    }
+    path.write_text(json.dumps(results, indent=1), encoding="utf-8")
