@@ -23,6 +23,7 @@ import click
 
 import fastrnn
 from fastrnn.backends import BACKENDS
+from fastrnn.cli_diagnose import add_diagnose
 from fastrnn.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -427,3 +428,8 @@ def _again_with_one_thread(
 def info() -> None:
     """Show versions, backends, instruction set, threads and cache folder."""
     fastrnn.show_config()
+
+
+# -- diagnose ------------------------------------------------------------------------------------
+
+add_diagnose(main)

@@ -78,8 +78,9 @@ DEAD_SLOPE = 1e-3
 #: Up to this hidden size the product of Jacobians is formed and its singular values are exact.
 EXACT_UP_TO = 64
 
-#: Vectors that the power iteration turns at once, and when it has converged.
-BLOCK, CONVERGED, MOST_ITERATIONS = 8, 1e-12, 2000
+#: Vectors that the power iteration keeps, the residual at which it has converged (the error of the
+#: norm is about its square), and how often it starts again at most.
+SPAN, CONVERGED, MOST_RESTARTS = 16, 1e-5, 100
 
 
 # -- gradients along time ----------------------------------------------------------------------------
@@ -374,8 +375,8 @@ def jacobian_norms(
         ``T - L`` time steps and the sequences.
     method : {"auto", "exact", "power"}
         ``"exact"`` forms the products and takes their largest singular value, ``"power"`` finds it by
-        power iteration on a block of vectors, without forming an (h, h) product; ``"auto"`` is
-        exact up to h = 64.
+        power iteration on vectors (Lanczos' variant), without forming an (h, h) product; ``"auto"``
+        is exact up to h = 64.
     layer : int, default -1
         Which layer's states; the product is that of the recurrence of this layer alone.
     direction : {0, 1}, default 0
@@ -479,50 +480,75 @@ def _exact_norms(slopes: np.ndarray, W: np.ndarray) -> np.ndarray:
 
 
 def _power_norms(slopes: np.ndarray, W: np.ndarray) -> np.ndarray:
-    """The same by power iteration with a block of vectors, which starts from the last lag's."""
+    """The same without forming a product P: by power iteration with ``P' P``, whose vectors are kept.
+
+    The largest eigenvalue in the space that they span (Lanczos) is there after a few of them, also
+    where the largest singular values lie close together.  A lag starts from the vector of the last.
+    """
     L, S, h = slopes.shape
-    width = min(BLOCK, h)
     # Any start with a share in the wanted direction does; a fixed one makes results repeatable.
-    start = np.random.default_rng(0).standard_normal((h, width))
-    turned = np.broadcast_to(np.linalg.qr(start)[0], (S, h, width))
+    v = np.random.default_rng(0).standard_normal((S, h))
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
     logs = np.empty((L, S))
     for i in range(L):
-        before = np.full(S, np.nan)
-        for _ in range(MOST_ITERATIONS):
-            image, up = _forward_product(slopes[: i + 1], W, turned)
-            with np.errstate(divide="ignore"):
-                estimate = up + np.log(np.linalg.norm(image, 2, axis=(1, 2)))
-            back = _backward_product(slopes[: i + 1], W, image)
-            dead = ~np.isfinite(estimate)
-            back[dead] = turned[dead]
-            turned = np.linalg.qr(back)[0]
-            if np.all(dead | (np.abs(estimate - before) <= CONVERGED)):
+        for _ in range(MOST_RESTARTS):
+            logs[i], v, converged = _lanczos(slopes[: i + 1], W, v)
+            if converged:
                 break
-            before = estimate
-        logs[i] = estimate
     return logs
 
 
-def _forward_product(slopes: np.ndarray, W: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The product of Jacobians times V (S, h, width), kept near 1, and the logarithm of its scale."""
-    scale = np.zeros(len(V))
-    for slope in slopes:
-        V, grown = _near_one(slope[:, :, None] * np.matmul(W, V))
-        scale += grown
-    return V, scale
-
-
-def _backward_product(slopes: np.ndarray, W: np.ndarray, V: np.ndarray) -> np.ndarray:
-    """The transposed product times V, up to a factor."""
-    for slope in slopes[::-1]:
-        V, _ = _near_one(np.matmul(W.T, slope[:, :, None] * V))
-    return V
-
-
-def _near_one(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    largest = np.abs(V).max(axis=(1, 2))
+def _lanczos(slopes: np.ndarray, W: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Logarithm of the largest singular value (S,) and its vector (S, h), from at most `SPAN` vectors, and
+    whether all have converged."""
+    S, h = v.shape
+    span = min(SPAN, h)
+    basis = np.zeros((span, S, h))
+    small = np.zeros((S, span, span))
+    scale = np.zeros(S)
+    for k in range(span):
+        basis[k] = v
+        w, size = _there_and_back(slopes, W, v)
+        if k == 0:
+            scale = np.where(np.isfinite(size), size, 0)
+        w *= np.exp(size - scale)[:, None]
+        # P' P in the basis; it is symmetric, and what lies outside makes the next vector.
+        along = np.einsum("ksh,sh->sk", basis[: k + 1], w)
+        small[:, : k + 1, k] = small[:, k, : k + 1] = along
+        for _ in range(2):  # twice is enough for orthogonality to the last digit
+            w -= np.einsum("ksh,sk->sh", basis[: k + 1], np.einsum("ksh,sh->sk", basis[: k + 1], w))
+        length = np.linalg.norm(w, axis=1, keepdims=True)
+        values, vectors = np.linalg.eigh(small[:, : k + 1, : k + 1])
+        largest = np.maximum(values[:, -1], 0)
+        # What P' P does to the vector beyond stretching it: the eigenvalue is at most so far away.
+        missing = length[:, 0] * np.abs(vectors[:, -1, -1])
+        converged = bool(np.all(missing <= CONVERGED * largest))
+        if converged:
+            break
+        ended = length <= 1e-14 * largest[:, None]
+        v = np.where(ended, 0, w / np.where(ended, 1, length))
+    best = np.einsum("ksh,sk->sh", basis[: k + 1], vectors[:, :, -1])
+    best /= np.linalg.norm(best, axis=1, keepdims=True)
     with np.errstate(divide="ignore"):
-        return V / np.where(largest > 0, largest, 1)[:, None, None], np.log(largest)
+        return (np.log(largest) + scale) / 2, best, converged
+
+
+def _there_and_back(slopes: np.ndarray, W: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``P' P v`` for each row of v (S, h), as a vector near 1 and the logarithm of its factor."""
+    scale = np.zeros(len(v))
+    for slope in slopes:
+        v, grown = _near_one(slope * (v @ W.T))
+        scale += grown
+    for slope in slopes[::-1]:
+        v, grown = _near_one((slope * v) @ W)
+        scale += grown
+    return v, scale
+
+
+def _near_one(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    largest = np.abs(v).max(axis=1)
+    with np.errstate(divide="ignore"):
+        return v / np.where(largest > 0, largest, 1)[:, None], np.log(largest)
 
 
 def _fit_decay(lags: np.ndarray, logs: np.ndarray) -> tuple[float, float]:
@@ -601,7 +627,7 @@ _PRODUCTS = 96
 
 
 def _estimate_radius(W: np.ndarray) -> float:
-    V = np.random.default_rng(0).standard_normal((len(W), min(BLOCK, len(W))))
+    V = np.random.default_rng(0).standard_normal((len(W), min(8, len(W))))
     grown = 0.0
     for i in range(_PRODUCTS):
         V = W @ V
@@ -822,8 +848,8 @@ def hidden_states(
     """
     m = open_model(model)
     number, direction = check_layer(m, layer), _check_direction(m, direction)
-    if isinstance(inputs, str) and m.output is not None:
-        inputs = _all_characters(m, inputs)
+    if isinstance(inputs, str):  # its last character is shown as well, it needs no target
+        inputs = inputs + inputs[-1:]
     batch = open_batch(m, inputs, None, h0)
     T, N = batch.shape
     n = check_size(sequence, "sequence", minimum=0)
@@ -838,11 +864,6 @@ def hidden_states(
     else:
         labels = [str(i) for i in batch.indices[:, n]]
     return HiddenStates(u.hs[number][direction][:, n].copy(), labels)
-
-
-def _all_characters(m: OpenModel, text: str) -> np.ndarray:
-    """Class indices of a whole text, of which no character is needed as a target."""
-    return open_batch(m, text + text[-1:]).indices[:, 0]
 
 
 # -- clipping ----------------------------------------------------------------------------------------

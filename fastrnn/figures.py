@@ -25,6 +25,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fastrnn.diagnose_report import Diagnosis
     from fastrnn.diagnostics import (
         ClipReport,
         GradientFlow,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "plot_clip_report",
     "plot_clipping",
+    "plot_diagnosis",
     "plot_gradient_flow",
     "plot_hidden_states",
     "plot_jacobian_norms",
@@ -51,17 +53,21 @@ BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6
 SIZE, DPI = (7.0, 4.2), 110
 
 
-def _axes(ax: Any, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
-    """The figure and axes to draw into."""
+def _figure(size: tuple[float, float], dpi: int) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
             f"matplotlib is needed to draw figures ({error}); get it with: pip install 'fastrnn[plot]'"
         ) from error
+    return Figure(figsize=size, dpi=dpi, layout="constrained")
+
+
+def _axes(ax: Any, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
+    """The figure and axes to draw into."""
     if ax is not None:
         return ax.figure, ax
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = _figure(size, DPI)
     return figure, figure.add_subplot()
 
 
@@ -76,14 +82,14 @@ def _tidy(ax: Any, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def _log_scale(ax: Any, *series: np.ndarray) -> None:
-    """A logarithmic y axis where something can be shown on it, with at least one decade of room."""
+    """A logarithmic y axis where something can be shown on it, over at least two decades."""
     values = np.concatenate([np.asarray(s, np.float64) for s in series])
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
         return
     ax.set_yscale("log")
     low, high = math.log10(values.min()), math.log10(values.max())
-    room = max(1.0 - (high - low), 0) / 2 + 0.08 * max(high - low, 1)
+    room = max(2.0 - (high - low), 0.16 * (high - low)) / 2
     ax.set_ylim(10 ** max(low - room, -320), 10 ** min(high + room, 308))
 
 
@@ -110,7 +116,9 @@ def plot_gradient_flow(flow: GradientFlow, *, ax: Any = None) -> Figure:
     style = {"marker": "o", "markersize": 3} if len(steps) <= 60 else {}
     ax.plot(steps, flow.total, color=BLUE, label="whole loss: |dL/dh$_t$|", **style)
     ax.plot(steps, flow.from_last_step, color=RED, label="loss of the last step alone", **style)
-    ax.plot(steps, flow.dWhh_terms, color=GREEN, linestyle="--", label="term of dW$_{hh}$", **style)
+    # The first term is zero where the first state is: a logarithmic axis has no place for it.
+    terms = np.where(flow.dWhh_terms > 0, flow.dWhh_terms, np.nan)
+    ax.plot(steps, terms, color=GREEN, linestyle="--", label="term of dW$_{hh}$", **style)
     _tidy(ax, "How strong the gradient is at each time step", "time step t", "norm of the gradient")
     _log_scale(ax, flow.total, flow.from_last_step, flow.dWhh_terms)
     ax.legend(frameon=False, loc="best")
@@ -143,9 +151,7 @@ def plot_jacobian_norms(memory: JacobianNorms, *, ax: Any = None) -> Figure:
         half = len(lags) // 2 if len(lags) >= 4 else 0
         with np.errstate(all="ignore"):
             fit = np.exp(memory.intercept - memory.decay_rate * lags)
-        life = (
-            f"half-life {memory.half_life:.3g} steps" if math.isfinite(memory.half_life) else "no half-life"
-        )
+        life = f"half-life {memory.half_life:.3g} steps" if math.isfinite(memory.half_life) else "it grows"
         ax.plot(
             lags[half:], fit[half:], color=ORANGE, linewidth=4, alpha=0.6, zorder=1,
             label=f"fit: $\\times$ {memory.factor:.3g} a step, {life}",
@@ -331,7 +337,7 @@ def plot_clip_report(report: ClipReport, *, ax: Any = None) -> Figure:
     modes = list(report.norm_after)
     norms = [report.norm_before, *report.norm_after.values()]
     names = ["not clipped", *(f'"{mode}"' for mode in modes)]
-    notes = ["", *(f"{report.changed[mode]:.0%} of the entries changed" for mode in modes)]
+    notes = ["", *(f"changes {report.changed[mode]:.0%}\nof the entries" for mode in modes)]
     bars = ax.bar(names, norms, color=[GREY, *[BLUE] * len(modes)], width=0.6)
     ax.bar_label(
         bars,
@@ -400,4 +406,30 @@ def plot_clipping(history: Sequence[Mapping[str, Any]], *, threshold: float = 5.
         right.set_ylabel("share of entries that clipping changed", color=ORANGE)
         right.spines["top"].set_visible(False)
     ax.legend(frameon=False, loc="best")
+    return figure
+
+
+def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
+    """Everything that `fastrnn diagnose` measures, on one page.
+
+    Parameters
+    ----------
+    diagnosis : fastrnn.diagnose_report.Diagnosis
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    figure = _figure((13, 13.5), 90)
+    grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 1.25))
+    plot_gradient_flow(diagnosis.flow, ax=figure.add_subplot(grid[0, 0]))
+    plot_jacobian_norms(diagnosis.memory, ax=figure.add_subplot(grid[0, 1]))
+    plot_singular_values(diagnosis.spectrum, ax=figure.add_subplot(grid[1, 0]))
+    plot_saturation(diagnosis.saturation, ax=figure.add_subplot(grid[1, 1]))
+    plot_hidden_states(diagnosis.states, ax=figure.add_subplot(grid[2, :]))
     return figure

@@ -8,7 +8,7 @@ kernels, so that each diagnostic is written once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from fastrnn import backends, threads
 from fastrnn.checks import INDEX, check_indices, check_real_array, check_size, kernel_array
+from fastrnn.vocabulary import Vocabulary
 
 __all__ = [
     "Batch",
@@ -62,8 +63,9 @@ class OpenModel:
         The output layer; an `RNN` has none.
     batch_first, batched : bool
         How an `RNN` takes its arrays.
-    vocabulary : sequence of str or None
-        Of a `CharRNN`.
+    vocabulary : Vocabulary or None
+    unknown : str or None
+        What a `CharRNN` does with characters that it never saw.
     """
 
     model: Any
@@ -74,7 +76,8 @@ class OpenModel:
     layers: tuple[tuple[Layer, ...], ...]
     output: tuple[np.ndarray, np.ndarray] | None = None
     batch_first: bool = False
-    vocabulary: Sequence[str] | None = None
+    vocabulary: Vocabulary | None = None
+    unknown: str | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -130,7 +133,7 @@ def open_model(model: Any) -> OpenModel:
     if isinstance(parameters, dict) and "weight_hh_l0" in parameters:
         return _open_layers(model, parameters)
     if hasattr(model, "model_"):
-        return replace(open_model(model.model_), vocabulary=model.vocabulary_)
+        return replace(open_model(model.model_), vocabulary=model.vocabulary_, unknown=model.unknown)
     if hasattr(model, "partial_fit"):
         raise ValueError(f"model must be fitted before it can be looked at: call {type(model).__name__}.fit")
     raise TypeError(
@@ -196,8 +199,6 @@ class Batch:
         Class indices, where the model has an output layer.
     batched : bool
         False where the user gave one sequence without a batch dimension.
-    text : str or None
-        The inputs, where they were given as text.
     """
 
     indices: np.ndarray
@@ -205,7 +206,6 @@ class Batch:
     h0: np.ndarray
     targets: np.ndarray | None
     batched: bool
-    text: str | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -237,11 +237,12 @@ def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -
     IndexError, TypeError, ValueError
         As the model's own methods.
     """
-    text = None
     if isinstance(inputs, str):
-        if targets is None and m.output is not None:
+        inputs = _encode(m, inputs, "inputs")
+        if targets is None:
+            if len(inputs) < 2:
+                raise ValueError("inputs must hold at least two characters of text")
             inputs, targets = inputs[:-1], inputs[1:]
-        text, inputs = inputs, _encode(m, inputs, "inputs")
     if isinstance(targets, str):
         targets = _encode(m, targets, "targets")
     grid, batched = _input_grid(m, inputs)
@@ -258,22 +259,15 @@ def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -
                 f"targets must hold one class index for each input, {T} time steps of {N} sequences, "
                 f"got {wanted.shape[0]} of {wanted.shape[1]}"
             )
-    return Batch(indices, x, _first_states(m, h0, N, batched), wanted, batched, text)
+    return Batch(indices, x, _first_states(m, h0, N, batched), wanted, batched)
 
 
-def _encode(m: OpenModel, text: str, name: str) -> list[int]:
+def _encode(m: OpenModel, text: str, name: str) -> np.ndarray:
     if m.vocabulary is None:
         raise TypeError(f"{name} can be text for a CharRNN only; a {m.kind} takes class indices")
-    position = {character: i for i, character in enumerate(m.vocabulary)}
     if not text:
-        raise ValueError(f"{name} must hold enough text: at least two characters")
-    for place, character in enumerate(text):
-        if character not in position:
-            raise ValueError(
-                f"{name}[{place}] is {character!r}, which is not among the {len(position)} characters "
-                "of the model's vocabulary"
-            )
-    return [position[character] for character in text]
+        raise ValueError(f"{name} must hold at least two characters of text")
+    return m.vocabulary.encode(text, m.unknown)
 
 
 def _input_grid(m: OpenModel, inputs: Any) -> tuple[np.ndarray, bool]:

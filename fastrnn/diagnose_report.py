@@ -1,0 +1,355 @@
+"""What `fastrnn diagnose` prints: the numbers of `fastrnn.diagnostics` for a trained model, what they
+mean, and what people do about it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastrnn import diagnostics
+from fastrnn.diagnostics import ClipReport, GradientFlow, HiddenStates, JacobianNorms, Saturation, Spectrum
+from fastrnn.errors import TextError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fastrnn.char_rnn import CharRNN
+
+__all__ = ["Diagnosis", "diagnose"]
+
+#: Passages of the text that are looked at, and their length in chunks of the training.
+PASSAGES, CHUNKS = 16, 2
+
+#: What is left of a gradient below this is called vanished, beyond that exploded.
+VANISHED, EXPLODED = 0.01, 10.0
+
+WIDTH = 78
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """Everything that was measured in a model on a text; ``print`` it for the report.
+
+    Attributes
+    ----------
+    flow : GradientFlow
+    memory : JacobianNorms
+    spectrum : Spectrum
+    saturation : Saturation
+    clipping : ClipReport
+    states : HiddenStates
+        Of the first passage.
+    loss : float
+        Nats per character on the passages.
+    seq_len : int
+        How far BPTT looked back in the training.
+    clip : str or None
+        How the training clipped.
+    nonlinearity : {"tanh", "relu"}
+    hidden_size, num_layers, passages, steps, skipped : int
+        `skipped` characters of the text are not in the model's vocabulary, and were left out.
+    """
+
+    flow: GradientFlow
+    memory: JacobianNorms
+    spectrum: Spectrum
+    saturation: Saturation
+    clipping: ClipReport
+    states: HiddenStates
+    loss: float
+    seq_len: int
+    clip: str | None
+    nonlinearity: str
+    hidden_size: int
+    num_layers: int
+    passages: int
+    steps: int
+    skipped: int
+
+    @property
+    def verdict(self) -> str:
+        """``"vanishes"``, ``"holds"`` or ``"explodes"``: the gradient over one chunk of the training."""
+        left = self.share_left(min(self.seq_len, self.steps - 1))
+        if not left <= EXPLODED or not self.flow.share.max() <= 100 * EXPLODED:
+            return "explodes"
+        return "vanishes" if left < VANISHED else "holds"
+
+    def share_left(self, lag: int) -> float:
+        """What is left of the last step's gradient so many steps back."""
+        return float(self.flow.share[-1 - lag])
+
+    def plot(self) -> Figure:
+        """`fastrnn.figures.plot_diagnosis` of this result."""
+        from fastrnn.figures import plot_diagnosis
+
+        return plot_diagnosis(self)
+
+    def __str__(self) -> str:
+        return "\n".join(_report(self))
+
+
+def diagnose(model: CharRNN, text: str) -> Diagnosis:
+    """Measure a fitted model on passages of a text.
+
+    Parameters
+    ----------
+    model : CharRNN
+        Fitted.
+    text : str
+        At least three characters that the model knows; others are left out.
+
+    Returns
+    -------
+    Diagnosis
+
+    Raises
+    ------
+    TextError
+        If the text is too short.
+
+    Examples
+    --------
+    >>> from fastrnn import CharRNN
+    >>> text = "the cat sat on the mat. " * 30
+    >>> model = CharRNN(16, seq_len=8, batch_size=4, epochs=1, random_state=0, verbose=0).fit(text)
+    >>> print(diagnose(model, text))                           # doctest: +ELLIPSIS
+    16 hidden units, 1 layer, tanh; trained to look 8 characters back.
+    ...
+    """
+    indices = model.vocabulary_.encode(text, "skip")
+    if len(indices) < 3:
+        raise TextError(
+            f"a text with at least 3 characters that the model knows is needed, got {len(indices)} "
+            f"of {len(text)}"
+        )
+    steps = max(2, min(CHUNKS * model.seq_len, (len(indices) - 1)))
+    count = max(1, min(PASSAGES, (len(indices) - 1) // steps))
+    first = np.linspace(0, len(indices) - 1 - steps, count).astype(int)
+    where = first[None] + np.arange(steps)[:, None]
+    x, y = indices[where], indices[where + 1]
+    lm = model.model_
+    flow = diagnostics.gradient_flow(lm, x, y)
+    states = diagnostics.hidden_states(lm, x)
+    states.labels[:] = [model.vocabulary_[i] for i in x[:, 0]]
+    # A threshold that clips nothing says nothing about the gradients.
+    threshold = model.clip_threshold if math.isfinite(model.clip_threshold) else 5.0
+    return Diagnosis(
+        flow, diagnostics.jacobian_norms(lm, x), diagnostics.spectrum(lm), diagnostics.saturation(lm, x),
+        diagnostics.clip_report(lm, x, y, threshold=threshold), states, flow.loss, model.seq_len, model.clip,
+        lm.nonlinearity, lm.hidden_size, lm.num_layers, count, steps, len(text) - len(indices),
+    )  # fmt: skip
+
+
+# -- the text ----------------------------------------------------------------------------------------
+
+
+def _report(d: Diagnosis) -> list[str]:
+    layers = f"{d.num_layers} layer" + ("s, of which the top one is looked at" if d.num_layers > 1 else "")
+    lines = [
+        f"{d.hidden_size} hidden units, {layers}, {d.nonlinearity}; trained to look {d.seq_len} characters "
+        "back.",
+        f"Looked at {d.passages} passage{'s' * (d.passages > 1)} of {d.steps} characters: "
+        f"{d.loss:.3f} nats per character"
+        + (f" ({d.skipped} characters that the model does not know were left out)." if d.skipped else "."),
+        "",
+    ]
+    for number, (title, numbers, meaning) in enumerate(
+        (_gradient(d), _memory(d), _weights(d), _flatness(d), _clipping(d)), start=1
+    ):
+        lines.append(f"{number}. {title}")
+        lines += [f"     {line}" for line in numbers]
+        lines += textwrap.wrap(meaning, WIDTH, initial_indent="   ", subsequent_indent="   ")
+        lines.append("")
+    lines.append("What people do about it")
+    for advice in _advice(d):
+        lines += textwrap.wrap(advice, WIDTH, initial_indent="   - ", subsequent_indent="     ")
+    return lines
+
+
+_Section = tuple[str, list[str], str]
+
+
+def _gradient(d: Diagnosis) -> _Section:
+    lags = sorted({lag for lag in (1, 2, 5, 10, 20, 50, 100, d.seq_len) if lag < d.steps})
+    numbers = [f"{lag:>4} characters back  {_percent(d.share_left(lag)):>9}" for lag in lags]
+    if numbers:
+        numbers[0] = numbers[0].replace("characters", "character ", 1) if lags[0] == 1 else numbers[0]
+    chunk = min(d.seq_len, d.steps - 1)
+    if d.verdict == "vanishes":
+        meaning = (
+            f"The gradient VANISHES: {d.flow.reach} characters back less than 1% of it is left. What stood "
+            "further back can hardly change what the net learns to say now."
+        )
+    elif d.verdict == "explodes":
+        meaning = (
+            f"The gradient EXPLODES: it grows on its way back, to {d.flow.share.max():.3g} times what it "
+            "was. Early characters then decide the whole update, and one step of training can undo many."
+        )
+    else:
+        meaning = (
+            f"The gradient HOLDS: over the {chunk} characters of a training chunk it neither dies out nor "
+            "grows out of bounds."
+        )
+    return "The gradient of the last character's loss: how much of it is left (eq. 14)", numbers, meaning
+
+
+def _memory(d: Diagnosis) -> _Section:
+    memory = d.memory
+    numbers = [
+        f"each further step multiplies it by  {memory.factor:.3f}",
+        f"so it falls to a half in            {_steps(memory.half_life)}",
+        f"bound of Bengio et al. for a step   {memory.bound:.3f}",
+    ]
+    if math.isfinite(memory.half_life):
+        meaning = (
+            f"The state remembers about {_steps(memory.half_life)}: after that a change of the state has "
+            "half its effect. The bound, the largest singular value of Whh times the largest slope "
+            f"that was met, is what a step could do at most; {_bound_meaning(memory.bound)}"
+        )
+    else:
+        meaning = (
+            "A change of the state does not die out but grows with time: the net is sensitive to small "
+            f"differences long ago. {_bound_meaning(memory.bound).capitalize()}"
+        )
+    return "The memory: how much a state depends on an earlier one (norm of dh_t/dh_k)", numbers, meaning
+
+
+def _bound_meaning(bound: float) -> str:
+    if bound < 1:
+        return "below 1, as here, gradients must vanish, whatever the text."
+    return "only below 1 would it force gradients to vanish; beyond 1, as here, they may grow but need not."
+
+
+def _weights(d: Diagnosis) -> _Section:
+    radius, largest = d.spectrum.spectral_radius, float(d.spectrum.singular_values[0])
+    numbers = [
+        f"spectral radius (largest |eigenvalue|)  {radius:.3f}",
+        f"largest singular value                  {largest:.3f}",
+    ]
+    meaning = (
+        "The spectral radius is what Whh alone does to a state in the long run, the largest singular value "
+        "what it can do in one step. "
+    )
+    if radius < 0.9:
+        meaning += "Well below 1: without help from the inputs the memory fades quickly."
+    elif radius <= 1.1:
+        meaning += "Near 1: Whh alone would keep its memory."
+    else:
+        meaning += "Above 1: Whh alone would blow its memory up" + (
+            "; tanh, which flattens large values, is what holds it back."
+            if d.nonlinearity == "tanh"
+            else ", and a ReLU does not hold it back."
+        )
+    return "The recurrent weights Whh", numbers, meaning
+
+
+def _flatness(d: Diagnosis) -> _Section:
+    s = d.saturation
+    shares = float(s.saturated.mean()), float(s.dead.mean())
+    numbers = [
+        f"saturated (|h| > {s.threshold:g})            {_percent(shares[0]):>8} of the units, on average",
+        f"pass no gradient at a step       {_percent(shares[1]):>8}",
+        f"stuck at every step of the text  {len(s.stuck):>8} of {d.hidden_size} units",
+    ]
+    if d.nonlinearity == "relu":
+        numbers = numbers[1:]
+        meaning = (
+            "A ReLU whose state is 0 passes no gradient. Half of them at a time is usual; one that is 0 at "
+            "every step has died and learns nothing more."
+        )
+    elif shares[0] > 0.3:
+        meaning = (
+            "Many units are saturated: there tanh is flat, its slope is near zero, and so is the gradient "
+            "that goes through it. A saturated unit works like a switch: good to remember a yes or no, bad "
+            "at learning."
+        )
+    else:
+        meaning = "Most units work where tanh has a slope, so that gradients get through."
+    return "Saturation: units that are too far out to learn", numbers, meaning
+
+
+def _clipping(d: Diagnosis) -> _Section:
+    c = d.clipping
+    numbers = [
+        f"norm of the gradient           {c.norm_before:.3g}",
+        f"threshold                      {c.threshold:g}",
+    ]
+    numbers += [
+        f'clip="{mode}"'.ljust(31) + f"changes {_percent(c.changed[mode])} of the entries, leaves a norm "
+        f"of {c.norm_after[mode]:.3g}"
+        for mode in c.norm_after
+    ]
+    used = f'The training used clip="{d.clip}"' if d.clip else "The training did not clip"
+    if c.norm_before > c.threshold:
+        meaning = f"{used}. On this text gradients are beyond the threshold, so clipping is at work (eq. 15)."
+    else:
+        meaning = (
+            f"{used}. On this text gradients are below the threshold, so nothing would be clipped: it is a "
+            "guard for rare cases, which costs nothing."
+        )
+    return "Clipping of the gradients", numbers, meaning
+
+
+def _advice(d: Diagnosis) -> list[str]:
+    advice = []
+    if d.verdict == "vanishes":
+        reach = max(d.flow.reach, 1)
+        if reach < d.seq_len:
+            advice.append(
+                f"Shorter chunks: gradients reach {reach} characters back and the training looks {d.seq_len} "
+                f"back. seq_len={max(8, 2 * reach)} would learn about the same, with more steps in the time."
+            )
+        if d.spectrum.spectral_radius < 0.9:
+            advice.append(
+                "A larger start for Whh: begin with an orthogonal matrix, or scale it to spectral radius 1, "
+                "so that gradients hold at least when training begins."
+            )
+        else:
+            advice.append(
+                f"Whh is large enough (spectral radius {d.spectrum.spectral_radius:.2f}); the slope of "
+                f"{d.nonlinearity} is what takes the gradient away, {float(d.saturation.mean_slope.mean()):.2f} "
+                "on average. A lower learning rate, and a Whh that starts as an orthogonal matrix of "
+                "spectral radius 1, keep more units where it is steep."
+            )
+        advice.append(
+            "For memory over hundreds of steps: a gated net (LSTM, GRU). The vanilla net of the notes is "
+            "not made for that, and no setting changes it."
+        )
+    elif d.verdict == "explodes":
+        advice.append('Clip by the norm: clip="norm", clip_threshold from 1 to 5 (eq. 15).')
+        advice.append("A lower learning rate, and shorter chunks: fewer factors in the product of eq. 14.")
+        advice.append("A smaller start for Whh: scale it to spectral radius 1.")
+    else:
+        advice.append("Nothing needs to be done: gradients reach as far back as the training looks.")
+        advice.append(
+            "Keep clipping by the norm (eq. 15) as a guard: it costs nothing while it does nothing."
+        )
+    if d.nonlinearity == "tanh" and float(d.saturation.saturated.mean()) > 0.3:
+        advice.append(
+            "Against saturation: a lower learning rate, or smaller first weights from input to hidden state."
+        )
+    if len(d.saturation.stuck) > d.hidden_size // 10:
+        advice.append(
+            f"{len(d.saturation.stuck)} units never change on this text: a smaller hidden_size may do as well."
+        )
+    return advice
+
+
+def _percent(share: float) -> str:
+    if not math.isfinite(share):
+        return str(share)
+    if share >= 10:
+        return f"{share:.3g} x"
+    if share >= 0.001 or share == 0:
+        return f"{share:.1%}"
+    return f"{100 * share:.0e}%"
+
+
+def _steps(steps: float) -> str:
+    if not math.isfinite(steps):
+        return "never: it grows"
+    return f"{steps:.1f} steps" if steps < 100 else f"{steps:.0f} steps"
