@@ -1,0 +1,154 @@
+"""Section 10.5 of the study notes in pictures: gradients that vanish, hold and explode.
+
+    python examples/gradient_flow.py [FOLDER]
+
+Three nets that differ in one number read the same text: Whh is a random rotation (an orthogonal
+matrix) times 0.5, 1.0 or 1.5, which is its spectral radius.  The program prints what
+`fastrnn.diagnostics` measures in them, then trains the third one without clipping and with that of
+eq. 15, and writes the pictures of docs/gradient_flow.md to FOLDER (the current folder when none is
+named).  It takes a few seconds, and needs matplotlib: pip install 'fastrnn[plot]'.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fastrnn import SimpleRNN, diagnostics, figures
+
+TEXT = (
+    "The river keeps no record of the rain that filled it. By the time the water has reached the sea, "
+    "nobody can tell which cloud it came from, and nobody asks. A recurrent network has the same "
+    "trouble with the first words of a sentence: they are in the state somewhere, but it gets harder "
+    "with every step to say where, and how much they still count."
+)
+HIDDEN_SIZE, STEPS = 100, 50
+RADII = (0.5, 1.0, 1.5)
+COLOURS = dict(zip(RADII, (figures.BLUE, figures.GREEN, figures.RED), strict=True))
+
+characters = sorted(set(TEXT))
+indices = [characters.index(c) for c in TEXT]
+inputs, targets = indices[:STEPS], indices[1 : STEPS + 1]
+
+
+def make_net(radius):
+    """The notes' initial weights, but with a Whh that turns the state and scales it by `radius`."""
+    rnn = SimpleRNN(len(characters), HIDDEN_SIZE, len(characters), rng=0)
+    rnn.Whh = radius * np.linalg.qr(rnn.Whh)[0]
+    return rnn
+
+
+def measure():
+    """Print a table; return the flows and the Jacobian norms for each radius."""
+    flows, memories = {}, {}
+    print(f"{STEPS} characters, {HIDDEN_SIZE} hidden units, the loss of the last step alone:\n")
+    print("spectral  gradient that reaches   factor of dh_t/dh_k   half-life   norm of")
+    print("radius    the first step          for one more step     in steps    dWhh")
+    for radius in RADII:
+        rnn = make_net(radius)
+        flow = flows[radius] = diagnostics.gradient_flow(rnn, inputs, targets)
+        memory = memories[radius] = diagnostics.jacobian_norms(rnn, inputs)
+        print(
+            f"{diagnostics.spectral_radius(rnn):8.2f}  {flow.share[0]:21.2g}   {memory.factor:19.3f}   "
+            f"{memory.half_life:9.3g}   {flow.dWhh_norm:7.3g}"
+        )
+    return flows, memories
+
+
+def draw_shares(flows):
+    """How much of the last step's gradient reaches each step before it, for the three nets."""
+    figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
+    ax = figure.add_subplot()
+    back = np.arange(STEPS)
+    for radius, flow in flows.items():
+        name = {0.5: "vanishes", 1.0: "holds", 1.5: "explodes"}[radius]
+        ax.plot(back, flow.share[::-1], color=COLOURS[radius], label=f"radius {radius}: it {name}")
+    ax.axhline(1, color=figures.GREY, linewidth=1, linestyle=":")
+    ax.set_yscale("log")
+    ax.set_title("What is left of the last step's gradient on its way back", loc="left", fontsize=11)
+    ax.set_xlabel("steps back from the last one")
+    ax.set_ylabel("norm of dL$_T$/dh$_t$, relative to the last step")
+    ax.grid(True, color="0.9")
+    ax.legend(frameon=False, loc="lower left")
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return figure
+
+
+def draw_memories(memories):
+    """The three nets' Jacobian norms side by side."""
+    figure = Figure(figsize=(12, 3.9), dpi=90, layout="constrained")
+    for ax, (radius, memory) in zip(figure.subplots(1, len(memories)), memories.items(), strict=True):
+        memory.plot(ax=ax)
+        ax.set_title(f"spectral radius {radius}", loc="left", fontsize=11)
+    return figure
+
+
+def train(clip):
+    """Train the net of radius 1.5 by plain gradient descent; a record for each step."""
+    rnn, h = make_net(1.5), np.zeros((HIDDEN_SIZE, 1))
+    history = []
+    for step in range(1, 301):
+        report = diagnostics.clip_report(rnn, inputs, targets, threshold=5.0)
+        loss, _ = rnn.train_step(inputs, targets, h, lr=0.02, clip=clip, clip_threshold=5.0)
+        history.append({"step": step, "loss": loss / STEPS, "grad_norm": report.norm_before})
+    return rnn, history
+
+
+def draw_training(without, clipped):
+    """Loss with and without clipping, and the gradient's norm in the one that was clipped."""
+    figure = Figure(figsize=(11, 4.2), dpi=90, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for history, colour, name in ((without, figures.RED, "not clipped"), (clipped, figures.BLUE, "eq. 15")):
+        losses = [record["loss"] for record in history]
+        left.plot([record["step"] for record in history], losses, color=colour, linewidth=1.2, label=name)
+    left.axhline(np.log(len(characters)), color=figures.GREY, linestyle=":", label="a guess")
+    left.set_title("Spectral radius 1.5: the loss while training", loc="left", fontsize=11)
+    left.set_xlabel("step of training")
+    left.set_ylabel("loss, nats per character")
+    left.set_ylim(bottom=0)
+    left.grid(True, color="0.9")
+    left.legend(frameon=False)
+    for side in ("top", "right"):
+        left.spines[side].set_visible(False)
+    figures.plot_clipping(clipped, threshold=5.0, ax=right)
+    return figure
+
+
+def main():
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    folder.mkdir(parents=True, exist_ok=True)
+    flows, memories = measure()
+
+    report = diagnostics.clip_report(make_net(1.5), inputs, targets, threshold=5.0)
+    print(f"\nClipping the gradients of the third net at 5; their norm is {report.norm_before:.3g}:")
+    for mode, norm in report.norm_after.items():
+        print(f'  clip="{mode}": norm {norm:.3g}, {report.changed[mode]:.0%} of the entries changed')
+
+    (_, without), (trained, clipped) = train(None), train("norm")
+    print("\nTraining it for 300 steps, mean loss of the first and the last ten, in nats per character:")
+    for name, history in (("not clipped", without), ("eq. 15", clipped)):
+        losses = [record["loss"] for record in history]
+        print(
+            f"  {name:<12} {np.mean(losses[:10]):6.3f} {np.mean(losses[-10:]):6.3f}, worst {max(losses):.2f}"
+        )
+
+    states = diagnostics.hidden_states(trained, indices[:60])
+    states.labels[:] = TEXT[:60]
+    pictures = {
+        "gradient-share": draw_shares(flows),
+        "gradient-flow": flows[1.5].plot(),
+        "jacobian-norms": draw_memories(memories),
+        "singular-values": diagnostics.spectrum(trained).plot(),
+        "hidden-states": states.plot(),
+        "clip-report": report.plot(),
+        "clipping": draw_training(without, clipped),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    print(f"\nWrote {', '.join(f'{name}.png' for name in pictures)} to {folder.resolve().name}/")
+
+
+if __name__ == "__main__":
+    main()
