@@ -702,9 +702,6 @@ def layer_backward(
             bool(accumulate) or first > start, first, min(first + ROWS, stop), bool(relu), bool(reverse),
             work,
         )  # fmt: skip
-    if start == stop and not accumulate:
-        for gradient in grads:
-            gradient[:] = 0
 
 
 def output_logits(output, packed, hs, logits, start, stop, work):
@@ -732,9 +729,6 @@ def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, star
             operation, T, N, h, q, packed, hs, targets, factor, hs, dhs, dW, db,
             bool(accumulate) or first > start, first, min(first + ROWS, stop), work,
         )  # fmt: skip
-    if start == stop and operation == LOSS_AND_GRADS and not accumulate:
-        dW[:] = 0
-        db[:] = 0
     return loss
 
 

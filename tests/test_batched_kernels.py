@@ -3,6 +3,7 @@ NumPy ones, and for what they must leave alone."""
 
 import itertools
 import math
+import os
 
 import numpy as np
 import pytest
@@ -14,6 +15,12 @@ GUARD = 64
 SEQUENCES = (1, 2, 7, 16, 17, 33)
 HIDDEN = (1, 5, 16, 24, 33, 64, 100)
 STEPS = (1, 2, 3, 9, 40)
+
+
+def uses_blas(backend):
+    """BLAS chooses its own order of sums; Numba's kernels use it where they are interpreted."""
+    interpreted = os.environ.get("NUMBA_DISABLE_JIT", "") not in ("", "0")
+    return backend == "numpy" or (backend == "numba" and interpreted)
 
 
 class Memory:
@@ -91,7 +98,7 @@ class Case:
     def forward(self, start=0, stop=None, most=None):
         stop = self.N if stop is None else stop
         k, m = self.kernels, self.memory
-        packed, work = k.layer_sizes(self.T, self.N, most or max(stop - start, 1), self.d, self.h)
+        packed, work = k.layer_sizes(self.T, self.N, most or stop - start, self.d, self.h)
         self.packed, self.work = m.new((packed,)), m.new((work,))
         k.pack_layer(self.layer, self.N, self.one_hot, self.packed)
         k.layer_forward(
@@ -111,7 +118,7 @@ class Case:
     def loss(self, start=0, stop=None, scale=1.0, accumulate=False, with_grads=True, with_logits=True):
         stop = self.N if stop is None else stop
         k, m = self.kernels, self.memory
-        packed, work = k.output_sizes(self.T, self.N, max(stop - start, 1), self.h, self.q)
+        packed, work = k.output_sizes(self.T, self.N, stop - start, self.h, self.q)
         packed, work = m.new((packed,)), m.new((work,))
         k.pack_output(self.output, self.N, packed)
         if with_logits:
@@ -262,7 +269,7 @@ def test_sequences_do_not_depend_on_the_range(T, N, h, one_hot, kernels, backend
     names = ["hs", "h_n", "dh0", "dzs", "dx", "logits", "output_dhs"]
     whole = [getattr(case, name).copy() for name in names]
     sums = [g.copy() for g in (*case.grads, *case.output_grads)]
-    for cuts in ([0, 1, N], [0, N // 2, N // 2 + 1, N]):
+    for cuts in ([0, 1, N], [0, N // 2, N // 2 + 1, N] if N > 2 else [0, N]):
         case.new_results()
         parts_of_loss = []
         for i, (start, stop) in enumerate(itertools.pairwise(cuts)):
@@ -272,7 +279,7 @@ def test_sequences_do_not_depend_on_the_range(T, N, h, one_hot, kernels, backend
         case.memory.check()
         for name, want in zip(names, whole, strict=True):
             got = getattr(case, name)
-            if backend == "numpy":
+            if uses_blas(backend):
                 assert_close(got, want, what=name) if got.size else None
             else:
                 assert bits(got) == bits(want), name
@@ -328,18 +335,6 @@ def test_output(seed, kernels, dtype):
     assert bits(case.output_dhs, *case.output_grads) == kept
     assert bits(*case.output, case.hs, case.targets) == given
     case.memory.check()
-
-
-def test_empty_range(kernels, dtype):
-    case = Case(kernels, dtype, 1)
-    case.forward(2, 2)
-    case.backward(2, 2)
-    assert case.loss(2, 2) == 0
-    case.memory.check()
-    for g in (*case.grads, *case.output_grads):
-        assert not g.any()
-    for a in (case.hs, case.h_n, case.dh0, case.dzs, case.logits, case.output_dhs):
-        assert np.isnan(a).all()
 
 
 def test_loss_of_what_has_no_probability(kernels, dtype):
@@ -476,17 +471,17 @@ def sample(
     case.layers = [case.bottom] + [above] * (layers - 1)
     packed = []
     for i, layer in enumerate(case.layers):
-        size, _ = k.layer_sizes(1, N, max(stop - start, 1), q if i == 0 else h, h)
+        size, _ = k.layer_sizes(1, N, stop - start, q if i == 0 else h, h)
         packed.append(m.new((size,)))
         k.pack_layer(layer, N, i == 0, packed[-1])
-    size, _ = k.output_sizes(1, N, max(stop - start, 1), h, q)
+    size, _ = k.output_sizes(1, N, stop - start, h, q)
     packed_output = m.new((size,))
     k.pack_output(case.output, N, packed_output)
     case.states = m.new((layers, N, h), np.broadcast_to(case.h0, (layers, N, h)))
     case.first = np.arange(N) % q if first is None else first
-    work = m.new((k.sample_size(N, max(stop - start, 1), q, h, q),))
+    work = m.new((k.sample_size(N, stop - start, q, h, q),))
     return k.sample_batch(
-        case.layers, packed, case.output, packed_output, case.states, case.first, uniforms, temperature,
+        tuple(case.layers), tuple(packed), case.output, packed_output, case.states, case.first, uniforms, temperature,
         top_k, top_p, out, start, stop, case.relu, work,
     )  # fmt: skip
 
@@ -601,7 +596,7 @@ def test_samples_do_not_depend_on_the_range(N, kernels, backend, dtype):
     for start in range(N):
         sample(case, parts, uniforms, start, start + 1, layers=2)
         assert_close(case.states[:, start], states[:, start])
-        if backend != "numpy":
+        if not uses_blas(backend):
             assert bits(case.states[:, start]) == bits(states[:, start])
     assert np.array_equal(whole, parts)
 

@@ -280,8 +280,7 @@ static void FN(layer_backward)(const layer_arguments *a) {
         if (accumulate) FN(pack_panel)(a->dW_ih, 1, d, d, h, ldh, s.columns);
         else FN(fill)(s.columns, d * ldh, 0);
     }
-    if (accumulate) FN(copy_padded)(s.db, a->db_ih, h);
-    else FN(fill)(s.db, ldh, 0);
+    FN(fill)(s.db, ldh, 0);
     for (ptrdiff_t first = (T - 1) / steps * steps; first >= 0; first -= steps) {
         ptrdiff_t n = T - first < steps ? T - first : steps, k = n * m;
         for (ptrdiff_t i = first + n - 1; i >= first; i--) {
@@ -310,8 +309,11 @@ static void FN(layer_backward)(const layer_arguments *a) {
         accumulate = 1;
     }
     if (a->indices) FN(pack_panel)(s.columns, 1, ldh, h, d, d, a->dW_ih);
-    FN(copy_row)(a->db_ih, s.db, h);
-    FN(copy_row)(a->db_hh, s.db, h);
+    REAL *db_ih = a->db_ih, *db_hh = a->db_hh;
+    for (ptrdiff_t i = 0; i < h; i++) {
+        db_ih[i] = a->accumulate ? db_ih[i] + s.db[i] : s.db[i];
+        db_hh[i] = a->accumulate ? db_hh[i] + s.db[i] : s.db[i];
+    }
     if (a->lengths && a->reverse) after = s.firsts;
     REAL *dh0 = (REAL *)a->dh0 + a->start * h;
     if (N == 1) {
