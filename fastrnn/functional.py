@@ -364,7 +364,7 @@ def sample(
     with np.errstate(all="ignore"):
         p = np.exp((rows.astype(np.float64) - top) / temperature)
     if kept < q or mass < 1:
-        _keep_most_probable(p, kept, mass)
+        _keep_most_probable(p, rows, kept, mass)
     cdf = np.cumsum(p, axis=1)
     cdf /= cdf[:, -1:]
     # The first whose cumulative probability is greater: as searchsorted(side="right") in each row.
@@ -373,9 +373,9 @@ def sample(
     return drawn.reshape(shape)
 
 
-def _keep_most_probable(p: np.ndarray, top_k: int, top_p: float) -> None:
+def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int, top_p: float) -> None:
     """Set to 0, in each row, what is not among the `top_k` and of these not needed to reach `top_p`."""
-    order = np.argsort(-p, axis=1, kind="stable")
+    order = np.argsort(-logits, axis=1, kind="stable")  # probabilities may be equal by rounding
     cumulative = np.cumsum(np.take_along_axis(p, order[:, :top_k], axis=1), axis=1)
     # One is needed while those before it have not reached the mass.
     needed = np.ones(cumulative.shape, bool)

@@ -407,6 +407,9 @@ for dtype, tolerance in ((np.float64, 1e-13), (np.float32, 1e-5)):
             ours.step({"W": W}, {"W": g})
             plain.step({"W": V}, {"W": g})
         assert np.abs(W - V).max() <= tolerance * np.abs(V).max(), make
+        g[[3, 76]] = np.nan  # in a whole vector and in the last elements
+        ours.step({"W": W}, {"W": g})
+        assert np.flatnonzero(np.isnan(W)).tolist() == [3, 76], make
 print("all right")
 """
     done = run_python("-c", code.replace("LEVEL", repr(level)), FASTRNN_SIMD=level)
