@@ -293,6 +293,7 @@ class _Bar:
     def __init__(self, training: Training, shown: bool) -> None:
         self._training = training
         self._bar: Any = None
+        self._seconds_left = math.inf
         if shown:
             from tqdm import tqdm
 
@@ -311,6 +312,7 @@ class _Bar:
     def update(self, seconds_left: float) -> None:
         if self._bar is None:
             return
+        self._seconds_left = seconds_left
         self._show(seconds_left)
         self._bar.update((self._training.progress.step - self._step) * self._training._chars)
         self._step = self._training.progress.step
@@ -339,7 +341,7 @@ class _Bar:
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
-            self.update(math.inf)
+            self.update(self._seconds_left)
             self._bar.refresh()
             self._bar.close()
 

@@ -157,7 +157,7 @@ def test_files_that_are_none_of_ours(tmp_path, content, said):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match="cannot read checkpoint '.*missing': No such file"):
+    with pytest.raises(FileNotFoundError, match=r"cannot read checkpoint '.*missing': No such file"):
         read_checkpoint(tmp_path / "missing")
     with pytest.raises(IsADirectoryError, match=r"cannot read checkpoint"):
         CharRNN.load(tmp_path)
