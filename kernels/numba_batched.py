@@ -729,7 +729,7 @@ def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, star
             operation, T, N, h, q, packed, hs, targets, factor, hs, dhs, dW, db,
             bool(accumulate) or first > start, first, min(first + ROWS, stop), work,
         )  # fmt: skip
-    return loss
+    return float(loss)
 
 
 def reduce_gradients(parts, clip, threshold, out):
