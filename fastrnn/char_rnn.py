@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import inspect
 import math
 import os
@@ -13,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-import fastrnn
 from fastrnn import backends
 from fastrnn.checkpoint import check_writable, read_checkpoint, write_checkpoint
 from fastrnn.checks import (
     INDEX,
-    LARGEST_SIZE,
     check_choice,
     check_dtype,
     check_number,
@@ -27,7 +23,8 @@ from fastrnn.checks import (
 )
 from fastrnn.errors import CheckpointError, TextError
 from fastrnn.language_model import LanguageModel
-from fastrnn.optim import OPTIMIZERS
+from fastrnn.model_file import Misfit, Snapshot, misfits, pack, plain, unpack
+from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.streams import Streams, mean_cross_entropy
 from fastrnn.texts import index_text
 from fastrnn.training import Limits, Progress, Training
@@ -48,9 +45,6 @@ STARTS = "\n "
 #: Hyper-parameters that the arrays of a model follow, and those that a run follows as well.
 _OF_MODEL = ("hidden_size", "num_layers", "dtype", "optimizer")
 _OF_RUN = (*_OF_MODEL, "seq_len", "batch_size", "validation_fraction")
-
-#: Kinds of generators whose state can be in a checkpoint.
-_BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
 class CharRNN:
@@ -206,6 +200,15 @@ class CharRNN:
     history_: list[dict[str, Any]]
     best_weights_: dict[str, np.ndarray] | None
     weights_: str
+
+    _optimizer: Optimizer
+    _progress: Progress
+    #: Hidden state after the last step.
+    _state: np.ndarray
+    #: Weights of the last step while `model_` uses the best ones.
+    _last_weights: dict[str, np.ndarray] | None
+    #: Hyper-parameters that the arrays and the run follow.
+    _followed: dict[str, Any]
 
     # -- scikit-learn's conventions --------------------------------------------------------------
 
@@ -724,7 +727,7 @@ class CharRNN:
         True
         """
         self._check_fitted()
-        write_checkpoint(path, *self._pack(is_checkpoint=False))
+        write_checkpoint(path, *pack(self._snapshot(is_checkpoint=False)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **params: Any) -> CharRNN:
@@ -754,40 +757,70 @@ class CharRNN:
             If one of `params` is no hyper-parameter or cannot be changed.
         """
         content, arrays = read_checkpoint(path)
+        model = cls()
         try:
-            model = _unpack(cls, content, arrays, params)
-        except _Misfit as error:
+            snapshot = unpack(content, arrays, _DEFAULTS.keys() - {"checkpoint"})
+            with misfits("hyper-parameters"):
+                # The backend is another matter: it may be missing here, and `params` name another.
+                model.set_params(**snapshot.params | {"backend": None})._check_params()
+            model.backend = snapshot.params["backend"]
+            model._remember(_OF_RUN)
+            if snapshot.is_checkpoint:
+                model.checkpoint = path
+            model.set_params(**params)
+            model._check_params()
+            model._check_unchanged(_OF_MODEL)
+            model._restore(snapshot)
+        except Misfit as error:
             raise CheckpointError(f"{os.fsdecode(path)!r} is not a model of CharRNN: {error}") from None
-        if content["is_checkpoint"] and "checkpoint" not in params:
-            model.checkpoint = path
         return model
 
-    def _pack(self, *, is_checkpoint: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What a file holds: content for JSON, and arrays."""
-        optimizer = self._optimizer.state_dict()
-        arrays = {f"last.{name}": W for name, W in self.last_weights_.items()}
-        arrays |= {f"best.{name}": W for name, W in (self.best_weights_ or {}).items()}
-        for slot, state in optimizer.pop("state").items():
-            arrays |= {f"optimizer.{slot}.{name}": array for name, array in state.items()}
-        arrays["state"] = self._state
-        # Where the file is, or a generator that others use as well, are not the model's.
-        params = {name: value for name, value in self.get_params().items() if name != "checkpoint"}
+    def _snapshot(self, *, is_checkpoint: bool) -> Snapshot:
+        # Where the file is, and a generator that others use as well, are not the model's.
+        params = {name: plain(value) for name, value in self._own_params().items()}
         params["dtype"] = self.model_.dtype.name
-        if not isinstance(params["random_state"], (int, np.integer)):
+        return Snapshot(
+            params=params,
+            vocabulary=self.vocabulary_,
+            progress=self._progress,
+            history=self.history_,
+            last=self.last_weights_,
+            best=self.best_weights_,
+            weights=self.weights_,
+            optimizer=self._optimizer.state_dict(),
+            state=self._state,
+            rng=self.model_.rng,
+            is_checkpoint=is_checkpoint,
+        )
+
+    def _own_params(self) -> dict[str, Any]:
+        """Hyper-parameters that belong into a file."""
+        params = self.get_params()
+        del params["checkpoint"]
+        if isinstance(params["random_state"], np.random.Generator):
             params["random_state"] = None
-        content = {
-            "class": "CharRNN",
-            "fastrnn": fastrnn.__version__,
-            "params": {name: _plain(value) for name, value in params.items()},
-            "vocabulary": self.vocabulary_.characters,
-            "progress": dataclasses.asdict(self._progress),
-            "optimizer": optimizer,
-            "random_state": _plain_state(self.model_.rng.bit_generator.state),
-            "history": self.history_,
-            "weights": self.weights_,
-            "is_checkpoint": is_checkpoint,
-        }
-        return content, arrays
+        return params
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        """Make the model that a snapshot was taken of."""
+        model = self._make_model(len(snapshot.vocabulary), np.random.default_rng(0))
+        optimizer = OPTIMIZERS[self.optimizer](lr=self.lr, backend=self.backend)
+        # One that has not made a step has slots without arrays, which no file shows.
+        slots = {slot: {} for slot in optimizer.state_dict()["state"]} | snapshot.optimizer["state"]
+        with misfits("the optimizer"):
+            optimizer.load_state_dict({**snapshot.optimizer, "state": slots})
+        model.load_state_dict(snapshot.last)
+        model.rng = snapshot.rng
+        self.vocabulary_ = snapshot.vocabulary
+        self.history_ = snapshot.history
+        self.best_weights_ = snapshot.best
+        self.weights_ = "last"
+        self._last_weights = None
+        self._progress = snapshot.progress
+        self._state = snapshot.state
+        self._optimizer = optimizer
+        self.model_ = model
+        self._put_into_use(snapshot.weights)
 
     # -- what the methods share ------------------------------------------------------------------
 
@@ -822,13 +855,6 @@ class CharRNN:
         if not isinstance(self.verbose, (int, np.integer, np.bool_)):
             raise TypeError(f"verbose must be an integer, got {type(self.verbose).__name__}")
 
-    def _check_params_of_arrays(self) -> None:
-        """Refuse what would make no arrays; the rest is checked after the caller's changes."""
-        for name in ("hidden_size", "num_layers"):
-            check_size(getattr(self, name), name)
-        check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
-        check_dtype(self.dtype)
-
     def _make_model(self, vocab_size: int, rng: np.random.Generator) -> LanguageModel:
         return LanguageModel(
             vocab_size,
@@ -849,7 +875,7 @@ class CharRNN:
         self.history_ = []
         self.best_weights_ = None
         self.weights_ = "last"
-        self._last_weights: dict[str, np.ndarray] | None = None  # None: `model_` has them
+        self._last_weights = None
         self._progress = progress
         self._state = model.initial_state(1)
         self._remember(_OF_RUN)
@@ -870,11 +896,11 @@ class CharRNN:
 
     def _remember(self, names: tuple[str, ...]) -> None:
         """Note hyper-parameters that the arrays follow from now on."""
-        self._followed = {name: _plain(getattr(self, name)) for name in names}
+        self._followed = {name: plain(getattr(self, name)) for name in names}
 
     def _check_unchanged(self, names: tuple[str, ...]) -> None:
         for name in names:
-            value, before = _plain(getattr(self, name)), self._followed[name]
+            value, before = plain(getattr(self, name)), self._followed[name]
             if value != before:
                 raise ValueError(f"{name} was {before!r} when training began, and cannot be {value!r} now")
 
@@ -928,25 +954,28 @@ class CharRNN:
                 patience=self.patience if held_out else None,
                 checkpoint_every=None if self.checkpoint is None else every,
             ),
-            on_checkpoint=lambda final: take_over(final),
+            on_checkpoint=lambda final: self._take_over(training, final),
             verbose=bool(self.verbose),
         )
-
-        def take_over(final: bool) -> None:
-            self._state = training.state.copy()
-            if training.best_weights is not None:
-                self.best_weights_ = training.best_weights
-            if final and self.patience is not None and self.best_weights_ is not None:
-                self._put_into_use("best")
-            if self.checkpoint is not None:
-                write_checkpoint(self.checkpoint, *self._pack(is_checkpoint=True))
 
         try:
             training.run()
         finally:
-            self._state = training.state.copy()
-            if training.best_weights is not None:
-                self.best_weights_ = training.best_weights
+            self._keep(training)
+
+    def _keep(self, training: Training) -> None:
+        """Take what a training has come to."""
+        self._state = training.state.copy()
+        if training.best_weights is not None:
+            self.best_weights_ = training.best_weights
+
+    def _take_over(self, training: Training, final: bool) -> None:
+        """Write a checkpoint, if there is to be one; at the end, choose the weights to use."""
+        self._keep(training)
+        if final and self.patience is not None and self.best_weights_ is not None:
+            self._put_into_use("best")
+        if self.checkpoint is not None:
+            write_checkpoint(self.checkpoint, *pack(self._snapshot(is_checkpoint=True)))
 
 
 _DEFAULTS = {
@@ -974,176 +1003,3 @@ def _check_random_state(random_state: Any) -> None:
         )
     if random_state < 0:
         raise ValueError(f"random_state must be at least 0, got {show_integer(int(random_state))}")
-
-
-# -- what a file holds -----------------------------------------------------------------------------
-
-
-def _plain(value: Any) -> Any:
-    """A hyper-parameter as JSON has it."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return np.dtype(value).name  # the only one that may be anything else
-
-
-def _plain_state(value: Any) -> Any:
-    """State of a bit generator as JSON has it."""
-    if isinstance(value, dict):
-        return {key: _plain_state(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return {"dtype": value.dtype.name, "values": value.tolist()}
-    return _plain(value)
-
-
-def _state_arrays(value: Any) -> Any:
-    """Inverse of `_plain_state`."""
-    if isinstance(value, dict):
-        if value.keys() == {"dtype", "values"}:
-            return np.array(value["values"], check_choice(value["dtype"], "dtype", ("uint32", "uint64")))
-        return {key: _state_arrays(item) for key, item in value.items()}
-    return value
-
-
-class _Misfit(Exception):
-    """What in a file does not fit together."""
-
-
-def _unpack(
-    cls: type[CharRNN], content: dict[str, Any], arrays: dict[str, np.ndarray], changes: dict[str, Any]
-) -> CharRNN:
-    """The model that `CharRNN._pack` packed, with changes to its hyper-parameters."""
-    _check_members(content, _CONTENT, "the file")
-    if content["class"] != "CharRNN":
-        raise _Misfit(f"it holds a {content['class']!r}")
-    params = content["params"]
-    unknown = sorted(params.keys() ^ (_DEFAULTS.keys() - {"checkpoint"}))
-    if unknown:
-        raise _Misfit(f"hyper-parameters that are missing or not known: {', '.join(map(repr, unknown))}")
-    model = cls(**params)
-    with _misfits("hyper-parameters"):
-        model._check_params_of_arrays()
-        vocabulary = Vocabulary(content["vocabulary"])
-    _check_members(content["progress"], _PROGRESS, "the progress")
-    progress = Progress(**content["progress"])
-    _check_progress(progress)
-    if content["weights"] not in ("last", "best"):
-        raise _Misfit(f"weights {content['weights']!r} are not known")
-    for entry in content["history"]:
-        _check_members(entry, _HISTORY, "an entry of the history")
-
-    # No memory is taken for sizes that the arrays do not have.
-    layers = model.num_layers
-    if sum(name.startswith("last.") for name in arrays) != 4 * layers + 2:
-        raise _Misfit(f"num_layers = {layers}, and the weights are not those of so many layers")
-    shapes = _shapes(len(vocabulary), model.hidden_size, layers)
-    dtype = check_dtype(model.dtype)
-    groups: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in arrays.items():
-        group, _, parameter = name.rpartition(".")
-        if name != "state" and (parameter not in shapes or array.shape != shapes[parameter]):
-            raise _Misfit(f"array {name!r} of shape {array.shape} is not one of this model's")
-        if array.dtype != dtype:
-            raise _Misfit(f"array {name!r} is {array.dtype}, and dtype = {dtype.name!r}")
-        groups.setdefault(group, {})[parameter] = array
-    best = groups.pop("best", None)
-    if best is not None and best.keys() != shapes.keys():
-        raise _Misfit("the best weights are not complete")
-    if content["weights"] == "best" and best is None:
-        raise _Misfit("the best weights are in use, and are not there")
-    last = groups.pop("last")
-    state = groups.pop("", {}).get("state")
-    if state is None or state.shape != (layers, progress.num_streams, model.hidden_size):
-        raise _Misfit("the hidden state is missing or has another shape")
-    slots = {}
-    for group, members in groups.items():
-        slot = group.removeprefix("optimizer.")
-        if slot == group or members.keys() != shapes.keys():
-            raise _Misfit(f"arrays {group!r} are not expected or not complete")
-        slots[slot] = members
-    with _misfits("the random state"):
-        rng = _restored_generator(content["random_state"])
-
-    model._remember(_OF_RUN)
-    model.set_params(**changes)
-    model._check_unchanged(_OF_MODEL)
-    model._check_params()
-    lm = model._make_model(len(vocabulary), np.random.default_rng(0))
-    model._optimizer = OPTIMIZERS[model.optimizer](lr=model.lr, backend=model.backend)
-    with _misfits("the optimizer"):
-        # One that has not made a step has no state, which no group of arrays says.
-        empty: dict[str, Any] = {slot: {} for slot in model._optimizer.state_dict()["state"]}
-        model._optimizer.load_state_dict({**content["optimizer"], "state": empty | slots})
-    lm.load_state_dict(last)
-    lm.rng = rng
-    model.vocabulary_ = vocabulary
-    model.history_ = content["history"]
-    model.best_weights_ = None if best is None else {name: best[name].copy() for name in shapes}
-    model.weights_ = "last"
-    model._last_weights = None
-    model._progress = progress
-    model._state = state.copy()
-    model.model_ = lm
-    model._put_into_use(content["weights"])
-    return model
-
-
-#: Types of the members of a file's parts.
-_CONTENT = {
-    "class": str, "fastrnn": str, "params": dict, "vocabulary": str, "progress": dict, "optimizer": dict,
-    "random_state": dict, "history": list, "weights": str, "is_checkpoint": bool,
-}  # fmt: skip
-_PROGRESS = {
-    field.name: {"str": str, "int": int, "float": float}[str(field.type)]
-    for field in dataclasses.fields(Progress)
-}
-_HISTORY = {
-    "step": int, "epoch": int, "train_nats": float, "valid_nats": (float, type(None)), "grad_norm": float,
-    "lr": float, "chars_per_second": float,
-}  # fmt: skip
-
-
-def _check_members(members: Any, types: dict[str, Any], what: str) -> None:
-    """Refuse anything but a dict of these members of these types."""
-    if not isinstance(members, dict) or members.keys() != types.keys():
-        raise _Misfit(f"{what} must have the members {', '.join(types)}")
-    for name, wanted in types.items():
-        value = members[name]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            raise _Misfit(f"{name!r} of {what} is a {type(value).__name__}")
-
-
-def _check_progress(progress: Progress) -> None:
-    counts = (progress.characters, progress.epoch, progress.best_step, progress.rounds_since_best)
-    steps = (0, progress.window_start, progress.epoch_start)
-    if progress.kind not in ("fit", "partial_fit") or min(counts) < 0:
-        raise _Misfit("the progress makes no sense")
-    if min(steps) < 0 or max(steps) > progress.step or progress.step > LARGEST_SIZE:
-        raise _Misfit("the progress makes no sense")
-
-
-@contextlib.contextmanager
-def _misfits(what: str) -> Iterator[None]:
-    """Tell errors about a part of a file as such."""
-    try:
-        yield
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise _Misfit(f"{what}: {error}") from None
-
-
-def _shapes(q: int, h: int, num_layers: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a `LanguageModel`'s parameters."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(num_layers):
-        shapes[f"weight_ih_l{layer}"] = (h, h if layer else q)
-        shapes[f"weight_hh_l{layer}"] = (h, h)
-        shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (h,)
-    return shapes | {"weight_out": (q, h), "bias_out": (q,)}
-
-
-def _restored_generator(state: dict[str, Any]) -> np.random.Generator:
-    name = check_choice(state.get("bit_generator"), "bit_generator", _BIT_GENERATORS)
-    bit_generator = getattr(np.random, name)()
-    bit_generator.state = _state_arrays(state)
-    return np.random.Generator(bit_generator)

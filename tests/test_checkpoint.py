@@ -14,7 +14,7 @@ import safetensors.numpy
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn import CharRNN, CheckpointError
+from fastrnn import BackendUnavailable, CharRNN, CheckpointError, backends
 from fastrnn.checkpoint import FORMAT_VERSION, read_checkpoint, write_checkpoint
 
 TEXT = "hello world, it is warm. " * 30
@@ -319,6 +319,19 @@ def test_hyper_parameters_may_be_changed_on_loading(fitted, tmp_path):
         CharRNN.load(tmp_path / "m", lr=-1.0)
 
 
+def test_a_model_whose_backend_is_missing(fitted, tmp_path, monkeypatch):
+    fitted.save(tmp_path / "m")
+    content, arrays = read_checkpoint(tmp_path / "m")
+    content["params"]["backend"] = "numba"
+    write_checkpoint(tmp_path / "m", content, arrays)
+    monkeypatch.setitem(backends.BACKENDS, "numba", ("fastrnn.kernels.missing", "nowhere"))
+    monkeypatch.delitem(backends._loaded, "numba", raising=False)
+    with pytest.raises(BackendUnavailable, match="'numba' is not available"):
+        CharRNN.load(tmp_path / "m")
+    loaded = CharRNN.load(tmp_path / "m", backend="numpy")
+    assert loaded.generate(9, random_state=0) == fitted.generate(9, random_state=0)
+
+
 def test_models_that_were_not_trained_cannot_be_saved(tmp_path):
     with pytest.raises(ValueError, match="not fitted yet"):
         CharRNN().save(tmp_path / "m")
@@ -343,6 +356,12 @@ CRAFTED = {
     "dtype nonsense": (lambda c, a: c["params"].update(dtype="int8"), "dtype must be float32 or float64"),
     "optimizer": (lambda c, a: c["params"].update(optimizer="sgd"), "optimizer"),
     "optimizer nonsense": (lambda c, a: c["params"].update(optimizer="x"), "optimizer must be one of"),
+    "lr": (lambda c, a: c["params"].update(lr=-1.0), "hyper-parameters: lr must be"),
+    "seq_len": (lambda c, a: c["params"].update(seq_len=[8]), "hyper-parameters: seq_len must be"),
+    "slots": (
+        lambda c, a: a.update({n.replace("exp_avg.", "x."): a[n] for n in a if "exp_avg." in n}),
+        "the optimizer",
+    ),
     "optimizer state": (lambda c, a: c["optimizer"].update(step=-1), "the optimizer"),
     "optimizer options": (lambda c, a: c["optimizer"].update(options={}), "the optimizer"),
     "vocabulary": (lambda c, a: c.update(vocabulary=c["vocabulary"] + "Z"), "is not one of this model's"),
@@ -359,12 +378,12 @@ CRAFTED = {
     "generator": (lambda c, a: c["random_state"].update(bit_generator="os.system"), "bit_generator must be"),
     "generator state": (lambda c, a: c["random_state"].update(state={}), "the random state"),
     "last": (lambda c, a: drop(a, "last.weight_out"), "not those of so many layers"),
-    "best": (lambda c, a: drop(a, "best.weight_out"), "best weights are not complete"),
-    "slot": (lambda c, a: drop(a, "optimizer.exp_avg.weight_out"), "not expected or not complete"),
+    "best": (lambda c, a: drop(a, "best.weight_out"), "arrays 'best' are not complete"),
+    "slot": (lambda c, a: drop(a, "optimizer.exp_avg.weight_out"), "are not complete"),
     "state": (lambda c, a: drop(a, "state"), "hidden state is missing"),
     "state shape": (lambda c, a: a.update(state=np.zeros((2, 2, 9), np.float32)), "hidden state is missing"),
     "state streams": (lambda c, a: a.update(state=np.zeros((2, 5, 8), np.float32)), "hidden state"),
-    "more": (lambda c, a: a.update({"more.bias_out": a["last.bias_out"]}), "not expected or not complete"),
+    "more": (lambda c, a: a.update({"more.bias_out": a["last.bias_out"]}), "'more' are not expected"),
     "odd name": (lambda c, a: a.update({"x": a["last.bias_out"]}), "is not one of this model's"),
     "odd type": (lambda c, a: a.update({"last.bias_out": a["last.bias_out"].astype("f8")}), "is float64"),
 }

@@ -1,0 +1,259 @@
+"""What a file of a `CharRNN` holds, and the checks that its parts fit together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn.checks import LARGEST_SIZE, check_choice, check_dtype, check_size
+from fastrnn.optim import OPTIMIZERS
+from fastrnn.training import Progress
+from fastrnn.vocabulary import Vocabulary
+
+__all__ = ["Misfit", "Snapshot", "misfits", "pack", "plain", "unpack"]
+
+#: Kinds of generators whose state can be in a file.
+_BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+class Misfit(Exception):
+    """What in a file does not fit together."""
+
+
+@dataclasses.dataclass
+class Snapshot:
+    """All of a model, as it is between two steps."""
+
+    #: Hyper-parameters that a file keeps, as JSON has them.
+    params: dict[str, Any]
+    vocabulary: Vocabulary
+    progress: Progress
+    history: list[dict[str, Any]]
+    #: Weights of the last step and of the best validation, and which the model uses.
+    last: dict[str, np.ndarray]
+    best: dict[str, np.ndarray] | None
+    weights: str
+    #: `Optimizer.state_dict`.
+    optimizer: dict[str, Any]
+    #: Hidden state, shape (num_layers, N, h).
+    state: np.ndarray
+    rng: np.random.Generator
+    #: Whether training wrote it, and not a user.
+    is_checkpoint: bool
+
+
+def plain(value: Any) -> Any:
+    """A hyper-parameter as JSON has it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return np.dtype(value).name  # dtype is the only one that may be anything else
+
+
+def pack(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Content for JSON, and arrays.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+
+    Returns
+    -------
+    content : dict
+    arrays : dict of str to ndarray
+        Names: ``last.`` and ``best.`` before those of the weights, ``optimizer.``, slot and ``.`` before
+        them for the optimizer's state, and ``state``.
+    """
+    optimizer = dict(snapshot.optimizer)
+    arrays = {f"last.{name}": W for name, W in snapshot.last.items()}
+    arrays |= {f"best.{name}": W for name, W in (snapshot.best or {}).items()}
+    for slot, state in optimizer.pop("state").items():
+        arrays |= {f"optimizer.{slot}.{name}": array for name, array in state.items()}
+    arrays["state"] = snapshot.state
+    content = {
+        "class": "CharRNN",
+        "fastrnn": fastrnn.__version__,
+        "params": snapshot.params,
+        "vocabulary": snapshot.vocabulary.characters,
+        "progress": dataclasses.asdict(snapshot.progress),
+        "optimizer": optimizer,
+        "random_state": _plain_state(snapshot.rng.bit_generator.state),
+        "history": snapshot.history,
+        "weights": snapshot.weights,
+        "is_checkpoint": snapshot.is_checkpoint,
+    }
+    return content, arrays
+
+
+def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], param_names: set[str]) -> Snapshot:
+    """Inverse of `pack`, for content that may be anything.
+
+    No memory is taken for a size that the arrays do not have.
+
+    Parameters
+    ----------
+    content, arrays
+        As `fastrnn.checkpoint.read_checkpoint` returns them.
+    param_names : set of str
+        The hyper-parameters that there must be.
+
+    Returns
+    -------
+    Snapshot
+        Its optimizer state, and hyper-parameters that the arrays do not follow, are not checked.
+
+    Raises
+    ------
+    Misfit
+        If a part is missing, has another type, or does not fit the others.
+    """
+    _check_members(content, _CONTENT, "the file")
+    if content["class"] != "CharRNN":
+        raise Misfit(f"it holds a {content['class']!r}")
+    params = content["params"]
+    wrong = sorted(params.keys() ^ param_names)
+    if wrong:
+        raise Misfit(f"hyper-parameters that are missing or not known: {', '.join(map(repr, wrong))}")
+    with misfits("hyper-parameters"):
+        hidden_size = check_size(params["hidden_size"], "hidden_size")
+        num_layers = check_size(params["num_layers"], "num_layers")
+        dtype = check_dtype(params["dtype"])
+        check_choice(params["optimizer"], "optimizer", tuple(OPTIMIZERS))
+        vocabulary = Vocabulary(content["vocabulary"])
+    _check_members(content["progress"], _PROGRESS, "the progress")
+    progress = Progress(**content["progress"])
+    _check_progress(progress)
+    for entry in content["history"]:
+        _check_members(entry, _HISTORY, "an entry of the history")
+    with misfits("the random state"):
+        rng = _restored_generator(content["random_state"])
+
+    if sum(name.startswith("last.") for name in arrays) != 4 * num_layers + 2:
+        raise Misfit(f"num_layers = {num_layers}, and the weights are not those of so many layers")
+    shapes = _shapes(len(vocabulary), hidden_size, num_layers)
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        group, _, parameter = name.rpartition(".")
+        if name != "state" and (parameter not in shapes or array.shape != shapes[parameter]):
+            raise Misfit(f"array {name!r} of shape {array.shape} is not one of this model's")
+        if array.dtype != dtype:
+            raise Misfit(f"array {name!r} is {array.dtype}, and dtype = {dtype.name!r}")
+        groups.setdefault(group, {})[parameter] = array
+    state = groups.pop("", {}).get("state")
+    if state is None or state.shape != (num_layers, progress.num_streams, hidden_size):
+        raise Misfit("the hidden state is missing or has another shape")
+    for group, members in groups.items():
+        if group not in ("last", "best") and not group.startswith("optimizer."):
+            raise Misfit(f"arrays {group!r} are not expected")
+        if members.keys() != shapes.keys():
+            raise Misfit(f"arrays {group!r} are not complete")
+    best = groups.get("best")
+    if content["weights"] not in ("last", "best"):
+        raise Misfit(f"weights {content['weights']!r} are not known")
+    if content["weights"] == "best" and best is None:
+        raise Misfit("the best weights are in use, and are not there")
+    slots = {
+        group.removeprefix("optimizer."): members
+        for group, members in groups.items()
+        if group.startswith("optimizer.")
+    }
+    return Snapshot(
+        params=params,
+        vocabulary=vocabulary,
+        progress=progress,
+        history=content["history"],
+        last=groups["last"],
+        best=None if best is None else {name: best[name].copy() for name in shapes},
+        weights=content["weights"],
+        optimizer={**content["optimizer"], "state": slots},
+        state=state.copy(),
+        rng=rng,
+        is_checkpoint=content["is_checkpoint"],
+    )
+
+
+@contextlib.contextmanager
+def misfits(what: str) -> Iterator[None]:
+    """Tell errors about a part of a file as such."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise Misfit(f"{what}: {error}") from None
+
+
+#: Types of the members of a file's parts.
+_CONTENT = {
+    "class": str, "fastrnn": str, "params": dict, "vocabulary": str, "progress": dict, "optimizer": dict,
+    "random_state": dict, "history": list, "weights": str, "is_checkpoint": bool,
+}  # fmt: skip
+_PROGRESS = {
+    field.name: {"str": str, "int": int, "float": float}[str(field.type)]
+    for field in dataclasses.fields(Progress)
+}
+_HISTORY = {
+    "step": int, "epoch": int, "train_nats": float, "valid_nats": (float, type(None)), "grad_norm": float,
+    "lr": float, "chars_per_second": float,
+}  # fmt: skip
+
+
+def _check_members(members: Any, types: dict[str, Any], what: str) -> None:
+    """Refuse anything but a dict of these members of these types."""
+    if not isinstance(members, dict) or members.keys() != types.keys():
+        raise Misfit(f"{what} must have the members {', '.join(types)}")
+    for name, wanted in types.items():
+        value = members[name]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            raise Misfit(f"{name!r} of {what} is a {type(value).__name__}")
+
+
+def _check_progress(progress: Progress) -> None:
+    counts = (progress.characters, progress.epoch, progress.best_step, progress.rounds_since_best)
+    starts = (progress.window_start, progress.epoch_start)
+    if (
+        progress.kind not in ("fit", "partial_fit")
+        or min(*counts, *starts) < 0
+        or max(starts) > progress.step
+        or progress.step > LARGEST_SIZE
+    ):
+        raise Misfit("the progress makes no sense")
+
+
+def _shapes(q: int, h: int, num_layers: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a `LanguageModel`'s parameters."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(num_layers):
+        shapes[f"weight_ih_l{layer}"] = (h, h if layer else q)
+        shapes[f"weight_hh_l{layer}"] = (h, h)
+        shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (h,)
+    return shapes | {"weight_out": (q, h), "bias_out": (q,)}
+
+
+def _plain_state(value: Any) -> Any:
+    """State of a bit generator as JSON has it."""
+    if isinstance(value, dict):
+        return {key: _plain_state(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return {"dtype": value.dtype.name, "values": value.tolist()}
+    return plain(value)
+
+
+def _state_arrays(value: Any) -> Any:
+    """Inverse of `_plain_state`."""
+    if isinstance(value, dict):
+        if value.keys() == {"dtype", "values"}:
+            return np.array(value["values"], check_choice(value["dtype"], "dtype", ("uint32", "uint64")))
+        return {key: _state_arrays(item) for key, item in value.items()}
+    return value
+
+
+def _restored_generator(state: dict[str, Any]) -> np.random.Generator:
+    name = check_choice(state.get("bit_generator"), "bit_generator", _BIT_GENERATORS)
+    bit_generator = getattr(np.random, name)()
+    bit_generator.state = _state_arrays(state)
+    return np.random.Generator(bit_generator)
