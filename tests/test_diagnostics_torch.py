@@ -4,26 +4,24 @@ import math
 
 import numpy as np
 import pytest
-from conftest import REQUIRE_ALL
 from support import assert_close
 
 from fastrnn import RNN, LanguageModel, SimpleRNN
 from fastrnn.diagnostics import gradient_flow, jacobian_norms
 
-if REQUIRE_ALL:
-    import torch
-else:
-    torch = pytest.importorskip("torch")
-
 TOLERANCE = 1e-9
 
 
 def tensor(array):
+    import torch
+
     return torch.from_numpy(np.array(array))
 
 
 def unroll(layers, x, h0s, relu):
     """States of every layer and step as tensors that keep their gradients; x a list of (N, d)."""
+    import torch
+
     activation = torch.relu if relu else torch.tanh
     below, states = x, []
     for (W_ih, W_hh, b_ih, b_hh), h in zip(layers, h0s, strict=True):
@@ -48,7 +46,7 @@ def gradients(states, layer, loss):
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize(("num_layers", "N", "h"), [(1, 1, 9), (1, 5, 20), (2, 7, 8), (3, 40, 12)])
-def test_flow_of_a_language_model(num_layers, N, h, nonlinearity, backend):
+def test_flow_of_a_language_model(num_layers, N, h, nonlinearity, backend, torch):
     q, T = 6, 25
     lm = LanguageModel(q, h, num_layers, nonlinearity=nonlinearity, dtype=np.float64, rng=0, backend=backend)
     rng = np.random.default_rng(1)
@@ -75,7 +73,7 @@ def test_flow_of_a_language_model(num_layers, N, h, nonlinearity, backend):
         assert flow.loss == pytest.approx(loss.item(), rel=TOLERANCE)
 
 
-def test_flow_of_a_simple_rnn(backend):
+def test_flow_of_a_simple_rnn(backend, torch):
     rnn = SimpleRNN(5, 30, 4, rng=0, backend=backend)
     rnn.Whh *= 20
     rng = np.random.default_rng(1)
@@ -98,7 +96,7 @@ def test_flow_of_a_simple_rnn(backend):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_last_step_alone_in_a_layer(bidirectional, backend):
+def test_last_step_alone_in_a_layer(bidirectional, backend, torch):
     """An `RNN` whose loss is the user's, through both directions of two layers."""
     rnn = RNN(3, 7, 2, bidirectional=bidirectional, dtype=np.float64, rng=0, backend=backend)
     rng = np.random.default_rng(1)
@@ -128,7 +126,7 @@ def test_last_step_alone_in_a_layer(bidirectional, backend):
 
 @pytest.mark.parametrize("method", ["exact", "power"])
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-def test_jacobian_products(nonlinearity, method, backend):
+def test_jacobian_products(nonlinearity, method, backend, torch):
     """``torch.autograd.functional.jacobian`` of h_t by h_k for h = 16."""
     h, q, T, L = 16, 5, 14, 6
     lm = LanguageModel(q, h, nonlinearity=nonlinearity, dtype=np.float64, rng=0, backend=backend)
