@@ -1,0 +1,439 @@
+"""Parts of a batch on several threads: the same bits on any number, errors, forks, the end of a program."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from support import bits, run_python
+
+from fastrnn import RNN, LanguageModel, backends, optim, threads
+
+
+@pytest.fixture
+def nothing_is_small(monkeypatch):
+    """Share batches of any size, so that small and quick ones test it."""
+    monkeypatch.setattr(threads, "SMALL", 0)
+
+
+def batch(q, T, N, seed=0):
+    x = np.random.default_rng(seed).integers(q, size=(T, N))
+    return x, np.roll(x, -1, axis=0)
+
+
+def trained(num_threads, N, *, steps=3, T=5, seed=0, **options):
+    """Everything that some training steps return and leave behind."""
+    lm = LanguageModel(7, 12, rng=seed, num_threads=num_threads, **options)
+    adam, h, got = optim.Adam(0.01, backend=options.get("backend")), None, []
+    for step in range(steps):
+        loss, h = lm.train_step(*batch(7, T, N, seed + step), h, adam, clip_threshold=0.1)
+        got += [loss, lm.grad_norm, h.copy()]
+    return bits(*got, *lm.grads.values(), *lm.parameters.values())
+
+
+# Parts
+
+
+def test_parts_cover_the_batch():
+    for N in (*range(1, 400), 1000, 4097):
+        bounds = threads.parts(N)
+        assert [0, *[stop for _, stop in bounds]] == [*[start for start, _ in bounds], N]
+        sizes = [stop - start for start, stop in bounds]
+        assert len(sizes) in (1, 2, 4, 8, 16)
+        assert min(sizes) >= min(N, 8)
+        assert max(sizes) <= max(16, min(sizes) + 15)
+        assert all(size % 8 == 0 for size in sizes[:-1])
+        assert max(sizes) <= 23 or len(sizes) == 16
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("N", [32, 48, 64, 96, 128, 160, 256])
+def test_threads_get_equal_shares(N, workers):
+    """Each free thread takes the next part; none ends later than by one small part."""
+    ends = [0] * workers
+    for start, stop in threads.parts(N):
+        ends[ends.index(min(ends))] += stop - start
+    if len(threads.parts(N)) >= workers:
+        assert max(ends) - min(ends) <= 8
+
+
+def test_small_work_stays_on_the_calling_thread():
+    assert threads.workers(16, threads.SMALL - 1, 16) == 1
+    assert threads.workers(1, 1e12, 16) == 1
+    assert threads.workers(4, 1e12, 16) == 4
+    assert threads.workers(16, 1e12, 3) == 3
+    assert threads.workers(16, 1e12, None) == min(16, threads.usable_cores())
+
+
+# `run`
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 2, 7, 100])
+def test_run_calls_each_part_once(count, workers):
+    calls, busy, clashes = [], [threading.Lock() for _ in range(workers)], []
+
+    def function(part, slot):
+        if not busy[slot].acquire(blocking=False):
+            clashes.append(slot)
+        time.sleep(0.0001)
+        calls.append((part, slot))
+        busy[slot].release()
+
+    threads.run(function, count, workers)
+    assert sorted(part for part, _ in calls) == list(range(count))
+    assert not clashes
+
+
+def test_run_uses_other_threads():
+    """Two parts that wait for each other end only when they run at the same time."""
+    both = threading.Barrier(2)
+    threads.run(lambda part, slot: both.wait(timeout=30), 2, 2)
+
+
+def test_run_inside_run():
+    done = []
+    threads.run(lambda part, slot: threads.run(lambda *inner: done.append((part, *inner)), 3, 3), 4, 4)
+    assert sorted((outer, inner) for outer, inner, _ in done) == [(i, j) for i in range(4) for j in range(3)]
+
+
+@pytest.mark.parametrize("error", [ValueError, MemoryError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("in_helper", [False, True])
+def test_the_first_error_is_raised_when_all_have_stopped(in_helper, error):
+    both, running, begun = threading.Barrier(2), [], []
+
+    def function(part, slot):
+        begun.append(part)
+        running.append(part)
+        try:
+            if part < 2:
+                both.wait(timeout=30)
+            if part < 2 and (slot > 0) == in_helper:
+                raise error("this one")
+            time.sleep(0.05)
+        finally:
+            running.remove(part)
+
+    with pytest.raises(error, match="this one"):
+        threads.run(function, 50, 2)
+    assert not running
+    assert len(begun) < 10, "no part begins after an error"
+    threads.run(lambda part, slot: None, 4, 2)  # and the helpers are still there
+    test_run_uses_other_threads()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to one thread")
+def test_an_interrupt_waits_for_the_helpers():
+    """Ctrl-C while the calling thread waits: helpers still write to its arrays."""
+    main, both, ended = threading.main_thread(), threading.Barrier(2), []
+    assert threading.current_thread() is main
+
+    def function(part, slot):
+        both.wait(timeout=30)
+        if slot:
+            time.sleep(0.1)  # the calling thread waits now
+            signal.pthread_kill(main.ident, signal.SIGINT)
+            time.sleep(0.1)
+            ended.append(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(function, 2, 2)
+    assert len(ended) == 1
+
+
+def test_without_threads_the_caller_does_all(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "_helpers", 0)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    slots = []
+    threads.run(lambda part, slot: slots.append(slot), 9, 4)
+    assert slots == [0] * 9
+
+
+def test_a_helper_that_comes_late_finds_nothing(monkeypatch):
+    """Offers that nobody takes in time do not run anything later, and do not hold the caller's arrays."""
+    gate, calls = threading.Event(), []
+    job = threads._Job(lambda part, slot: gate.wait(30), 1)
+    threads._offer(job, threads._helpers or 1)  # every helper is busy
+    for _ in range(threads._helpers - 1):
+        threads._offer(threads._Job(lambda part, slot: gate.wait(30), 1), threads._helpers)
+    try:
+        threads.run(lambda part, slot: calls.append(slot), 3, 2)
+        assert calls == [0] * 3
+    finally:
+        gate.set()
+    test_run_uses_other_threads()
+    assert calls == [0] * 3
+
+
+# Models
+
+
+@pytest.mark.usefixtures("nothing_is_small")
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "dropout": 0.3}, {"recompute_every": 2}])
+@pytest.mark.parametrize("N", [1, 16, 17, 50, 70, 200])
+def test_training_gives_the_same_bits_on_any_number_of_threads(N, options, dtype, backend):
+    options = {**options, "dtype": dtype, "backend": backend}
+    wanted = trained(1, N, **options)
+    for num_threads in (2, 3, 16, None):
+        assert trained(num_threads, N, **options) == wanted, num_threads
+
+
+@pytest.mark.parametrize("N", [32, 50])
+def test_the_same_bits_where_work_is_not_small(N, backend):
+    """As users meet it, at the usual threshold: BLAS is held to one thread whoever calls it."""
+    results = []
+    for num_threads in (1, 2, 5):
+        lm = LanguageModel(65, 128, rng=0, num_threads=num_threads, backend=backend)
+        x, y = batch(65, 20, N)
+        assert 3 * 20 * N * 128 * (128 + 65) > threads.SMALL
+        loss, grads, h_n = lm.loss_and_grads(x, y)
+        results.append(bits(loss, h_n, *grads.values()))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.usefixtures("nothing_is_small")
+def test_inference_gives_the_same_bits_on_any_number_of_threads(dtype, backend):
+    results = []
+    for num_threads in (1, 2, 7):
+        lm = LanguageModel(7, 12, 2, rng=0, num_threads=num_threads, dtype=dtype, backend=backend)
+        x, y = batch(7, 6, 70)
+        results.append(
+            bits(
+                *lm.forward(x),
+                *lm.loss(x, y),
+                *lm.sample(None, x[0], 9, rng=1),
+                *lm.sample(None, x[0], 9, rng=1, top_k=3, temperature=0.7),
+            )
+        )
+    assert results[0] == results[1] == results[2]
+
+
+def test_num_threads_can_be_changed(backend):
+    lm = LanguageModel(65, 128, rng=0, num_threads=1, backend=backend)
+    x, y = batch(65, 20, 64)
+    wanted = bits(*lm.loss(x, y))
+    lm.num_threads = 4
+    assert bits(*lm.loss(x, y)) == wanted
+    assert lm.num_threads == 4
+    for bad in (0, -1, 1.5, "2", True):
+        with pytest.raises((TypeError, ValueError), match="num_threads"):
+            lm.num_threads = bad
+    assert lm.num_threads == 4
+
+
+@pytest.mark.usefixtures("nothing_is_small")
+def test_an_error_in_a_part_leaves_the_model_as_it_was(backend, monkeypatch):
+    """And the next step gives what it would have given."""
+    wanted = trained(2, 50, backend=backend)
+    kernels = backends.load(backend)
+    real, lm = kernels.layer_backward, LanguageModel(7, 12, rng=0, num_threads=2, backend=backend)
+    before, sgd = bits(*lm.parameters.values()), optim.SGD(0.1, backend=backend)
+
+    def broken(*arguments):
+        start = arguments[14]
+        if start == 16:
+            raise MemoryError("in a part")
+        return real(*arguments)
+
+    monkeypatch.setattr(kernels, "layer_backward", broken)
+    for _ in range(20):
+        with pytest.raises(MemoryError, match="in a part"):
+            lm.train_step(*batch(7, 5, 50), None, sgd)
+    monkeypatch.setattr(kernels, "layer_backward", real)
+    assert bits(*lm.parameters.values()) == before
+    adam, h, got = optim.Adam(0.01, backend=backend), None, []
+    for step in range(3):
+        loss, h = lm.train_step(*batch(7, 5, 50, step), h, adam, clip_threshold=0.1)
+        got += [loss, lm.grad_norm, h.copy()]
+    assert bits(*got, *lm.grads.values(), *lm.parameters.values()) == wanted
+
+
+@pytest.mark.usefixtures("nothing_is_small")
+def test_models_in_several_python_threads(backend):
+    """Each its own, all at once, over helpers that they share."""
+    wanted = [trained(1, 50, seed=seed, steps=10, backend=backend) for seed in range(4)]
+    got, errors = [None] * 4, []
+
+    def train(seed):
+        try:
+            got[seed] = trained(3, 50, seed=seed, steps=10, backend=backend)
+        except Exception as error:  # noqa: BLE001 - shown below
+            errors.append(error)
+
+    several = [threading.Thread(target=train, args=(seed,)) for seed in range(4)]
+    for thread in several:
+        thread.start()
+    for thread in several:
+        thread.join(120)
+    assert not errors
+    assert got == wanted
+
+
+# BLAS
+
+
+def blas_threads():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_blas_is_held_to_one_thread_until_the_last_one_is_done():
+    before = blas_threads()
+    with threads.one_blas_thread():
+        assert set(blas_threads()) <= {1}
+        with threads.one_blas_thread():
+            assert set(blas_threads()) <= {1}
+        assert set(blas_threads()) <= {1}
+    assert blas_threads() == before
+    with pytest.raises(KeyError), threads.one_blas_thread():
+        raise KeyError
+    assert blas_threads() == before
+
+
+def test_blas_is_held_in_the_parts_of_a_batch(monkeypatch):
+    kernels, seen = backends.load("numpy"), []
+    real = kernels.output_loss
+
+    def looks(*arguments):
+        seen.extend(blas_threads())
+        return real(*arguments)
+
+    before = blas_threads()
+    monkeypatch.setattr(kernels, "output_loss", looks)
+    for num_threads in (1, 2):
+        LanguageModel(65, 128, rng=0, num_threads=num_threads, backend="numpy").loss_and_grads(
+            *batch(65, 20, 64)
+        )
+    assert set(seen) <= {1}
+    assert blas_threads() == before
+
+
+# Programs
+
+PROLOGUE = """
+import os, sys, threading, warnings
+import numpy as np
+from fastrnn import LanguageModel, optim, threads
+warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which is what is tested
+threads.SMALL = 0
+
+def train(steps=3):
+    lm = LanguageModel(7, 12, rng=0, num_threads=4)
+    sgd, h = optim.SGD(0.1), None
+    x = np.random.default_rng(0).integers(7, size=(5, 64))
+    for _ in range(steps):
+        loss, h = lm.train_step(x, np.roll(x, -1, axis=0), h, sgd)
+    return loss, [W.tobytes() for W in lm.parameters.values()]
+
+def in_child(*wanted):
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        os._exit(0 if all(train() == w for w in wanted) else 3)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+"""
+
+FORKS = {
+    "before the first use": """
+child = os.fork()
+if not child:
+    os._exit(0 if train() == train() else 3)
+assert os.waitpid(child, 0)[1] == 0
+wanted = train()
+""",
+    "after it": "wanted = train()\nin_child(wanted)\nassert train() == wanted\nin_child(wanted)",
+    "in a child": """
+wanted = train()
+child = os.fork()
+if not child:
+    in_child(wanted)
+    os._exit(0 if train() == wanted else 3)
+assert os.waitpid(child, 0)[1] == 0
+""",
+    "while another thread trains": """
+wanted, stop = train(), threading.Event()
+def go_on():
+    while not stop.is_set():
+        train()
+other = threading.Thread(target=go_on)
+other.start()
+try:
+    for _ in range(20):
+        in_child(wanted)
+finally:
+    stop.set()
+    other.join()
+""",
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("when", FORKS)
+def test_fork(when, backend, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROLOGUE + FORKS[when] + "\nprint('done')\n", encoding="utf-8")
+    ran = run_python(program, FASTRNN_BACKEND=backend)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("done\n", "", 0)
+
+
+ENDS = {
+    "with helpers that wait": "print(len(train()))",
+    "in a function called at exit": "import atexit\ntrain()\natexit.register(lambda: print(len(train())))",
+    "with the first use at exit": "import atexit\natexit.register(lambda: print(len(train())))",
+    "in a thread that outlives the main one": (
+        "import time\nthreading.Thread(target=lambda: (time.sleep(0.3), print(len(train())))).start()"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_program_ends(how, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROLOGUE + ENDS[how] + "\n", encoding="utf-8")
+    ran = run_python("-W", "error", program)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("2\n", "", 0)
+
+
+def test_importing_starts_no_thread(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, threading\nfrom fastrnn import RNN, LanguageModel\nRNN(2, 3), LanguageModel(2, 3)\n"
+        "print(threading.active_count(), 'threadpoolctl' in sys.modules)",
+        encoding="utf-8",
+    )
+    assert run_python(program).stdout == "1 False\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity as Linux has it")
+def test_the_default_follows_the_affinity(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os\nfrom fastrnn import threads\n"
+        "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\nprint(threads.workers(16, 1e12, None))",
+        encoding="utf-8",
+    )
+    assert run_python(program).stdout == "1\n"
+
+
+@pytest.mark.usefixtures("nothing_is_small")
+def test_layers_of_a_copy_and_its_original_do_not_share_buffers(backend):
+    """A pickled or copied layer has its own work space."""
+    import copy
+
+    x = np.random.default_rng(0).normal(size=(5, 50, 3))
+    rnn = RNN(3, 8, 2, rng=0, num_threads=2, backend=backend)
+    output, _ = rnn.forward(x)
+    twin = copy.deepcopy(rnn)
+    with pytest.raises(RuntimeError, match="forward"):
+        twin.backward(output)
+    twin.forward(x * 2)
+    wanted = rnn.backward(output)
+    rnn.forward(x)
+    assert bits(*rnn.backward(output)) == bits(*wanted)
