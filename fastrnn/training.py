@@ -25,8 +25,9 @@ __all__ = ["Limits", "Progress", "Training"]
 #: reciprocal of `CHECKPOINT_SHARE` of the time.
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 30.0, 20.0
 
-#: A history gets about so many entries; each stands for so many steps at least.
-HISTORY_LENGTH, HISTORY_STEPS = 500, 10
+#: An entry of the history stands for so many steps at least, and a history gets about so many entries
+#: whenever the number of steps doubles: which steps get one does not depend on when training ends.
+HISTORY_STEPS, HISTORY_DOUBLING = 10, 200
 
 #: Seconds between two looks at the clock.
 CLOCK_SECONDS = 0.05
@@ -132,7 +133,6 @@ class Training:
         self._on_checkpoint = on_checkpoint
         self._chars = streams.num_streams * streams.seq_len
         self._verbose = verbose
-        self._record_every = max(HISTORY_STEPS, (limits.last_step or 0) // HISTORY_LENGTH)
 
     def run(self) -> None:
         """Train to a limit.
@@ -196,7 +196,7 @@ class Training:
         events = [
             self._clock,
             self.progress.epoch_start + self.streams.steps,
-            *(step - step % n + n for n in (self._record_every, limits.validate_every)),
+            *(step - step % n + n for n in (_record_every(step), limits.validate_every)),
         ]
         if isinstance(limits.checkpoint_every, int):
             events.append(step - step % limits.checkpoint_every + limits.checkpoint_every)
@@ -228,7 +228,7 @@ class Training:
             self._clock = step + self._stride
         stop = out_of_time or self._is_over()
         validate = self.held_out is not None and (stop or step % limits.validate_every == 0)
-        if validate or stop or epoch_ends or step % self._record_every == 0:
+        if validate or stop or epoch_ends or step % _record_every(step) == 0:
             stop |= self._record(validate)
         if epoch_ends:
             progress.epoch += 1
@@ -285,6 +285,15 @@ class Training:
         else:
             progress.rounds_since_best += 1
         return nats
+
+
+def _record_every(step: int) -> int:
+    """Steps between two entries of the history, after a step.
+
+    It grows at steps that are multiples of it before and after (`HISTORY_DOUBLING` is a multiple of
+    `HISTORY_STEPS`), so that the next entry is the same from wherever one looks.
+    """
+    return max(HISTORY_STEPS, 1 << max(0, (step // HISTORY_DOUBLING).bit_length() - 1))
 
 
 class _Bar:

@@ -20,6 +20,7 @@ from support import run_python
 from fastrnn import CharRNN, LanguageModel, TextError, optim
 from fastrnn import char_rnn as char_rnn_module
 from fastrnn import streams as streams_module
+from fastrnn import texts
 from fastrnn import training as training_module
 from fastrnn.streams import Streams, mean_cross_entropy
 
@@ -178,12 +179,33 @@ def test_history():
     assert model.epoch_ == 3
 
 
-def test_a_long_history_has_some_hundred_entries(monkeypatch):
-    monkeypatch.setattr(training_module, "HISTORY_LENGTH", 5)
+def test_a_long_history_has_some_thousand_entries(monkeypatch):
+    def steps_with_an_entry(last):
+        step, steps = 0, []
+        while step < last:
+            step += 1
+            if step % training_module._record_every(step) == 0:
+                steps.append(step)
+        return steps
+
+    steps = steps_with_an_entry(300_000)
+    assert steps[:3] == [10, 20, 30]
+    assert len(steps) < 2000
+    # From wherever one looks, the next entry is the same.
+    wanted = iter(steps)
+    due = next(wanted)
+    for step in range(1, 60_000):
+        if step == due:
+            due = next(wanted)
+        n = training_module._record_every(step)
+        assert step - step % n + n == due
+
+    monkeypatch.setattr(training_module, "HISTORY_DOUBLING", 10)
     model = small(TEXT, max_steps=200, validation_fraction=0)
-    steps = [entry["step"] for entry in model.history_]
     per_epoch = (len(TEXT) - 1) // 4 // 8
-    assert steps == sorted({*range(40, 201, 40), *range(per_epoch, 201, per_epoch)})
+    assert [e["step"] for e in model.history_] == sorted(
+        {*range(10, 161, 10), 176, 192, 200, *range(per_epoch, 201, per_epoch)}
+    )
 
 
 def test_validation_every_so_many_steps_and_at_the_end():
@@ -333,7 +355,8 @@ def test_texts_that_cannot_be_learned(text, said):
     assert not hasattr(model, "model_")
 
 
-def test_texts_from_files(tmp_path):
+def test_texts_from_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "SPILL", 300)  # so that the index is a memory-mapped file
     text = TEXT.replace("cat", "Käßchen 🐱\r")
     whole = small(text)
     (tmp_path / "whole").write_bytes(text.encode())
