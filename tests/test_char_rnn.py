@@ -17,10 +17,9 @@ import pytest
 from hypothesis import strategies as st
 from support import run_python
 
-from fastrnn import CharRNN, LanguageModel, TextError, optim
+from fastrnn import CharRNN, LanguageModel, TextError, optim, texts
 from fastrnn import char_rnn as char_rnn_module
 from fastrnn import streams as streams_module
-from fastrnn import texts
 from fastrnn import training as training_module
 from fastrnn.streams import Streams, mean_cross_entropy
 
