@@ -40,12 +40,16 @@ def diagnose(model: str, text: str, plot: str | None) -> None:
     """
     from fastrnn.char_rnn import CharRNN
     from fastrnn.diagnose_report import diagnose as measure
+    from fastrnn.errors import CheckpointError
     from fastrnn.texts import read_text
 
     if plot is not None:
         _check_picture(plot)  # before the work, not after it
     content, whole = read_text(text, TEXT_LIMIT)
-    fitted = CharRNN.load(model)
+    try:
+        fitted = CharRNN.load(model)
+    except CheckpointError as error:
+        raise click.ClickException(str(error)) from None
     if not whole:
         click.echo(f"The text is long: only its first {TEXT_LIMIT:,} bytes are looked at.", err=True)
     result = measure(fitted, content)

@@ -149,14 +149,14 @@ def diagnose(model: CharRNN, text: str) -> Diagnosis:
 
 def _report(d: Diagnosis) -> list[str]:
     layers = f"{d.num_layers} layer" + ("s, of which the top one is looked at" if d.num_layers > 1 else "")
-    lines = [
+    head = [
         f"{d.hidden_size} hidden units, {layers}, {d.nonlinearity}; trained to look {d.seq_len} characters "
         "back.",
         f"Looked at {d.passages} passage{'s' * (d.passages > 1)} of {d.steps} characters: "
         f"{d.loss:.3f} nats per character"
         + (f" ({d.skipped} characters that the model does not know were left out)." if d.skipped else "."),
-        "",
     ]
+    lines = [line for text in head for line in textwrap.wrap(text, WIDTH)] + [""]
     for number, (title, numbers, meaning) in enumerate(
         (_gradient(d), _memory(d), _weights(d), _flatness(d), _clipping(d)), start=1
     ):
@@ -279,8 +279,8 @@ def _clipping(d: Diagnosis) -> _Section:
         f"threshold                      {c.threshold:g}",
     ]
     numbers += [
-        f'clip="{mode}"'.ljust(31) + f"changes {_percent(c.changed[mode])} of the entries, leaves a norm "
-        f"of {c.norm_after[mode]:.3g}"
+        f'clip="{mode}"'.ljust(31) + f"changes {_percent(c.changed[mode])} of the entries, to norm "
+        f"{c.norm_after[mode]:.3g}"
         for mode in c.norm_after
     ]
     used = f'The training used clip="{d.clip}"' if d.clip else "The training did not clip"
