@@ -550,13 +550,11 @@ def _draw_class(work, y, q, ldq, u, temperature, top_k, top_p, heap):
         return -1
     if 0 < top_k < q or top_p < 1:
         _restrict(work, y, q, top_k, top_p, heap)
-    a, b, c, d = np.float64(0), np.float64(0), np.float64(0), np.float64(0)
-    for j in range(y, y + ldq, 4):  # the padding is zero
-        a += work[j]
-        b += work[j + 1]
-        c += work[j + 2]
-        d += work[j + 3]
-    total = (a + b) + (c + d)
+    even, odd = np.float64(0), np.float64(0)
+    for j in range(y, y + ldq, 2):  # the padding is zero
+        even += work[j]
+        odd += work[j + 1]
+    total = even + odd
     running, almost = np.float64(0), u * total * (1 - 1e-15)
     drawn = -1
     for j in range(q):
@@ -651,7 +649,7 @@ def _empty(dtype):
 
 def _given(array):
     """An input, flat; one that is read-only would have everything compiled once more for itself."""
-    flat = array.reshape(-1)
+    flat = array.ravel()
     return flat if flat.flags.writeable else flat.copy()
 
 
@@ -677,8 +675,8 @@ def layer_forward(
     """States of a layer (eq. 1)."""
     T, N, h = hs.shape
     d = layer[0].shape[1]
-    hs, nothing = hs.reshape(-1), _empty(hs.dtype)
-    indices, x, lengths, h0, h_n = (*map(_given, (indices, x, lengths, h0)), h_n.reshape(-1))
+    hs, nothing = hs.ravel(), _empty(hs.dtype)
+    indices, x, lengths, h0, h_n = (*map(_given, (indices, x, lengths, h0)), h_n.ravel())
     for first in range(start, stop, ROWS):
         _layer(
             FORWARD, T, N, d, h, packed, indices, x, lengths, h0, hs, h_n, nothing, nothing, nothing,
@@ -695,7 +693,7 @@ def layer_backward(
     T, N, h = hs.shape
     d = layer[0].shape[1]
     indices, x, lengths, h0, hs, dhs, dh_n = map(_given, (indices, x, lengths, h0, hs, dhs, dh_n))
-    dx, dh0, dzs, grads = dx.reshape(-1), dh0.reshape(-1), dzs.reshape(-1), [g.reshape(-1) for g in grads]
+    dx, dh0, dzs, grads = dx.ravel(), dh0.ravel(), dzs.ravel(), [g.ravel() for g in grads]
     for first in range(start, stop, ROWS):
         _layer(
             BACKWARD, T, N, d, h, packed, indices, x, lengths, h0, hs, hs, dhs, dh_n, dx, dh0, dzs, *grads,
@@ -708,7 +706,7 @@ def output_logits(output, packed, hs, logits, start, stop, work):
     """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     T, N, q = logits.shape
     h = hs.shape[2]
-    hs, logits = _given(hs), logits.reshape(-1)
+    hs, logits = _given(hs), logits.ravel()
     for first in range(start, stop, ROWS):
         _output(
             LOGITS, T, N, h, q, packed, hs, _NO_INDICES, hs.dtype.type(0), logits, hs, hs, hs, False, first,
@@ -721,8 +719,8 @@ def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, star
     T, N, h = hs.shape
     q = len(output[1])
     operation = LOSS_AND_GRADS if dhs.size else LOSS
-    hs, dhs, targets, factor = _given(hs), dhs.reshape(-1), _given(targets), hs.dtype.type(scale)
-    dW, db = (g.reshape(-1) for g in grads) if operation == LOSS_AND_GRADS else (hs, hs)
+    hs, dhs, targets, factor = _given(hs), dhs.ravel(), _given(targets), hs.dtype.type(scale)
+    dW, db = (g.ravel() for g in grads) if operation == LOSS_AND_GRADS else (hs, hs)
     loss = 0.0
     for first in range(start, stop, ROWS):
         loss += _output(
@@ -759,7 +757,7 @@ def sample_batch(
         before += array.size
     return int(
         _sample(
-            N, L, layers[0][0].shape[1], h, len(output[1]), packed, bases, packed_output, states.reshape(-1),
+            N, L, layers[0][0].shape[1], h, len(output[1]), packed, bases, packed_output, states.ravel(),
             _given(first), _given(uniforms), temperature, top_k, float(top_p), out, start, stop, bool(relu), work,
         )
     )  # fmt: skip

@@ -11,19 +11,29 @@ pytest.importorskip("numba")
 PRINT_CODE = """
 import json
 import numpy as np
-from fastrnn.kernels import numba_kernels as kernels
 from fastrnn.kernels.vectors import VECTOR_BYTES
-kernels.tanh(np.zeros(1, np.float32))
-(code,) = kernels._run.inspect_asm().values()
-print(json.dumps({"width": VECTOR_BYTES, "code": code}))
+{call}
+(code,) = {function}.inspect_asm().values()
+print(json.dumps({{"width": VECTOR_BYTES, "code": code}}))
 """
+
+ONE_SEQUENCE = {
+    "call": "from fastrnn.kernels import numba_kernels as kernels; kernels.tanh(np.zeros(1, np.float32))",
+    "function": "kernels._run",
+}
+BATCH = {
+    "call": "from fastrnn import RNN; RNN(1, 1, backend='numba').forward(np.zeros((1, 2, 1), np.float32));"
+    "from fastrnn.kernels import numba_batched as kernels",
+    "function": "kernels._layer",
+}
 
 REGISTER = {64: "zmm", 32: "ymm", 16: "xmm"}
 
 
 @pytest.mark.slow
-def test_tiles_stay_in_vector_registers(tmp_path):
-    done = run_python("-c", PRINT_CODE, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_DISABLE_JIT="0")
+@pytest.mark.parametrize(("how", "least"), [(ONE_SEQUENCE, 16), (BATCH, 10)], ids=["one sequence", "batch"])
+def test_tiles_stay_in_vector_registers(how, least, tmp_path):
+    done = run_python("-c", PRINT_CODE.format(**how), NUMBA_CACHE_DIR=str(tmp_path), NUMBA_DISABLE_JIT="0")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     functions = dict(
@@ -33,7 +43,7 @@ def test_tiles_stay_in_vector_registers(tmp_path):
         pytest.skip("not an x86 processor")
     register = REGISTER[printed["width"]]
     tiles = [name for name in functions if name.startswith(("fastrnn.gemm_tile", "fastrnn.gemv_panel"))]
-    assert len(tiles) >= 16
+    assert len(tiles) >= least
     for name in tiles:
         lines = functions[name].splitlines()
         assert sum(register in line for line in lines) > 10, f"{name} does not use {register} registers"
