@@ -13,57 +13,95 @@ from batches import CLAMP, NAMES, STILL_LR, Batch
 from sizes import VOCABULARY
 
 
-class TorchContender:
-    """`torch.nn.RNN` on one-hot rows, a linear layer, cross-entropy, autograd, `clip_grad_value_`, and
-    the fused `torch.optim.SGD`."""
+class TorchModel:
+    """`torch.nn.RNN` on one-hot rows, and a linear layer.
 
-    def __init__(self, batch: Batch, threads: int) -> None:
+    Parameters
+    ----------
+    parameters : dict of ndarray
+        Under `NAMES`.
+    threads : int
+    """
+
+    def __init__(self, parameters: dict[str, np.ndarray], threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._torch = torch
-        dtype = getattr(torch, batch.dtype)
-        self._rnn = torch.nn.RNN(VOCABULARY, batch.h, dtype=dtype)
-        self._out = torch.nn.Linear(batch.h, VOCABULARY, dtype=dtype)
-        self._parameters = [*self._rnn.parameters(), *self._out.parameters()]
+        self.torch = torch
+        q, h = parameters["weight_out"].shape
+        dtype = torch.from_numpy(parameters["weight_out"]).dtype
+        self._rnn = torch.nn.RNN(q, h, dtype=dtype)
+        self._out = torch.nn.Linear(h, q, dtype=dtype)
+        self.parameters = [*self._rnn.parameters(), *self._out.parameters()]
         with torch.no_grad():
-            for W, name in zip(self._parameters, NAMES, strict=True):
-                W.copy_(torch.from_numpy(batch.parameters[name]))
-        self._optimizer = torch.optim.SGD(self._parameters, lr=STILL_LR, fused=True)
-        self._one_hot = torch.eye(VOCABULARY, dtype=dtype)
+            for W, name in zip(self.parameters, NAMES, strict=True):
+                W.copy_(torch.from_numpy(parameters[name]))
+        self._one_hot = torch.eye(q, dtype=dtype)
+
+    def states(self, x: Any, h0: Any) -> tuple[Any, Any]:
+        """States (T, N, h) and the last one (1, N, h)."""
+        return self._rnn(self._one_hot[x], h0)
+
+    def logits(self, x: Any, h0: Any) -> tuple[Any, Any]:
+        """Logits (T, N, q) and the last state (1, N, h)."""
+        hs, h_n = self.states(x, h0)
+        return self._out(hs), h_n
+
+    def loss(self, x: Any, y: Any, h0: Any) -> tuple[Any, Any]:
+        """Mean cross-entropy and the last state (1, N, h)."""
+        logits, h_n = self.logits(x, h0)
+        return self.torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten()), h_n
+
+
+class TorchLoopModel(TorchModel):
+    """The same with a Python loop over the time steps, which can look one-hot inputs up."""
+
+    def states(self, x: Any, h0: Any) -> tuple[Any, Any]:
+        torch = self.torch
+        W_ih, W_hh, b_ih, b_hh = self.parameters[:4]
+        from_inputs = torch.nn.functional.embedding(x, W_ih.t()) + (b_ih + b_hh)
+        h, hs, W_hh = h0[0], [], W_hh.t()
+        for z in from_inputs.unbind(0):
+            h = torch.tanh(torch.addmm(z, h, W_hh))
+            hs.append(h)
+        return torch.stack(hs), h[None]
+
+
+class TorchContender:
+    """A `TorchModel` under autograd with `clip_grad_value_` and the fused `torch.optim.SGD`."""
+
+    model_class = TorchModel
+
+    def __init__(self, batch: Batch, threads: int) -> None:
+        self._model = self.model_class(batch.parameters, threads)
+        torch = self._torch = self._model.torch
+        self._optimizer = torch.optim.SGD(self._model.parameters, lr=STILL_LR, fused=True)
         self._x, self._y, self._start = (
             torch.from_numpy(np.ascontiguousarray(a)) for a in (batch.x, batch.y, batch.start)
         )
-        self._h0 = torch.zeros(1, batch.N, batch.h, dtype=dtype)
+        self._h0 = torch.zeros(1, batch.N, batch.h, dtype=getattr(torch, batch.dtype))
         self._uniforms = torch.from_numpy(batch.uniforms.astype(batch.dtype)).unsqueeze(2)
 
     def set_lr(self, lr: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
 
-    def _states(self) -> tuple[Any, Any]:
-        """States (T, N, h) and the last one."""
-        return self._rnn(self._one_hot[self._x], self._h0)
-
     def train_step(self) -> tuple:
-        hs, h_n = self._states()
-        logits = self._out(hs).flatten(0, 1)
-        loss = self._torch.nn.functional.cross_entropy(logits, self._y.flatten())
+        loss, h_n = self._model.loss(self._x, self._y, self._h0)
         self._optimizer.zero_grad()
         loss.backward()
-        self._torch.nn.utils.clip_grad_value_(self._parameters, CLAMP)
+        self._torch.nn.utils.clip_grad_value_(self._model.parameters, CLAMP)
         self._optimizer.step()
         return loss.item(), h_n
 
     def forward(self) -> tuple:
         with self._torch.inference_mode():
-            hs, h_n = self._states()
-            return self._out(hs), h_n
+            return self._model.logits(self._x, self._h0)
 
     def sample(self) -> tuple:
         torch = self._torch
         with torch.inference_mode():
-            W_ih, W_hh, b_ih, b_hh, W, b = self._parameters
+            W_ih, W_hh, b_ih, b_hh, W, b = self._model.parameters
             columns, W_hh, W = W_ih.t() + (b_ih + b_hh), W_hh.t(), W.t()
             h, index, drawn = self._h0[0], self._start, []
             for u in self._uniforms:
@@ -75,23 +113,14 @@ class TorchContender:
 
     def result(self, operation: str, returned: Any) -> list[np.ndarray]:
         if operation == "train_step":
-            return [np.asarray(returned[0]), *(W.detach().numpy() for W in self._parameters)]
+            return [np.asarray(returned[0]), *(W.detach().numpy() for W in self._model.parameters)]
         return [returned[0].numpy()]
 
 
 class TorchLoopContender(TorchContender):
-    """The same with a Python loop over the time steps, which can look one-hot inputs up; the rest as
-    users write it."""
+    """The same with a `TorchLoopModel`."""
 
-    def _states(self) -> tuple[Any, Any]:
-        torch = self._torch
-        W_ih, W_hh, b_ih, b_hh = self._parameters[:4]
-        from_inputs = torch.nn.functional.embedding(self._x, W_ih.t()) + (b_ih + b_hh)
-        h, hs, W_hh = self._h0[0], [], W_hh.t()
-        for z in from_inputs.unbind(0):
-            h = torch.tanh(torch.addmm(z, h, W_hh))
-            hs.append(h)
-        return torch.stack(hs), h
+    model_class = TorchLoopModel
 
 
 class JaxContender:

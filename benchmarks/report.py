@@ -1,29 +1,32 @@
 """Write the README's benchmark section, between its markers, and the plots, from measured JSON.
 
-    python benchmarks/report.py                      # measure everything, about 40 minutes, then write
-    python benchmarks/report.py --short              # without the grid behind the plots, about 8 minutes
+    python benchmarks/report.py                      # measure everything, about 55 minutes, then write
+    python benchmarks/report.py --short              # without the grid behind the plots, about 15 minutes
     python benchmarks/report.py --from a.json b.json # write from earlier results
 
-The tables' ratios come from `ratios.py`, which lets the contenders take turns; the plots, the slopes
-and the first use from pytest-benchmark.  The shortest time of many is what counts everywhere.
+The tables' ratios come from `ratios.py`, `batched.py` and `char_rnn.py`, which let the contenders take
+turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest time
+of many is what counts, but in training a text, where it is all the time it took.
 Results are kept in .benchmarks/, which git ignores.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import report_batched
+import report_char_rnn
+from results import ReportError, Results, Row, Size, names, read
 from sizes import BASELINE, DTYPES, OPERATIONS, SIZES, VOCABULARY
+from tables import geometric_mean, seconds_text, table, times
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -33,113 +36,8 @@ START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 #: What the README's first tables show; BPTT by itself is in the last one.
 SHOWN_FIRST = ("train_step", "forward", "sample")
 
-Size = tuple[int, int]
-
-
-class ReportError(Exception):
-    """The report cannot be written; the message says why."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One contender at one operation and size."""
-
-    suite: str
-    contender: str
-    kind: str
-    seconds: float
-    operation: str = ""
-    h: int = 0
-    T: int = 0
-    dtype: str = ""
-    binding: bool = False
-
-    @property
-    def size(self) -> Size:
-        return self.h, self.T
-
-
-@dataclass
-class Results:
-    """Rows of one or several JSON files, and where they were measured."""
-
-    rows: list[Row] = field(default_factory=list)
-    machine: dict[str, Any] = field(default_factory=dict)
-    dates: list[str] = field(default_factory=list)
-
-    def suite(self, *names: str, **where: Any) -> list[Row]:
-        """Rows of the first of the suites `names` that has any with these values."""
-        for name in names:
-            found = [row for row in self.rows if row.suite == name and _has(row, where)]
-            if found:
-                return found
-        return []
-
-
-def _has(row: Row, where: dict[str, Any]) -> bool:
-    return all(getattr(row, name) == value for name, value in where.items())
-
-
-# -- reading -------------------------------------------------------------------------------------
-
-
-def read(paths: Iterable[Path]) -> Results:
-    """Rows of JSON files in pytest-benchmark's form.
-
-    Raises
-    ------
-    ReportError
-        If a file is not such JSON, or the files come from different machines or versions.
-    """
-    results = Results()
-    for path in paths:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            machine, date = document["machine_info"]["fastrnn"], document["datetime"]
-            rows = [_row(record) for record in document["benchmarks"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ReportError(f"{path}: not the JSON of these benchmarks ({error!r})") from error
-        if results.machine and machine != results.machine:
-            raise ReportError(
-                f"{path}: measured on another machine, or with other versions, than the first file"
-            )
-        results.machine = machine
-        results.dates.append(date[:10])
-        results.rows += rows
-    results.rows = _shortest_of_each(results.rows)
-    return results
-
-
-def _shortest_of_each(rows: list[Row]) -> list[Row]:
-    """What was measured more than once, by the shortest of its times."""
-    found: dict[Row, Row] = {}
-    for row in rows:
-        case = replace(row, seconds=0.0)
-        if case not in found or row.seconds < found[case].seconds:
-            found[case] = row
-    return list(found.values())
-
-
-def _row(record: dict[str, Any]) -> Row:
-    info = dict(record["extra_info"])
-    # A measurement made inside a child process replaces the time around it.
-    seconds = info.pop("seconds", record["stats"]["min"])
-    if not seconds > 0:
-        raise ValueError(f"{record['name']}: a time of {seconds} seconds")
-    return Row(
-        suite=info["suite"],
-        contender=info["contender"],
-        kind=info.get("kind", ""),
-        seconds=seconds,
-        **{key: info[key] for key in ("operation", "h", "T", "dtype", "binding") if key in info},
-    )
-
 
 # -- arithmetic ----------------------------------------------------------------------------------
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    return statistics.geometric_mean(list(values))
 
 
 def slope(points: Iterable[tuple[float, float]]) -> float:
@@ -167,28 +65,7 @@ def speedups(rows: list[Row], contender: str, against: str, dtype: str | None = 
     }
 
 
-def names(rows: Iterable[Row], *kinds: str) -> list[str]:
-    """Contenders of these kinds, in the order in which they were measured."""
-    return list(dict.fromkeys(row.contender for row in rows if row.kind in kinds))
-
-
 # -- text ----------------------------------------------------------------------------------------
-
-
-def times(ratio: float) -> str:
-    """A ratio for people; one below 1 lost, and is set in bold."""
-    text = f"{ratio:.0f}x" if ratio >= 9.95 else f"{ratio:.1f}x" if ratio >= 1.05 else f"{ratio:.2f}x"
-    return f"**{text}**" if ratio < 1 else text
-
-
-def seconds_text(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{seconds * 1e3:.3g} ms"
-
-
-def table(head: list[str], body: list[list[str]], left: int) -> str:
-    """A Markdown table whose first `left` columns are text and the others figures."""
-    rule = ["---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *body])
 
 
 def _size_heads(sizes: list[Size]) -> list[str]:
@@ -205,8 +82,14 @@ def section(results: Results, plots: list[str]) -> str:
         _floor_table(results),
         _scaling_table(results),
         _first_use_table(results),
-        *(f"![Speed-up over the reference loop across T and h, {name}]({name})" for name in plots),
+        *(
+            f"![Speed-up over the reference loop across T and h, {name}]({name})"
+            for name in plots
+            if "speedup-" in name
+        ),
         _times_table(results),
+        *report_batched.parts(results, plots),
+        *report_char_rnn.parts(results),
     ]
     if not any(parts[1:]):
         raise ReportError("the results hold none of the benchmarks of this report")
@@ -220,7 +103,7 @@ def _machine_text(results: Results) -> str:
     how = "taking turns in one process" if results.suite("ratios") else "one after the other"
     return (
         f"Measured {dates} by `python benchmarks/report.py` on {machine['cpu']}, {machine['cores']} cores, "
-        f"with {versions}. One sequence, one thread, {VOCABULARY} characters. Each time is the shortest of "
+        f"with {versions}. Up to the part about batches: one sequence, one thread, {VOCABULARY} characters. Each time is the shortest of "
         f"many calls, the contenders {how}. The reference is the notes' loop in float64, `ReferenceRNN`; "
         f"a ratio below 1 lost and is in bold."
     )
@@ -494,20 +377,24 @@ def _panel(ax: Any, ratios: dict[Size, float], colours: dict[int, Any]) -> None:
 def measure(folder: Path, short: bool) -> list[Path]:
     """Run the benchmarks; the JSON files that they wrote."""
     folder.mkdir(parents=True, exist_ok=True)
-    ratios, suite = folder / "ratios.json", folder / "suite.json"
-    pytest = [sys.executable, "-m", "pytest", str(HERE), "-q", "--benchmark-json", str(suite)]
-    chosen = ["-k", "first_use or scaling or floor", "--all"] if short else ["--all"]
+    files = {name: folder / f"{name}.json" for name in ("ratios", "batched", "char_rnn", "suite")}
+    less = ["--short"] if short else []
+    # What batched.py measures is not measured again.
+    chosen = "first_use or scaling or floor" if short else "not test_batched"
+    options: dict[str, list[str]] = {"ratios": [], "batched": less, "char_rnn": less}
     commands = [
-        [sys.executable, str(HERE / "ratios.py"), "--json", str(ratios)],
-        [*pytest, "--benchmark-columns=min,median,rounds", *chosen],
+        [sys.executable, str(HERE / f"{name}.py"), "--json", str(files[name]), *more]
+        for name, more in options.items()
     ]
+    pytest = [sys.executable, "-m", "pytest", str(HERE), "-q", "--benchmark-json", str(files["suite"])]
+    commands.append([*pytest, "--benchmark-columns=min,median,rounds", "--all", "-k", chosen])
     for command in commands:
         print("running", *(Path(word).name if os.sep in word else word for word in command), flush=True)
         # From its own folder: the checkout's root would hide an installed fastrnn.
         done = subprocess.run(command, cwd=HERE)
         if done.returncode:
             raise ReportError(f"the benchmarks failed (exit code {done.returncode}); nothing was written")
-    return [ratios, suite]
+    return list(files.values())
 
 
 def main(arguments: list[str] | None = None, measure: Callable[[Path, bool], list[Path]] = measure) -> int:
@@ -524,7 +411,7 @@ def main(arguments: list[str] | None = None, measure: Callable[[Path, bool], lis
         text = options.readme.read_text(encoding="utf-8")
         replace_section(text, "")  # before minutes of measuring
         results = read(options.sources or measure(options.results, options.short))
-        plots = plot(results, options.plots)
+        plots = [*plot(results, options.plots), *report_batched.plot(results, options.plots)]
         links = [
             Path(os.path.relpath(file.resolve(), options.readme.resolve().parent)).as_posix()
             for file in plots

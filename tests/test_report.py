@@ -18,7 +18,7 @@ README = "# Title\n\nbefore\n<!-- benchmarks:start -->\nold\n<!-- benchmarks:end
 def report(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("report")
-    for name in ("report", "sizes"):
+    for name in ("report", "report_batched", "report_char_rnn", "results", "tables", "sizes"):
         sys.modules.pop(name, None)
 
 
@@ -162,6 +162,102 @@ def test_floor_is_in_units_of_the_bare_product(report, tmp_path):
     text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
     assert cells(text, "dtype", "backend") == ["h=32"]
     assert cells(text, "float64", "cython") == ["1.25"]
+
+
+def batch(contender, seconds, *, threads=2, cores=2, operation="train_step", size=(64, 50, 32), **more):
+    h, T, N = size
+    more = {"suite": "batched", "N": N, "threads": threads, "cores": cores} | more
+    return record(contender, seconds, operation=operation, h=h, T=T, **more)
+
+
+@pytest.fixture
+def batched():
+    """On two threads `fast` wins against the faster of two forms of a peer at one size and loses at the
+    other; the rate is that of a product of 2048-square matrices a second."""
+    return [
+        batch("fast", 2.0),
+        batch("fast", 3.0, threads=1),
+        batch("peer", 8.0, kind="peer"),
+        batch("peer, other form", 6.0, kind="peer"),
+        batch("gemm, some", 1.0, kind="gemm", suite="batched gemm"),
+        batch("fast", 4.0, size=(256, 64, 64)),
+        batch("peer", 3.0, kind="peer", size=(256, 64, 64)),
+        batch("peer, other form", 5.0, kind="peer", size=(256, 64, 64)),
+        batch("gemm, some", 0.5, kind="gemm", suite="batched gemm", size=(256, 64, 64)),
+    ]
+
+
+HEADS = ["h=64, T=50, N=32", "h=256, T=64, N=64"]
+
+
+def test_batches_are_held_against_the_fastest_form_of_any_peer_and_losers_stay(report, tmp_path, batched):
+    text = report.section(report.read([write(tmp_path / "r.json", batched)]), [])
+    assert cells(text, "", "dtype", "threads", "backend") == HEADS
+    assert cells(text, "`train_step`", "float64", "2", "fast") == ["3.0x", "**0.75x**"]
+    assert cells(text, "`train_step`", "float64", "2", "the fastest peer") == ["peer, other form", "peer"]
+
+
+def test_share_of_the_gemm_rate_counts_the_products_of_a_training_step(report, tmp_path, batched):
+    # 6 T N h (h + 65) operations of the 2 * 2048 ** 3 that a second, then half a second, could have made.
+    seconds = 6 * 50 * 32 * 64 * (64 + 65) / (2 * 2048**3)
+    batched[0]["stats"]["min"] = 4 * seconds
+    batched[5]["stats"]["min"] = 6 * 64 * 64 * 256 * (256 + 65) / (2 * 2048**3)
+    text = report.section(report.read([write(tmp_path / "r.json", batched)]), [])
+    assert cells(text, "float64", "2", "fast") == ["25%", "50%"]
+    assert cells(text, "float64", "2", "gemm, some, GFLOP/s") == ["17", "34"]
+
+
+def test_threads_are_compared_in_the_process_of_all_cores(report, tmp_path, batched):
+    alone = [batch("fast", 30.0, threads=1, cores=1)]
+    text = report.section(report.read([write(tmp_path / "r.json", batched + alone)]), [])
+    assert "Times faster on 2 threads than on one" in text
+    assert cells(text, "`train_step`", "float64", "fast") == ["1.5x", ""]
+
+
+def test_streams_are_compared_by_characters_a_second(report, tmp_path):
+    records = [
+        batch("fast", 2.0, operation="sample"),  # 50 * 32 characters: 800 a second
+        batch("fast", 4.0, operation="sample", size=(64, 800, 1)),  # 200 a second
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
+    assert cells(text, "float64", "2", "fast") == ["4.0x"]
+    # The single stream is no batch of its own.
+    assert cells(text, "`sample`", "float64", "2", "fast") == ["4e+04"]
+
+
+def test_batches_have_a_plot_of_their_shares(report, tmp_path, batched):
+    pytest.importorskip("matplotlib")
+    results = report.read([write(tmp_path / "r.json", batched)])
+    (file,) = report.report_batched.plot(results, tmp_path)
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert f"]({file.name})" in report.section(results, [file.name])
+    # Without a rate there is nothing to draw.
+    rest = [row for row in batched if "gemm" not in row["name"]]
+    assert report.report_batched.plot(report.read([write(tmp_path / "s.json", rest)]), tmp_path) == []
+
+
+def test_char_rnn_has_its_losses_and_what_it_was_measured_against(report, tmp_path):
+    def row(suite, contender, seconds, **more):
+        info = {"suite": f"char_rnn {suite}", "contender": contender, "seconds": seconds, "h": 256, **more}
+        return {"name": contender, "extra_info": info, "stats": {"min": 9.0}}
+
+    train = {"T": 64, "N": 48, "dtype": "float32", "threads": 2, "steps": 1500}
+    records = [
+        row("train", "CharRNN", 0.008, nats=1.7954, **train),
+        row("train", "torch", 0.02, nats=1.8, **train),
+        row("sample", "CharRNN", 5e-6, dtype="float32"),
+        row("sample", "reference", 3e-5, dtype="float32"),
+        {"name": "w", "extra_info": {"suite": "char_rnn wait", "contender": "a text"}, "stats": {"min": 0.5}},
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
+    start = "training, milliseconds a step, validation included"
+    assert cells(text, start) == [
+        "h=256, T=64, N=48, 1500 steps, float32, 2 threads", "8 (1.795)", "torch", "20 (1.800)", "2.5x",
+    ]  # fmt: skip
+    assert cells(text, "sampling one stream, characters per second")[1:] == [
+        "200,000", "reference", "33,333", "6.0x",
+    ]  # fmt: skip
+    assert cells(text, "a text") == ["500 ms"]
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])

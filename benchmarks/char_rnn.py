@@ -1,0 +1,425 @@
+"""Time `CharRNN` on a text: training beside PyTorch, the notes' own settings and sampling beside the
+reference loop, the first character of `fastrnn sample`, and reading a long text.
+
+    python benchmarks/char_rnn.py --json char_rnn.json
+    python benchmarks/char_rnn.py shakespeare.txt --steps 1500
+
+The text is the standard library's source unless a file is named.  The contenders take turns, a block of
+steps at a time, from the same first weights over the same chunks in the same order; a block's time holds
+everything: progress, history, and the validation at its end.  Everything runs on two threads, or on one
+where there is only one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hold
+
+THREADS = min(2, hold.CORES)
+hold.hold_threads(THREADS)
+hold.bind_to_cores(THREADS)
+
+import contenders  # noqa: E402
+import numpy as np  # noqa: E402
+from contenders import WrongResult  # noqa: E402
+from turns import stats, write_json  # noqa: E402
+
+from fastrnn import CharRNN, LanguageModel, ReferenceRNN  # noqa: E402
+from fastrnn.texts import index_text, read_text, standard_library_source  # noqa: E402
+
+SEED = 1
+
+#: The setting in which training is compared with PyTorch.
+HIDDEN, SEQ_LEN, BATCH, LR, CLIP = 256, 64, 64, 2e-3, 5.0
+HELD_OUT = 0.1
+
+#: The notes' own, min-char-rnn's: one stream, Adagrad.
+NOTES_HIDDEN, NOTES_SEQ_LEN, NOTES_LR = 100, 25, 0.1
+
+#: Added to the root of Adagrad's sums: that of `fastrnn.optim`, for gradients of sums in place of means.
+NOTES_EPS = 1e-10 * NOTES_SEQ_LEN
+
+#: Largest difference of the mean losses of the first steps, in nats: the same work must give the same.
+#: Adagrad's first steps magnify rounding errors, so there it is of few steps, and by dtype.
+SAME_NATS = 0.02
+NOTES_SAME_NATS, NOTES_SAME_STEPS = {"float64": 1e-4, "float32": 0.1}, 10
+
+#: Bytes of the text that is read and indexed.
+LONG_TEXT = 100_000_000
+
+#: What a run measures: (of training) steps and blocks, (of the notes' settings) steps of the loop and
+#: blocks, and how many times more CharRNN makes, (of sampling) characters and those of the loop, rounds.
+FULL = {
+    "steps": 1500,
+    "blocks": 6,
+    "notes": 1500,
+    "notes_more": 20,
+    "sample": 100_000,
+    "loop": 4000,
+    "rounds": 9,
+}
+SHORT = {
+    "steps": 240,
+    "blocks": 3,
+    "notes": 300,
+    "notes_more": 20,
+    "sample": 100_000,
+    "loop": 1000,
+    "rounds": 3,
+}
+
+
+def clock(call: Callable[[], Any]) -> tuple[float, Any]:
+    began = time.perf_counter()
+    returned = call()
+    return time.perf_counter() - began, returned
+
+
+def record(
+    suite: str, contender: str, kind: str, times: list[float], count: int, **more: Any
+) -> dict[str, Any]:
+    """A benchmark record: seconds of one of the `count` things that all `times` together made."""
+    info = {"suite": suite, "kind": kind, "contender": contender, "threads": THREADS, **more}
+    info["seconds"] = sum(times) / count
+    return {"name": f"{suite}[{contender}]", "extra_info": info, "stats": stats(times)}
+
+
+# -- training beside PyTorch -----------------------------------------------------------------------
+
+
+class TorchTrainer:
+    """What a user of PyTorch writes for the same: Adam, the gradients' norm clipped, state carried,
+    history, a progress bar, validation over parallel streams."""
+
+    def __init__(
+        self, model_class: type, weights: dict[str, np.ndarray], indices: np.ndarray, first: int
+    ) -> None:
+        self._model = model_class(weights, THREADS)
+        torch = self._torch = self._model.torch
+        self._optimizer = torch.optim.Adam(self._model.parameters, lr=LR, fused=True)
+        length = (first - 1) // BATCH
+        rows = indices[: BATCH * length + 1].astype(np.int64)
+        self._x = torch.from_numpy(np.ascontiguousarray(rows[:-1].reshape(BATCH, length).T))
+        self._y = torch.from_numpy(np.ascontiguousarray(rows[1:].reshape(BATCH, length).T))
+        held_out = indices[first - 1 :].astype(np.int64)
+        length = (len(held_out) - 1) // BATCH
+        self._valid = [
+            torch.from_numpy(np.ascontiguousarray(a[: BATCH * length].reshape(BATCH, length).T))
+            for a in (held_out[:-1], held_out[1:])
+        ]
+        self._step, self.history, self._losses = 0, [], []
+        self._start()
+
+    def _start(self) -> None:
+        h = self._model.parameters[1].shape[0]
+        self._h = self._torch.zeros(1, BATCH, h)
+
+    def train(self, steps: int) -> None:
+        """Take so many steps, then validate."""
+        from tqdm import tqdm
+
+        torch, model = self._torch, self._model
+        an_epoch = len(self._x) // SEQ_LEN
+        for _ in tqdm(range(steps), unit="step", mininterval=10.0):
+            at = self._step % an_epoch
+            if not at:
+                self._start()
+            chunk = slice(at * SEQ_LEN, (at + 1) * SEQ_LEN)
+            loss, h_n = model.loss(self._x[chunk], self._y[chunk], self._h)
+            self._optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters, CLIP)
+            self._optimizer.step()
+            self._h = h_n.detach()
+            self._step += 1
+            self._losses.append(loss.item())
+        self.history.append(
+            {"step": self._step, "train_nats": float(np.mean(self._losses)), "valid_nats": self._validate()}
+        )
+        self._losses = []
+
+    def _validate(self, steps: int = 256) -> float:
+        total, (x, y) = 0.0, self._valid
+        with self._torch.inference_mode():
+            h = self._torch.zeros_like(self._h)
+            for begin in range(0, len(x), steps):
+                loss, h = self._model.loss(x[begin : begin + steps], y[begin : begin + steps], h)
+                total += loss.item() * len(x[begin : begin + steps])
+        return total / len(x)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Under `LanguageModel`'s names."""
+        from batches import NAMES
+
+        return {n: W.detach().numpy().copy() for n, W in zip(NAMES, self._model.parameters, strict=True)}
+
+
+def training(text: str, steps: int, blocks: int) -> tuple[CharRNN, list[dict[str, Any]]]:
+    """Train ours and PyTorch's in turn; the trained model, and a record for each."""
+    ours = CharRNN(
+        HIDDEN,
+        seq_len=SEQ_LEN,
+        batch_size=BATCH,
+        optimizer="adam",
+        lr=LR,
+        clip="norm",
+        clip_threshold=CLIP,
+        validation_fraction=HELD_OUT,
+        epochs=None,
+        dtype="float32",
+        random_state=SEED,
+        num_threads=THREADS,
+    )
+    indexed = index_text(text)
+    indices, q = indexed.indices, len(indexed.vocabulary)
+    first = len(indices) - round(len(indices) * HELD_OUT)
+    # CharRNN begins with the weights that this gives.
+    start = LanguageModel(q, HIDDEN, dtype="float32", rng=SEED).state_dict()
+    torch_trainer = _fastest_torch(start, indices, first)
+    block = steps // blocks
+    times: dict[str, list[float]] = {"CharRNN": []}
+    if torch_trainer is not None:
+        times["torch"] = []
+    for i in range(blocks):
+        ours.max_steps = (i + 1) * block
+        times["CharRNN"].append(clock(lambda i=i: ours.fit(text, resume=i > 0))[0])
+        if torch_trainer is not None:
+            times["torch"].append(clock(lambda: torch_trainer.train(block))[0])
+    held_out = text[first - 1 :]
+    nats = {"CharRNN": -ours.score(held_out)}
+    if torch_trainer is not None:
+        mine = np.mean([e["train_nats"] for e in ours.history_ if e["step"] <= block])
+        theirs = torch_trainer.history[0]["train_nats"]
+        if not abs(mine - theirs) <= SAME_NATS:
+            raise WrongResult(
+                f"mean losses of the first {block} steps: {mine:.3f} and PyTorch's {theirs:.3f}"
+            )
+        # Scored by the same function, so that the two are of the same characters.
+        last = ours.last_weights_
+        ours.model_.load_state_dict(torch_trainer.weights())
+        nats["torch"] = -ours.score(held_out)
+        ours.model_.load_state_dict(last)
+    shape = {"h": HIDDEN, "T": SEQ_LEN, "N": BATCH, "dtype": "float32", "steps": blocks * block}
+    records = [
+        record(
+            "char_rnn train",
+            name,
+            "backend" if name == "CharRNN" else "peer",
+            times[name],
+            blocks * block,
+            nats=nats[name],
+            **shape,
+        )
+        for name in times
+    ]
+    return ours, records
+
+
+def _fastest_torch(start: dict[str, np.ndarray], indices: np.ndarray, first: int) -> TorchTrainer | None:
+    """PyTorch in the form that is the faster one here; None where it is not installed."""
+    reason = contenders.why_unavailable("torch")
+    if reason is not None:
+        print(f"left out: {reason}", file=sys.stderr)
+        return None
+    from batch_peers import TorchLoopModel, TorchModel
+
+    times = {}
+    for model_class in (TorchModel, TorchLoopModel):
+        trainer = TorchTrainer(model_class, start, indices, first)
+        trainer.train(3)
+        times[model_class] = min(clock(lambda trainer=trainer: trainer.train(5))[0] for _ in range(3))
+    return TorchTrainer(min(times, key=lambda c: times[c]), start, indices, first)
+
+
+# -- the notes' own settings, and sampling, beside the reference loop ----------------------------------
+
+
+class NotesTrainer:
+    """min-char-rnn's loop: `ReferenceRNN`, gradients clamped once, Adagrad in plain NumPy."""
+
+    def __init__(self, weights: dict[str, np.ndarray], indices: np.ndarray) -> None:
+        self._rnn = as_reference(weights)
+        self._memory = [np.zeros_like(W) for W in self._weights()]
+        self._indices = indices.tolist()
+        self._position, self._h = 0, np.zeros((self._rnn.hidden_size, 1))
+        self.losses: list[float] = []
+
+        # The loop has one bias where a layer has two, as in PyTorch, which move alike.
+        self._lr = [NOTES_LR, NOTES_LR, NOTES_LR, 2 * NOTES_LR, NOTES_LR]
+
+    def _weights(self) -> list[np.ndarray]:
+        rnn = self._rnn
+        return [rnn.Wxh, rnn.Whh, rnn.Why, rnn.bh, rnn.by]
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            chunk = self._indices[self._position : self._position + NOTES_SEQ_LEN + 1]
+            loss, grads, self._h = self._rnn.loss_and_grads(chunk[:-1], chunk[1:], self._h, clip="value")
+            for W, g, m, lr in zip(self._weights(), grads, self._memory, self._lr, strict=True):
+                m += g * g
+                W -= lr * g / (np.sqrt(m) + NOTES_EPS)
+            self._position += NOTES_SEQ_LEN
+            self.losses.append(loss / NOTES_SEQ_LEN)
+
+
+def as_reference(weights: dict[str, np.ndarray]) -> ReferenceRNN:
+    """The reference loop with the weights of a model of one layer, in float64."""
+    W = {name: np.array(value, np.float64) for name, value in weights.items()}
+    h, q = W["weight_ih_l0"].shape
+    rnn = ReferenceRNN(q, h, q, rng=SEED)
+    rnn.Wxh, rnn.Whh, rnn.Why = W["weight_ih_l0"], W["weight_hh_l0"], W["weight_out"]
+    rnn.bh, rnn.by = (W["bias_ih_l0"] + W["bias_hh_l0"])[:, None], W["bias_out"][:, None]
+    return rnn
+
+
+def notes_settings(text: str, steps: int, more: int, dtype: str, blocks: int = 3) -> list[dict[str, Any]]:
+    """CharRNN and the loop at min-char-rnn's settings, in turn; a record for each, of a character."""
+    indexed = index_text(text)
+    ours = CharRNN(
+        NOTES_HIDDEN,
+        seq_len=NOTES_SEQ_LEN,
+        batch_size=1,
+        optimizer="adagrad",
+        lr=NOTES_LR,
+        clip="value",
+        # Its loss is the mean over the chunk, the loop's the sum; Adagrad takes either.
+        clip_threshold=CLIP / NOTES_SEQ_LEN,
+        validation_fraction=0.0,
+        epochs=None,
+        dtype=dtype,
+        random_state=SEED,
+        num_threads=THREADS,
+    )
+    start = LanguageModel(len(indexed.vocabulary), NOTES_HIDDEN, dtype=dtype, rng=SEED).state_dict()
+    loop = NotesTrainer(start, indexed.indices[: steps * NOTES_SEQ_LEN + 1])
+    block = steps // blocks
+    times: dict[str, list[float]] = {"CharRNN": [], "reference": []}
+    for i in range(blocks):
+        ours.max_steps = (i + 1) * block * more
+        times["CharRNN"].append(clock(lambda i=i: ours.fit(text, resume=i > 0))[0])
+        times["reference"].append(clock(lambda: loop.train(block))[0])
+    few = CharRNN(**ours.get_params() | {"max_steps": NOTES_SAME_STEPS, "verbose": 0}).fit(text)
+    mine, theirs = few.history_[-1]["train_nats"], float(np.mean(loop.losses[:NOTES_SAME_STEPS]))
+    if not abs(mine - theirs) <= NOTES_SAME_NATS[dtype]:
+        raise WrongResult(
+            f"mean losses of the first {NOTES_SAME_STEPS} steps: {mine:.4f} and the loop's {theirs:.4f}"
+        )
+    shape = {"h": NOTES_HIDDEN, "T": NOTES_SEQ_LEN, "N": 1, "dtype": dtype, "steps": blocks * block}
+    return [
+        record(
+            "char_rnn notes",
+            name,
+            "backend" if name == "CharRNN" else "reference",
+            times[name],
+            blocks * block * NOTES_SEQ_LEN * factor,
+            **shape,
+        )
+        for name, factor in (("CharRNN", more), ("reference", 1))
+    ]
+
+
+def sampling(model: CharRNN, count: int, loop_count: int, rounds: int) -> list[dict[str, Any]]:
+    """One stream: characters from CharRNN, and fewer from the reference loop, in turn."""
+    reference, h = as_reference(model.model_.parameters), np.zeros((HIDDEN, 1))
+    times: dict[str, list[float]] = {"CharRNN": [], "reference": []}
+    for i in range(rounds):
+        seconds, text = clock(lambda i=i: model.generate(count, random_state=i))
+        if len(text) != count:
+            raise WrongResult(f"{len(text)} characters in place of {count}")
+        times["CharRNN"].append(seconds)
+        rng = np.random.default_rng(i)
+        times["reference"].append(clock(lambda rng=rng: reference.sample(h, 0, loop_count, rng=rng))[0])
+    return [
+        record(
+            "char_rnn sample", name, kind, times[name], each * rounds, h=HIDDEN, N=1, dtype="float32", T=count
+        )
+        for name, kind, each in (("CharRNN", "backend", count), ("reference", "reference", loop_count))
+    ]
+
+
+# -- waiting -----------------------------------------------------------------------------------------
+
+
+def first_character(model: CharRNN, rounds: int) -> Iterator[dict[str, Any]]:
+    """Seconds from the start of a whole process to the first character of `fastrnn sample`."""
+    if contenders.why_unavailable("cython"):
+        return
+    import fastrnn
+
+    home = str(Path(fastrnn.__file__).parents[1])
+    env = {**os.environ, "FASTRNN_BACKEND": "cython"}
+    env["PYTHONPATH"] = os.pathsep.join([home, os.environ.get("PYTHONPATH", "")])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        model.save(path)
+        command = [sys.executable, "-m", "fastrnn", "sample", str(path), "--random-state", "1"]
+
+        waited = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            with subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.PIPE) as process:
+                first = process.stdout.read(1) if process.stdout else b""
+                waited.append(time.perf_counter() - began)
+                process.kill()
+            if not first:
+                print("left out: `fastrnn sample` wrote nothing", file=sys.stderr)
+                return
+    info = {"suite": "char_rnn wait", "contender": "first character of `fastrnn sample`, whole process"}
+    yield {"name": info["contender"], "extra_info": info, "stats": stats(waited)}
+
+
+def long_text(text: str, rounds: int = 3) -> Iterator[dict[str, Any]]:
+    """Seconds of reading and indexing a file of 100 MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "long.txt"
+        content = text.encode()
+        path.write_bytes(content * (LONG_TEXT // len(content) + 1))
+        os.truncate(path, LONG_TEXT)
+        times = []
+        for _ in range(rounds):
+            seconds, indexed = clock(lambda: index_text(path))
+            times.append(seconds)
+            del indexed
+    info = {"suite": "char_rnn wait", "contender": "reading and indexing a text of 100 MB"}
+    yield {"name": info["contender"], "extra_info": info, "stats": stats(times)}
+
+
+# -- the command -------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", nargs="?", help="a UTF-8 file (default: the standard library's source)")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--short", action="store_true", help="fewer steps")
+    parser.add_argument("--steps", type=int, help=f"of training beside PyTorch (default {FULL['steps']})")
+    options = parser.parse_args(arguments)
+    text = read_text(options.text)[0] if options.text else standard_library_source()
+    sizes = SHORT if options.short else FULL
+    model, records = training(text, options.steps or sizes["steps"], sizes["blocks"])
+    for dtype in ("float32", "float64"):
+        records += notes_settings(text, sizes["notes"], sizes["notes_more"], dtype)
+    records += sampling(model, sizes["sample"], sizes["loop"], sizes["rounds"])
+    records += first_character(model, sizes["rounds"])
+    records += long_text(text)
+    for row in records:
+        info = row["extra_info"]
+        seconds = info.get("seconds", row["stats"]["min"])
+        nats = f", {info['nats']:.4f} nats" if "nats" in info else ""
+        print(f"{info['suite']:<16} {info['contender']:<30} {info.get('dtype', ''):<8} {seconds:.3g} s{nats}")
+    if options.json:
+        write_json(options.json, contenders.machine(), records)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
