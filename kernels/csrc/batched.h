@@ -275,7 +275,7 @@ static void FN(layer_backward)(const layer_arguments *a) {
     FN(packed_layer) p = FN(layer_panels)(a->packed, d, h);
     FN(layer_space) s = FN(layer_layout)(a->work, T, m, d, h);
     REAL *after = s.dz + steps * m * ldz;
-    int accumulate = a->accumulate;
+    int accumulate = a->accumulate, follows = m == N && !a->reverse; /* steps follow one another in memory */
     if (a->indices) {
         if (accumulate) FN(pack_panel)(a->dW_ih, 1, d, d, h, ldh, s.columns);
         else FN(fill)(s.columns, d * ldh, 0);
@@ -289,19 +289,23 @@ static void FN(layer_backward)(const layer_arguments *a) {
         }
         for (ptrdiff_t r = 0; r < k; r++) FN(add_row)(ldh, s.db, s.dz + r * ldz);
 
-        for (ptrdiff_t i = first; i < first + n; i++) /* eq. 13 */
-            FN(pack_rows)(FN(states_before)(a, i, s.state), m, h, (i - first) * m, k, s.panels);
+        for (ptrdiff_t i = first, at_once; i < first + n; i += at_once) { /* eq. 13 */
+            at_once = i && follows ? first + n - i : 1;
+            FN(pack_rows)(FN(states_before)(a, i, s.state), at_once * m, h, (i - first) * m, k, s.panels);
+        }
         FN(gemm)(h, h, k, s.dz, 1, ldz, s.panels, NR, k * NR, a->dW_hh, h, accumulate, NULL);
 
-        for (ptrdiff_t i = first; i < first + n; i++) { /* eq. 11 */
-            ptrdiff_t place = (a->reverse ? T - 1 - i : i) * N + a->start;
+        for (ptrdiff_t i = first, at_once; i < first + n; i += at_once) { /* eq. 11 */
+            ptrdiff_t place = (a->reverse ? T - 1 - i : i) * N + a->start, rows;
             const REAL *dz = s.dz + (i - first) * m * ldz;
+            at_once = follows ? n : 1;
+            rows = at_once * m;
             if (a->indices)
-                for (ptrdiff_t r = 0; r < m; r++)
+                for (ptrdiff_t r = 0; r < rows; r++)
                     FN(add_row)(ldh, s.columns + a->indices[place + r] * ldh, dz + r * ldz);
             else
-                FN(pack_rows)((const REAL *)a->x + place * d, m, d, (i - first) * m, k, s.panels);
-            if (a->dx) FN(times_panels)(m, d, h, dz, ldz, p.dinput, (REAL *)a->dx + place * d, d, 0);
+                FN(pack_rows)((const REAL *)a->x + place * d, rows, d, (i - first) * m, k, s.panels);
+            if (a->dx) FN(times_panels)(rows, d, h, dz, ldz, p.dinput, (REAL *)a->dx + place * d, d, 0);
         }
         if (!a->indices)
             FN(gemm)(h, d, k, s.dz, 1, ldz, s.panels, NR, k * NR, a->dW_ih, d, accumulate, NULL);
@@ -381,14 +385,11 @@ static void FN(logits_block)(const output_arguments *a, const FN(packed_output) 
                              ptrdiff_t ldy) {
     ptrdiff_t N = a->N, h = a->h, ldq = FN(padded)(a->q), m = a->stop - a->start;
     for (ptrdiff_t r = 0; r < n * m; r++) FN(copy_row)(y + r * ldy, p->bias, ldq);
-    if (m == N) { /* the rows of all steps follow one another */
-        n *= m;
-        m = n;
-        n = 1;
+    for (ptrdiff_t t = 0, rows; t < n * m; t += rows) {
+        rows = m == N ? n * m : m; /* of the whole batch, those of all steps follow one another */
+        FN(times_panels)(rows, ldq, h, (const REAL *)a->hs + ((t0 + t / m) * N + a->start) * h, h, p->forward,
+                         y + t * ldy, ldy, 1);
     }
-    for (ptrdiff_t t = 0; t < n; t++)
-        FN(times_panels)(m, ldq, h, (const REAL *)a->hs + ((t0 + t) * N + a->start) * h, h, p->forward, y + t * m * ldy,
-                         ldy, 1);
 }
 
 static void FN(output_logits)(const output_arguments *a) {
@@ -455,10 +456,11 @@ static double FN(output_loss)(const output_arguments *a) {
             FN(add_row)(ldq, s.db, y);
         }
         if (!a->dhs) continue;
-        for (ptrdiff_t t = 0; t < n; t++) {
-            ptrdiff_t place = ((t0 + t) * N + a->start) * h;
-            FN(times_panels)(m, h, q, s.y + t * m * ldy, ldy, p.back, (REAL *)a->dhs + place, h, 0);
-            FN(pack_rows)((const REAL *)a->hs + place, m, h, t * m, k, s.panels);
+        for (ptrdiff_t t = 0, rows; t < k; t += rows) {
+            ptrdiff_t place = ((t0 + t / m) * N + a->start) * h;
+            rows = m == N ? k : m; /* of the whole batch, those of all steps follow one another */
+            FN(times_panels)(rows, h, q, s.y + t * ldy, ldy, p.back, (REAL *)a->dhs + place, h, 0);
+            FN(pack_rows)((const REAL *)a->hs + place, rows, h, t, k, s.panels);
         }
         FN(gemm)(q, h, k, s.y, 1, ldy, s.panels, NR, k * NR, a->dW, h, accumulate, NULL); /* eq. 8 */
         accumulate = 1;
