@@ -384,6 +384,13 @@ def _state_entry(value: Any, name: str, dtype: np.dtype, shape: Shape) -> np.nda
     return np.array(array, dtype, order="C")
 
 
+def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """``out = a * b``, time step by time step: of all at once, which are not contiguous, NumPy makes copies."""
+    with np.errstate(all="ignore"):
+        for a_t, b_t, out_t in zip(a, b, out, strict=True):
+            np.multiply(a_t, b_t, out=out_t)
+
+
 class Span:
     """The buffers of a stack for a number of time steps."""
 
@@ -564,12 +571,12 @@ class Space:
                 x[:, start:stop, : self.h] = hs[i - 1][:, start:stop]
                 x[:, start:stop, self.h :] = hs[i][:, start:stop]
             if key is not None and layer + 1 < self.L:
-                mask = self._draw_mask(span, layer, part, slot, key, t0)
-                with np.errstate(all="ignore"):
-                    np.multiply(x[:, start:stop], mask, out=span.dropped[layer][:, start:stop])
-                x = span.dropped[layer]
+                masks = self._draw_masks(span, layer, part, slot, key, t0)
+                dropped = span.dropped[layer]
+                _multiply(x[:, start:stop], masks, dropped[:, start:stop])
+                x = dropped
 
-    def _draw_mask(
+    def _draw_masks(
         self, span: Span, layer: int, part: int, slot: int, key: tuple[int, int], t0: int
     ) -> np.ndarray:
         """Factors 0 and 1/(1-p) for the outputs of a layer.
@@ -577,11 +584,11 @@ class Space:
         Each layer and part has its section of the stream, and each time step its place in that: the
         masks are the same on any number of threads, and when time steps are recomputed.
         """
-        mask = span.masks[layer][part]
+        masks = span.masks[layer][part]
         if self.p == 1:
-            mask[...] = 0
-            return mask
-        flat = self._flat_masks[layer][part][: len(mask)]
+            masks[...] = 0
+            return masks
+        flat = self._flat_masks[layer][part][: len(masks)]
         generator = self.generators[slot]
         stream: Any = generator.bit_generator
         state, increment = key
@@ -594,9 +601,11 @@ class Space:
         section = layer * len(self.bounds) + part
         stream.advance((section << 64) + t0 * (flat.shape[1] // self._draws))
         generator.random(out=flat.reshape(-1), dtype=self.dtype.type)
-        np.greater_equal(flat, self.p, out=flat)
+        # 1 where the number in [0, 1) is above p, 0 elsewhere; a comparison would go through buffers.
+        flat -= self.p
+        np.ceil(flat, out=flat)
         flat *= 1 / (1 - self.p)
-        return mask
+        return masks
 
     def backward(
         self, span: Span, indices: np.ndarray, x: np.ndarray, lengths: np.ndarray, h0: Any, dh_n: Any, dh0: Any,
@@ -635,5 +644,5 @@ class Space:
                 with np.errstate(all="ignore"):
                     below[0][:, start:stop] += below[1][:, start:stop]
             if layer and dropped:
-                with np.errstate(all="ignore"):
-                    below[0][:, start:stop] *= span.masks[layer - 1][part]
+                gradient = below[0][:, start:stop]
+                _multiply(gradient, span.masks[layer - 1][part], gradient)
