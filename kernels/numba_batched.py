@@ -1,7 +1,7 @@
 """Batched kernels compiled by Numba at first use and kept on disk.
 
 The functions and their arguments are those of `fastrnn.kernels.numpy_batched`; see there for the
-equations.  There is a compiled function for the layer, one for the output, one for sampling and two
+equations.  There is a compiled function for the layer, one for the output, two for sampling and two
 small ones, each told what to do by its first argument: so who only uses the layer compiles only that,
 and the loops of a matrix product are compiled once for all that one function does.
 
@@ -218,7 +218,7 @@ def _times(N, rows, n, h, left, at, lda, packed, panels, out, place, ldo, work, 
 
 @kernel
 def _layer(
-    operation, T, N, d, h, packed, indices, x, lengths, h0, hs, h_n, dhs, dh_n, dx, dh0, dzs, dW_ih, dW_hh,
+    operation, T, N, d, h, packed, indices, x, lengths, h0, hs, h_n, dhs, dh_n, dx, dh0, dh_all, dW_ih, dW_hh,
     db_ih, db_hh, accumulate, start, stop, relu, reverse, work,
 ):  # fmt: skip
     """The layer, forward or backward, for ``start <= n < stop``.  `k` counts steps in the layer's order."""
@@ -299,7 +299,8 @@ def _layer(
 
     if operation == BACKWARD:
         fill(max(steps, 2) * rows * ldz, work, dz, 0.0)  # for the padding
-        if one_hot and accumulate:
+        weights = len(dW_hh) > 0
+        if one_hot and accumulate and weights:
             transpose_panel(dW_ih, 0, d, d, h, ldh, work, columns)
         elif one_hot:
             fill(d * ldh, work, columns, 0.0)
@@ -328,6 +329,8 @@ def _layer(
                             copy(h, work, place, dhs, state + r * h)
                             if len(dh_n) > 0:
                                 add(h, work, place, work, place, dh_n, (start + r) * h)
+                if len(dh_all) > 0:
+                    copy_tile(rows, h, dh_all, state, h, work, row, ldz)
                 times_slopes(rows, h, work, row, ldz, hs, state, h, work, sums, 1 if relu else 0)
                 after = row
                 if ragged and reverse:
@@ -339,9 +342,16 @@ def _layer(
                                 work, 0,
                             )  # fmt: skip
                             copy(h, dh0, (start + r) * h, work, panels)
-                if len(dzs) > 0:
-                    copy_tile(rows, h, dzs, state, h, work, row, ldz)
             total = n * rows
+            if not weights:
+                if len(dx) > 0 and not one_hot:
+                    for k in range(first, first + n):
+                        place = (T - 1 - k if reverse else k) * N + start
+                        row = base + (k - first) * rows * ldz
+                        multiply(
+                            rows, d, h, work, row, ldz, 1, packed, inputs_back, h * nr, dx, place * d, d, 0
+                        )
+                continue
             for k in range(first, first + n):
                 t = T - 1 - k if reverse else k
                 where = panels + (k - first) * rows * nr
@@ -378,9 +388,11 @@ def _layer(
             fill(rows * ldh, work, row, 0.0)
             _times(N, rows, ldh, h, work, after, ldz, packed, back, work, row, ldh, work, 0)
             copy_tile(rows, h, dh0, start * h, h, work, row, ldh)
-        if one_hot:
+        if one_hot and weights:
             transpose_panel(work, columns, ldh, h, d, d, dW_ih, 0)
-        if accumulate:
+        if not weights:
+            pass
+        elif accumulate:
             add(h, db_ih, 0, db_ih, 0, work, sums)
             add(h, db_hh, 0, db_hh, 0, work, sums)
         else:
@@ -686,17 +698,19 @@ def layer_forward(
 
 
 def layer_backward(
-    layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, dx, dh0, dzs, grads, accumulate, start, stop,
+    layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, dx, dh0, dh_all, grads, accumulate, start, stop,
     relu, reverse, work,
 ):  # fmt: skip
     """Gradients of a layer by BPTT (eqs. 9 to 13)."""
     T, N, h = hs.shape
     d = layer[0].shape[1]
     indices, x, lengths, h0, hs, dhs, dh_n = map(_given, (indices, x, lengths, h0, hs, dhs, dh_n))
-    dx, dh0, dzs, grads = dx.ravel(), dh0.ravel(), dzs.ravel(), [g.ravel() for g in grads]
+    dx, dh0, dh_all, grads = dx.ravel(), dh0.ravel(), dh_all.ravel(), [g.ravel() for g in grads]
+    if not grads:
+        grads = [hs[:0]] * 4
     for first in range(start, stop, ROWS):
         _layer(
-            BACKWARD, T, N, d, h, packed, indices, x, lengths, h0, hs, hs, dhs, dh_n, dx, dh0, dzs, *grads,
+            BACKWARD, T, N, d, h, packed, indices, x, lengths, h0, hs, hs, dhs, dh_n, dx, dh0, dh_all, *grads,
             bool(accumulate) or first > start, first, min(first + ROWS, stop), bool(relu), bool(reverse),
             work,
         )  # fmt: skip

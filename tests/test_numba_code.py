@@ -1,7 +1,9 @@
 """The machine code of the Numba kernels: tiles stay in registers, at the width of the processor."""
 
 import json
+import platform
 import re
+from pathlib import Path
 
 import pytest
 from support import run_python
@@ -49,3 +51,18 @@ def test_tiles_stay_in_vector_registers(how, least, tmp_path):
         assert sum(register in line for line in lines) > 10, f"{name} does not use {register} registers"
         spilt = [line for line in lines if register in line and re.search(r"\(%[re]?sp", line)]
         assert not spilt, f"{name} keeps sums on the stack: {spilt[:3]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpu", "features"), [("haswell", "+avx,+avx2,+fma"), ("x86-64", "")])
+def test_kernels_at_other_vector_widths(cpu, features, tmp_path):
+    """The tests of the batched kernels, as if on a processor with narrower vectors."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("not an x86 processor")
+    tests = Path(__file__).with_name("test_batched_kernels.py")
+    done = run_python(
+        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests, "-k", "numba", cwd=tests.parent,
+        NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path),
+        NUMBA_DISABLE_JIT="0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
