@@ -234,6 +234,9 @@ class CharRNN:
     def set_params(self, **params: Any) -> CharRNN:
         """Set hyper-parameters; what is fitted stays.
 
+        Those that belong to `model_` (`dropout`, `num_threads`, `backend`) are taken when it is made, by
+        `fit` or by `load`.
+
         Returns
         -------
         CharRNN
@@ -759,7 +762,7 @@ class CharRNN:
         content, arrays = read_checkpoint(path)
         model = cls()
         try:
-            snapshot = unpack(content, arrays, _DEFAULTS.keys() - {"checkpoint"})
+            snapshot = unpack(content, arrays, _DEFAULTS)
             with misfits("hyper-parameters"):
                 # The backend is another matter: it may be missing here, and `params` name another.
                 model.set_params(**snapshot.params | {"backend": None})._check_params()
@@ -776,7 +779,6 @@ class CharRNN:
         return model
 
     def _snapshot(self, *, is_checkpoint: bool) -> Snapshot:
-        # Where the file is, and a generator that others use as well, are not the model's.
         params = {name: plain(value) for name, value in self._own_params().items()}
         params["dtype"] = self.model_.dtype.name
         return Snapshot(
@@ -794,7 +796,10 @@ class CharRNN:
         )
 
     def _own_params(self) -> dict[str, Any]:
-        """Hyper-parameters that belong into a file."""
+        """Hyper-parameters that belong into a file.
+
+        Where it is, and a generator that others may use as well, do not.
+        """
         params = self.get_params()
         del params["checkpoint"]
         if isinstance(params["random_state"], np.random.Generator):
@@ -957,11 +962,16 @@ class CharRNN:
             on_checkpoint=lambda final: self._take_over(training, final),
             verbose=bool(self.verbose),
         )
-
         try:
             training.run()
         finally:
             self._keep(training)
+        self._choose_weights()
+
+    def _choose_weights(self) -> None:
+        """Let the model use those that a run ends with."""
+        if self.patience is not None and self.best_weights_ is not None:
+            self._put_into_use("best")
 
     def _keep(self, training: Training) -> None:
         """Take what a training has come to."""
@@ -970,10 +980,10 @@ class CharRNN:
             self.best_weights_ = training.best_weights
 
     def _take_over(self, training: Training, final: bool) -> None:
-        """Write a checkpoint, if there is to be one; at the end, choose the weights to use."""
+        """Write a checkpoint, if there is to be one."""
         self._keep(training)
-        if final and self.patience is not None and self.best_weights_ is not None:
-            self._put_into_use("best")
+        if final:
+            self._choose_weights()
         if self.checkpoint is not None:
             write_checkpoint(self.checkpoint, *pack(self._snapshot(is_checkpoint=True)))
 

@@ -49,7 +49,7 @@ class Snapshot:
 
 def plain(value: Any) -> Any:
     """A hyper-parameter as JSON has it."""
-    if isinstance(value, np.generic):
+    if isinstance(value, (np.generic, np.ndarray)):
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -91,7 +91,7 @@ def pack(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return content, arrays
 
 
-def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], param_names: set[str]) -> Snapshot:
+def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dict[str, Any]) -> Snapshot:
     """Inverse of `pack`, for content that may be anything.
 
     No memory is taken for a size that the arrays do not have.
@@ -100,8 +100,8 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], param_names: 
     ----------
     content, arrays
         As `fastrnn.checkpoint.read_checkpoint` returns them.
-    param_names : set of str
-        The hyper-parameters that there must be.
+    defaults : dict
+        Every hyper-parameter, with the value of those that came after the file was written.
 
     Returns
     -------
@@ -116,10 +116,10 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], param_names: 
     _check_members(content, _CONTENT, "the file")
     if content["class"] != "CharRNN":
         raise Misfit(f"it holds a {content['class']!r}")
-    params = content["params"]
-    wrong = sorted(params.keys() ^ param_names)
-    if wrong:
-        raise Misfit(f"hyper-parameters that are missing or not known: {', '.join(map(repr, wrong))}")
+    unknown = sorted(content["params"].keys() - defaults.keys())
+    if unknown:
+        raise Misfit(f"hyper-parameters that are not known: {', '.join(map(repr, unknown))}")
+    params = defaults | content["params"]
     with misfits("hyper-parameters"):
         hidden_size = check_size(params["hidden_size"], "hidden_size")
         num_layers = check_size(params["num_layers"], "num_layers")
@@ -130,7 +130,7 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], param_names: 
     progress = Progress(**content["progress"])
     _check_progress(progress)
     for entry in content["history"]:
-        _check_members(entry, _HISTORY, "an entry of the history")
+        _check_members(entry, _HISTORY, "an entry of the history", more=True)
     with misfits("the random state"):
         rng = _restored_generator(content["random_state"])
 
@@ -202,9 +202,13 @@ _HISTORY = {
 }  # fmt: skip
 
 
-def _check_members(members: Any, types: dict[str, Any], what: str) -> None:
-    """Refuse anything but a dict of these members of these types."""
-    if not isinstance(members, dict) or members.keys() != types.keys():
+def _check_members(members: Any, types: dict[str, Any], what: str, *, more: bool = False) -> None:
+    """Refuse anything but a dict of these members of these types, and `more` if that is allowed."""
+    if (
+        not isinstance(members, dict)
+        or not members.keys() >= types.keys()
+        or (not more and len(members) > len(types))
+    ):
         raise Misfit(f"{what} must have the members {', '.join(types)}")
     for name, wanted in types.items():
         value = members[name]
@@ -238,7 +242,7 @@ def _plain_state(value: Any) -> Any:
     """State of a bit generator as JSON has it."""
     if isinstance(value, dict):
         return {key: _plain_state(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray):  # of MT19937 and Philox
         return {"dtype": value.dtype.name, "values": value.tolist()}
     return plain(value)
 

@@ -264,6 +264,7 @@ def test_patience(monkeypatch):
     assert (model.best_valid_nats_, model.weights_) == (2.0, "best")
     assert weights_equal(parameters(model), model.best_weights_)
     assert model.fit(TEXT, resume=True).epoch_ == 4  # its patience is at an end
+    assert model.weights_ == "best"
     fake_validations(monkeypatch, [1.0] * 9)
     model.set_params(patience=3, epochs=6).fit(TEXT, resume=True)
     assert (model.epoch_, model.best_valid_nats_) == (6, 1.0)

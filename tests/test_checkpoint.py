@@ -319,6 +319,17 @@ def test_hyper_parameters_may_be_changed_on_loading(fitted, tmp_path):
         CharRNN.load(tmp_path / "m", lr=-1.0)
 
 
+def test_a_file_from_before_a_hyper_parameter(fitted, tmp_path):
+    fitted.save(tmp_path / "m")
+    content, arrays = read_checkpoint(tmp_path / "m")
+    del content["params"]["patience"], content["params"]["lr"]
+    content["history"][0]["more"] = 3.5
+    write_checkpoint(tmp_path / "m", content, arrays)
+    loaded = CharRNN.load(tmp_path / "m")
+    assert (loaded.patience, loaded.lr) == (None, CharRNN().lr)
+    assert loaded.history_[0]["more"] == 3.5
+
+
 def test_a_model_whose_backend_is_missing(fitted, tmp_path, monkeypatch):
     fitted.save(tmp_path / "m")
     content, arrays = read_checkpoint(tmp_path / "m")
@@ -347,8 +358,8 @@ CRAFTED = {
     "class": (lambda c, a: c.update({"class": "Other"}), "it holds a 'Other'"),
     "no params": (lambda c, a: drop(c, "params"), "must have the members class, "),
     "params list": (lambda c, a: c.update(params=[]), "'params' of the file is a list"),
-    "unknown param": (lambda c, a: c["params"].update(x=1), "missing or not known: 'x'"),
-    "missing param": (lambda c, a: drop(c["params"], "lr"), "missing or not known: 'lr'"),
+    "unknown param": (lambda c, a: c["params"].update(x=1), "hyper-parameters that are not known: 'x'"),
+    "missing param": (lambda c, a: drop(c["params"], "hidden_size"), "is not one of this model's"),
     "hidden size": (lambda c, a: c["params"].update(hidden_size=2**40), "is not one of this model's"),
     "hidden size text": (lambda c, a: c["params"].update(hidden_size="8"), "hidden_size must be an integer"),
     "layers": (lambda c, a: c["params"].update(num_layers=2**47), "num_layers = 140737488355328"),
