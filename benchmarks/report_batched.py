@@ -14,6 +14,9 @@ Batch = tuple[int, int, int]
 #: What a training step's matrix products are to those of a forward pass.
 _PASSES = {"train_step": 3, "forward": 1}
 
+#: Peers whose gradients were written by hand, which few users of these libraries do.
+BY_HAND = ("jax, own backward",)
+
 PLOT = "gemm-share.png"
 
 
@@ -98,14 +101,19 @@ def _peers_table(rows: list[Row]) -> str:
                 some = _whole(rows, operation=operation, dtype=dtype, cores=cores)
                 peers = fastest_peers(some)
                 start = [f"`{operation}`", dtype, str(cores)]
+                derived = fastest_peers([row for row in some if row.contender not in BY_HAND])
                 for backend in names(some, "backend"):
-                    ratios = {
-                        batch: times(peers[batch].seconds / seconds)
-                        for batch, seconds in _times(some, backend).items()
-                        if batch in peers
-                    }
-                    if ratios:
-                        body.append([*start, backend, *_cells(batches, ratios)])
+                    against = {backend: peers}
+                    if derived != peers:
+                        against[f"{backend}, against automatic differentiation"] = derived
+                    for label, rivals in against.items():
+                        ratios = {
+                            batch: times(rivals[batch].seconds / seconds)
+                            for batch, seconds in _times(some, backend).items()
+                            if batch in rivals
+                        }
+                        if ratios:
+                            body.append([*start, label, *_cells(batches, ratios)])
                 if peers:
                     who = {batch: row.contender for batch, row in peers.items()}
                     body.append([*start, "the fastest peer", *_cells(batches, who)])

@@ -197,6 +197,14 @@ def test_batches_are_held_against_the_fastest_form_of_any_peer_and_losers_stay(r
     assert cells(text, "`train_step`", "float64", "2", "the fastest peer") == ["peer, other form", "peer"]
 
 
+def test_a_backward_pass_by_hand_counts_but_is_told_from_automatic_differentiation(report, tmp_path, batched):
+    batched[3] = batch("jax, own backward", 6.0, kind="peer")
+    text = report.section(report.read([write(tmp_path / "r.json", batched)]), [])
+    start = "`train_step`", "float64", "2"
+    assert cells(text, *start, "fast") == ["3.0x", "**0.75x**"]
+    assert cells(text, *start, "fast, against automatic differentiation") == ["4.0x", "**0.75x**"]
+
+
 def test_share_of_the_gemm_rate_counts_the_products_of_a_training_step(report, tmp_path, batched):
     # 6 T N h (h + 65) operations of the 2 * 2048 ** 3 that a second, then half a second, could have made.
     seconds = 6 * 50 * 32 * 64 * (64 + 65) / (2 * 2048**3)
