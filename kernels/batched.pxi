@@ -19,7 +19,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         const void *dh_n
         void *dx
         void *dh0
-        void *dzs
+        void *dh_all
         void *dW_ih
         void *dW_hh
         void *db_ih
@@ -232,12 +232,11 @@ def layer_forward(tuple layer, packed, indices, x, lengths, h0, hs, h_n, Py_ssiz
         fastrnn_batched(loops).layer_forward(&a)
 
 
-def layer_backward(tuple layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, dx, dh0, dzs, tuple grads,
+def layer_backward(tuple layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, dx, dh0, dh_all, tuple grads,
                    bint accumulate, Py_ssize_t start, Py_ssize_t stop, bint relu, bint reverse, work):
     """Gradients of a layer by BPTT (eqs. 9 to 13)."""
     cdef layer_arguments a
     cdef int loops = fill_layer(&a, layer, packed), typenum = typenum_of(loops)
-    dW_ih, dW_hh, db_ih, db_hh = grads
     fill_sequences(&a, loops, indices, x, lengths, h0, hs, start, stop, work)
     a.dhs = data(dhs, typenum, a.T * a.N * a.h)
     a.dh_n = data_or_null(dh_n, typenum, a.N * a.h)
@@ -245,11 +244,14 @@ def layer_backward(tuple layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, 
     if a.indices != NULL:
         a.dx = NULL
     a.dh0 = data(dh0, typenum, a.N * a.h)
-    a.dzs = data_or_null(dzs, typenum, a.T * a.N * a.h)
-    a.dW_ih = data(dW_ih, typenum, a.h * a.d)
-    a.dW_hh = data(dW_hh, typenum, a.h * a.h)
-    a.db_ih = data(db_ih, typenum, a.h)
-    a.db_hh = data(db_hh, typenum, a.h)
+    a.dh_all = data_or_null(dh_all, typenum, a.T * a.N * a.h)
+    a.dW_ih = a.dW_hh = a.db_ih = a.db_hh = NULL
+    if grads:
+        dW_ih, dW_hh, db_ih, db_hh = grads
+        a.dW_ih = data(dW_ih, typenum, a.h * a.d)
+        a.dW_hh = data(dW_hh, typenum, a.h * a.h)
+        a.db_ih = data(db_ih, typenum, a.h)
+        a.db_hh = data(db_hh, typenum, a.h)
     a.accumulate = accumulate
     a.relu = relu
     a.reverse = reverse

@@ -96,15 +96,15 @@ def layer_forward(
 
 
 def layer_backward(
-    layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, dx, dh0, dzs, grads, accumulate, start, stop,
+    layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, dx, dh0, dh_all, grads, accumulate, start, stop,
     relu, reverse, work,
 ):  # fmt: skip
     """Gradients of a layer by BPTT (eqs. 9 to 13).
 
     Reads ``dhs (T,N,h)``, the gradient of the outputs, and ``dh_n (N,h)``, that of the last states, which
-    may have no elements.  Writes ``dh0 (N,h)``; ``dx (T,N,d)`` and ``dzs (T,N,h)`` (the dz_t of all steps)
+    may have no elements.  Writes ``dh0 (N,h)``; ``dx (T,N,d)`` and ``dh_all (T,N,h)`` (the dh_t of all steps)
     unless they have no elements; and the sums over ``start <= n < stop`` to `grads`, or adds them there
-    where `accumulate`.  ``dh_n`` and ``dh0`` may be the same array.
+    where `accumulate`.  An empty `grads` asks for none.  ``dh_n`` and ``dh0`` may be the same array.
     """
     W_ih, W_hh, _, _ = layer
     T, _, h = hs.shape
@@ -121,6 +121,8 @@ def layer_backward(
             ended = _ended(lengths, rows, t)
             state = hs[t, rows]
             dh = dhs[t, rows] + carry
+            if dh_all.size:
+                dh_all[t, rows] = dh if ended is None else np.where(ended, 0, dh)
             np.multiply(dh, state > 0 if relu else 1 - state * state, out=dz[t])
             if ended is not None:
                 dz[t][ended[:, 0]] = 0
@@ -132,18 +134,18 @@ def layer_backward(
                 first = lengths[rows] == t + 1
                 before[t][first] = h0[rows][first]
         dh0[rows] = carry
-        if dzs.size:
-            dzs[:, rows] = dz
         flat = dz.reshape(-1, h)
         d = W_ih.shape[1]
+        if dx.size and not indices.size:
+            dx[:, rows] = dz @ W_ih
+        if not grads:
+            return
         if indices.size:
             dW_ih = np.zeros((d, h), hs.dtype)
             np.add.at(dW_ih, indices[:, rows].reshape(-1), flat)
             dW_ih = dW_ih.T
         else:
             dW_ih = flat.T @ x[:, rows].reshape(-1, d)
-            if dx.size:
-                dx[:, rows] = dz @ W_ih
         db = flat.sum(axis=0)
         _put(grads, (dW_ih, flat.T @ before.reshape(-1, h), db, db), accumulate)
 

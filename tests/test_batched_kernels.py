@@ -49,7 +49,7 @@ class Case:
 
     def __init__(
         self, kernels, dtype, seed=0, *, T=5, N=7, d=6, h=16, q=9, one_hot=True, relu=False, reverse=False,
-        ragged=False, with_dx=True, with_dzs=True, with_dh_n=True, offset=0, fill=math.nan,
+        ragged=False, with_dx=True, with_dh_all=True, with_dh_n=True, offset=0, fill=math.nan,
     ):  # fmt: skip
         self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
         self.relu, self.reverse = relu, reverse
@@ -75,14 +75,14 @@ class Case:
         self.dhs = m.new((T, N, h), rng.normal(size=(T, N, h)))
         self.dh_n = m.new((N, h) if with_dh_n else (0, h), 0)
         self.dh_n[...] = rng.normal(size=self.dh_n.shape)
-        self.with_dx, self.with_dzs = with_dx and not one_hot, with_dzs
+        self.with_dx, self.with_dh_all = with_dx and not one_hot, with_dh_all
         self.new_results()
 
     def new_results(self):
         m, T, N, d, h, q = self.memory, self.T, self.N, self.d, self.h, self.q
         self.hs, self.h_n, self.dh0 = m.new((T, N, h)), m.new((N, h)), m.new((N, h))
         self.dx = m.new((T, N, d) if self.with_dx else (0, N, d))
-        self.dzs = m.new((T, N, h) if self.with_dzs else (0, N, h))
+        self.dh_all = m.new((T, N, h) if self.with_dh_all else (0, N, h))
         self.grads = tuple(m.new(W.shape) for W in self.layer)
         self.output_grads = tuple(m.new(W.shape) for W in self.output)
         self.logits, self.output_dhs = m.new((T, N, q)), m.new((T, N, h))
@@ -111,7 +111,7 @@ class Case:
         self.work[...] = self.memory.fill
         self.kernels.layer_backward(
             self.layer, self.packed, self.indices, self.x, self.lengths, self.h0, self.hs, self.dhs,
-            self.dh_n, self.dx, self.dh0, self.dzs, self.grads, accumulate, start,
+            self.dh_n, self.dx, self.dh0, self.dh_all, self.grads, accumulate, start,
             self.N if stop is None else stop, self.relu, self.reverse, self.work,
         )  # fmt: skip
 
@@ -134,7 +134,7 @@ class Case:
 def layer_one_by_one(case, start, stop):
     """What the layer's kernels are to give, from the equations, each sequence alone and cut to its length."""
     (W_ih, W_hh, b_ih, b_hh), x, h0, hs, dhs, dh_n = case.widened("layer", "x", "h0", "hs", "dhs", "dh_n")
-    out = {name: np.zeros_like(a) for name, a in (("hs", hs), ("h_n", h0), ("dh0", h0), ("dzs", dhs))}
+    out = {name: np.zeros_like(a) for name, a in (("hs", hs), ("h_n", h0), ("dh0", h0), ("dh_all", dhs))}
     out["dx"] = np.zeros((case.T, case.N, case.d))
     out["grads"] = [np.zeros_like(W) for W in (W_ih, W_hh, b_ih, b_hh)]
     for n in range(start, stop):
@@ -150,8 +150,9 @@ def layer_one_by_one(case, start, stop):
         carry = dh_n[n] if len(dh_n) else np.zeros(case.h)
         for t in reversed(order):
             h = out["hs"][t, n]
-            dz = (dhs[t, n] + carry) * ((h > 0) if case.relu else 1 - h * h)
-            out["dzs"][t, n], out["dx"][t, n] = dz, W_ih.T @ dz
+            dh = dhs[t, n] + carry
+            dz = dh * ((h > 0) if case.relu else 1 - h * h)
+            out["dh_all"][t, n], out["dx"][t, n] = dh, W_ih.T @ dz
             for g, term in zip(
                 out["grads"], (np.outer(dz, inputs[t]), np.outer(dz, before[t]), dz, dz), strict=True
             ):
@@ -170,7 +171,7 @@ def random_options(seed):
         "d": int(rng.choice((1, 3, 8, 30, 65))), "q": int(rng.choice((1, 2, 9, 65))), "one_hot": one_hot,
         "offset": int(rng.choice((0, 1, 3))), "fill": float(rng.choice((math.nan, 1e30, 0.0))),
     }  # fmt: skip
-    for name in ("relu", "reverse", "ragged", "with_dx", "with_dzs", "with_dh_n"):
+    for name in ("relu", "reverse", "ragged", "with_dx", "with_dh_all", "with_dh_n"):
         options[name] = bool(rng.integers(2))
     start, stop = sorted(int(n) for n in rng.choice(options["N"] + 1, 2, replace=False))
     if rng.integers(3):
@@ -213,8 +214,8 @@ def test_layer(seed, kernels, dtype):
     assert_rows(case.dh0, reference.dh0, start, stop, case.memory.fill, "dh0")
     if case.with_dx:
         assert_rows(case.dx, reference.dx, start, stop, case.memory.fill, "dx")
-    if case.with_dzs:
-        assert_rows(case.dzs, reference.dzs, start, stop, case.memory.fill, "dzs")
+    if case.with_dh_all:
+        assert_rows(case.dh_all, reference.dh_all, start, stop, case.memory.fill, "dh_all")
     for name, g, want, b in zip(
         ("W_ih", "W_hh", "b_ih", "b_hh"), case.grads, reference.grads, before, strict=True
     ):
@@ -231,10 +232,18 @@ def test_layer_gradients_one_by_one(N, one_hot, ragged, reverse, kernels, dtype)
     case.forward()
     case.backward()
     wanted = layer_one_by_one(case, 0, N)
-    for name in ("hs", "h_n", "dh0", "dzs") + (() if one_hot else ("dx",)):
+    for name in ("hs", "h_n", "dh0", "dh_all") + (() if one_hot else ("dx",)):
         assert_close(getattr(case, name), wanted[name], what=name)
     for g, want in zip(case.grads, wanted["grads"], strict=True):
         assert_close(g, want)
+    # Without gradients of the weights the rest is the same.
+    rest = [bits(case.dh0, case.dh_all, case.dx)]
+    for a in (case.dh0, case.dh_all, case.dx):
+        a[...] = math.nan
+    case.grads = ()
+    case.backward()
+    case.memory.check()
+    assert [bits(case.dh0, case.dh_all, case.dx)] == rest
 
 
 @pytest.mark.parametrize("N", [1, 3])
@@ -266,7 +275,7 @@ def test_sequences_do_not_depend_on_the_range(T, N, h, one_hot, kernels, backend
     case.forward()
     case.backward()
     loss = case.loss()
-    names = ["hs", "h_n", "dh0", "dzs", "dx", "logits", "output_dhs"]
+    names = ["hs", "h_n", "dh0", "dh_all", "dx", "logits", "output_dhs"]
     whole = [getattr(case, name).copy() for name in names]
     sums = [g.copy() for g in (*case.grads, *case.output_grads)]
     for cuts in ([0, 1, N], [0, N // 2, N // 2 + 1, N] if N > 2 else [0, N]):
@@ -404,7 +413,7 @@ def test_what_is_not_finite(N, relu, value, what, kernels, dtype):
             loss = case.loss()
             case.backward()
             case.memory.check()
-            shows = [case.hs, case.logits, case.dzs, np.float64(loss), *case.grads, *case.output_grads]
+            shows = [case.hs, case.logits, case.dh_all, np.float64(loss), *case.grads, *case.output_grads]
             if math.isnan(value):
                 assert any(np.isnan(a).any() for a in shows)
             n = 3

@@ -245,10 +245,12 @@ static void FN(backward_step)(const layer_arguments *a, const FN(packed_layer) *
     }
     if (after) FN(carry_back)(a, p, after, ldz, row, FN(padded)(h), ldz, i);
     for (ptrdiff_t r = 0; r < m; r++) {
-        if (lengths && t >= lengths[r]) FN(fill)(row + r * ldz, h, 0);
-        else if (a->relu) FN(times_derivative)(1, h, row + r * ldz, (const REAL *)a->hs + place + r * h);
+        int ended = lengths && t >= lengths[r];
+        if (ended) FN(fill)(row + r * ldz, h, 0);
+        if (a->dh_all) FN(copy_row)((REAL *)a->dh_all + place + r * h, row + r * ldz, h);
+        if (ended) continue;
+        if (a->relu) FN(times_derivative)(1, h, row + r * ldz, (const REAL *)a->hs + place + r * h);
         else FN(times_derivative)(0, h, row + r * ldz, (const REAL *)a->hs + place + r * h);
-        if (a->dzs) FN(copy_row)((REAL *)a->dzs + place + r * h, row + r * ldz, h);
         if (lengths && a->reverse && t == lengths[r] - 1) FN(copy_padded)(s->firsts + r * ldz, row + r * ldz, h);
     }
 }
@@ -277,7 +279,7 @@ static void FN(layer_backward)(const layer_arguments *a) {
     REAL *after = s.dz + steps * m * ldz;
     int accumulate = a->accumulate, follows = m == N && !a->reverse; /* steps follow one another in memory */
     if (a->indices) {
-        if (accumulate) FN(pack_panel)(a->dW_ih, 1, d, d, h, ldh, s.columns);
+        if (accumulate && a->dW_ih) FN(pack_panel)(a->dW_ih, 1, d, d, h, ldh, s.columns);
         else FN(fill)(s.columns, d * ldh, 0);
     }
     FN(fill)(s.db, ldh, 0);
@@ -286,6 +288,14 @@ static void FN(layer_backward)(const layer_arguments *a) {
         for (ptrdiff_t i = first + n - 1; i >= first; i--) {
             REAL *row = s.dz + (i - first) * m * ldz;
             FN(backward_step)(a, &p, &s, i, i == T - 1 ? NULL : i == first + n - 1 ? after : row + m * ldz, row, ldz);
+        }
+        if (!a->dW_hh) { /* no gradients of the weights */
+            if (a->dx)
+                for (ptrdiff_t i = first; i < first + n; i++)
+                    FN(times_panels)(m, d, h, s.dz + (i - first) * m * ldz, ldz, p.dinput,
+                                     (REAL *)a->dx + ((a->reverse ? T - 1 - i : i) * N + a->start) * d, d, 0);
+            for (ptrdiff_t r = 0; r < m; r++) FN(copy_row)(after + r * ldz, s.dz + r * ldz, ldh);
+            continue;
         }
         for (ptrdiff_t r = 0; r < k; r++) FN(add_row)(ldh, s.db, s.dz + r * ldz);
 
@@ -312,9 +322,9 @@ static void FN(layer_backward)(const layer_arguments *a) {
         for (ptrdiff_t r = 0; r < m; r++) FN(copy_row)(after + r * ldz, s.dz + r * ldz, ldh);
         accumulate = 1;
     }
-    if (a->indices) FN(pack_panel)(s.columns, 1, ldh, h, d, d, a->dW_ih);
+    if (a->indices && a->dW_hh) FN(pack_panel)(s.columns, 1, ldh, h, d, d, a->dW_ih);
     REAL *db_ih = a->db_ih, *db_hh = a->db_hh;
-    for (ptrdiff_t i = 0; i < h; i++) {
+    for (ptrdiff_t i = 0; a->dW_hh && i < h; i++) {
         db_ih[i] = a->accumulate ? db_ih[i] + s.db[i] : s.db[i];
         db_hh[i] = a->accumulate ? db_hh[i] + s.db[i] : s.db[i];
     }

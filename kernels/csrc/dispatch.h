@@ -61,7 +61,7 @@ typedef struct {
     const void *dh_n;       /* (N,h) */
     void *dx;               /* (T,N,d) */
     void *dh0;              /* (N,h) */
-    void *dzs;              /* (T,N,h) */
+    void *dh_all;              /* (T,N,h) */
     void *dW_ih, *dW_hh, *db_ih, *db_hh;
     int accumulate, relu, reverse;
     ptrdiff_t start, stop;
