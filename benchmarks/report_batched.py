@@ -7,7 +7,7 @@ from typing import Any
 
 from results import Results, Row, names
 from sizes import BATCH_OPERATIONS, BATCHES, DTYPES, GEMM_SIZE, VOCABULARY
-from tables import table, times
+from tables import figure, table, times
 
 Batch = tuple[int, int, int]
 
@@ -237,7 +237,7 @@ def _times_table(rows: list[Row]) -> str:
                 some = _whole(rows, operation=operation, dtype=dtype, cores=cores)
                 for name in names(some, "backend", "peer"):
                     found = {
-                        (row.h, row.T, row.N): f"{row.seconds / row.T * 1e6:.3g}"
+                        (row.h, row.T, row.N): figure(row.seconds / row.T * 1e6)
                         for row in some
                         if row.contender == name
                     }
@@ -273,7 +273,7 @@ def plot(results: Results, folder: Path) -> list[Path]:
         return []
     contenders = names(rows, "backend", "peer")
     width = 0.8 / len(contenders)
-    figure, axes = plt.subplots(
+    picture, axes = plt.subplots(
         len(panels),
         1,
         figsize=(8.5, 2.4 * len(panels) + 0.6),
@@ -295,15 +295,15 @@ def plot(results: Results, folder: Path) -> list[Path]:
         ax.set_title(f"{dtype}, {cores} thread{'s' if cores > 1 else ''}", fontsize=10)
         ax.grid(axis="y", alpha=0.3)
         ax.set_axisbelow(True)
-        ax.set_xticks(range(len(batches)), _heads(batches))
+        ax.set_xticks(range(len(batches)), [f"h={h}\nT={T}, N={N}" for h, T, N in batches])
     handles = {
         label: handle
         for ax in axes.flat
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, loc="outside right center", frameon=False)
-    figure.suptitle("Training step: share of the machine's GEMM rate", fontsize=11)
+    picture.legend(handles.values(), handles, loc="outside right center", frameon=False)
+    picture.suptitle("Training step: share of the machine's GEMM rate", fontsize=11)
     file = folder / PLOT
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
+    picture.savefig(file, dpi=100)
+    plt.close(picture)
     return [file]

@@ -20,6 +20,11 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{seconds * 1e3:.3g} ms"
 
 
+def figure(value: float) -> str:
+    """Three figures, and all before the point."""
+    return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
+
+
 def table(head: list[str], body: list[list[str]], left: int) -> str:
     """A Markdown table whose first `left` columns are text and the others figures."""
     rule = ["---"] * left + ["---:"] * (len(head) - left)

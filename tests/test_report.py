@@ -230,7 +230,7 @@ def test_streams_are_compared_by_characters_a_second(report, tmp_path):
     text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
     assert cells(text, "float64", "2", "fast") == ["4.0x"]
     # The single stream is no batch of its own.
-    assert cells(text, "`sample`", "float64", "2", "fast") == ["4e+04"]
+    assert cells(text, "`sample`", "float64", "2", "fast") == ["40000"]
 
 
 def test_batches_have_a_plot_of_their_shares(report, tmp_path, batched):
