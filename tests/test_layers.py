@@ -616,6 +616,14 @@ def test_dropout_keeps_the_right_share(num_layers, dropout, dtype, backend):
     assert np.array_equal(h_n[-1], output[-1])
 
 
+def test_no_two_masks_are_alike(dtype, backend):
+    """Not those of two steps, of two sequences, or of two parts of a batch that threads share."""
+    T, N = 4, 50
+    output, _ = ones_through(2, 64, 0.5, backend=backend, dtype=dtype).forward(np.zeros((T, N, 1)))
+    assert len(threads.parts(N)) > 2
+    assert len({(output[t, n] > 0).tobytes() for t in range(T) for n in range(N)}) == T * N
+
+
 def test_dropout_is_drawn_anew_and_from_the_generator(dtype, backend):
     rnn = ones_through(2, 30, 0.5, backend=backend, dtype=dtype)
     x = np.zeros((5, 4, 1))
