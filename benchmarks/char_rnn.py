@@ -56,6 +56,8 @@ NOTES_SAME_NATS, NOTES_SAME_STEPS = {"float64": 1e-4, "float32": 0.1}, 10
 #: Bytes of the text that is read and indexed.
 LONG_TEXT = 100_000_000
 
+PARTS = ("train", "notes", "sample", "wait")
+
 #: What a run measures: (of training) steps and blocks, (of the notes' settings) steps of the loop and
 #: blocks, and how many times more CharRNN makes, (of sampling) characters and those of the loop, rounds.
 FULL = {
@@ -402,15 +404,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--short", action="store_true", help="fewer steps")
     parser.add_argument("--steps", type=int, help=f"of training beside PyTorch (default {FULL['steps']})")
+    parser.add_argument("--only", action="append", choices=PARTS, help="only this (may be repeated)")
     options = parser.parse_args(arguments)
     text = read_text(options.text)[0] if options.text else standard_library_source()
     sizes = SHORT if options.short else FULL
-    model, records = training(text, options.steps or sizes["steps"], sizes["blocks"])
-    for dtype in ("float32", "float64"):
-        records += notes_settings(text, sizes["notes"], sizes["notes_more"], dtype)
-    records += sampling(model, sizes["sample"], sizes["loop"], sizes["rounds"])
-    records += first_character(model, sizes["rounds"])
-    records += long_text(text)
+    only = options.only or PARTS
+    records: list[dict[str, Any]] = []
+    if "train" in only:
+        model, records = training(text, options.steps or sizes["steps"], sizes["blocks"])
+    else:
+        model = CharRNN(HIDDEN, max_steps=10, random_state=SEED, num_threads=THREADS, verbose=0).fit(text)
+    if "notes" in only:
+        for dtype in ("float32", "float64"):
+            records += notes_settings(text, sizes["notes"], sizes["notes_more"], dtype)
+    if "sample" in only:
+        records += sampling(model, sizes["sample"], sizes["loop"], sizes["rounds"])
+    if "wait" in only:
+        records += first_character(model, sizes["rounds"])
+        records += long_text(text)
     for row in records:
         info = row["extra_info"]
         seconds = info.get("seconds", row["stats"]["min"])
