@@ -184,7 +184,7 @@ def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, star
     `accumulate`.  A `dhs` without elements asks for the loss alone.  Returns the loss, not scaled.
     """
     W, b = output
-    q, h = W.shape
+    h = W.shape[1]
     with np.errstate(all="ignore"):
         states = hs[:, start:stop].reshape(-1, h)
         wanted = targets[:, start:stop].reshape(-1)
@@ -213,12 +213,22 @@ def reduce_gradients(parts, clip, threshold, out):
         out[:] = parts[0]
         for part in parts[1:]:
             out += part
-        norm = math.sqrt(np.dot(out, out)) if np.isfinite(out).all() else float(np.linalg.norm(out))
+        norm = _norm(out)
         if clip == CLIP_VALUE:
             np.clip(out, -threshold, threshold, out=out)
         elif clip == CLIP_NORM and not norm <= threshold:
             out *= out.dtype.type(threshold / norm)
     return norm
+
+
+def _norm(x):
+    """Euclidean norm, also where a square is beyond the largest number."""
+    squares = float(np.dot(x, x))
+    if math.isfinite(squares) or not np.isfinite(x).all():
+        return math.sqrt(squares)
+    largest = float(np.abs(x).max())
+    scaled = x / x.dtype.type(largest)
+    return largest * math.sqrt(np.dot(scaled, scaled))
 
 
 def sample_batch(

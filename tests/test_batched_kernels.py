@@ -452,6 +452,15 @@ def test_reduce_gradients(parts, n, clip, kernels, dtype):
         assert_close(out, want)
 
 
+def test_reduce_where_squares_overflow(kernels, dtype):
+    large = float(np.finfo(dtype).max) / 8
+    parts = np.full((2, 4), large / 2, dtype)
+    out = np.empty(4, dtype)
+    norm = kernels.reduce_gradients(parts, CLIP_NORM, large / 4, out)
+    assert norm == pytest.approx(2 * large, rel=1e-6)
+    assert_close(out, np.full(4, large / 8), 1e-6)
+
+
 @pytest.mark.parametrize("clip", [CLIP_NONE, CLIP_VALUE, CLIP_NORM], ids=["none", "value", "norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_reduce_what_is_not_finite(value, clip, kernels, dtype):
