@@ -34,15 +34,15 @@ from fastrnn.checks import check_choice, check_number, check_real_array, check_s
 from fastrnn.unroll import (
     Batch,
     OpenModel,
-    Reached,
     Unrolled,
     backward,
     check_layer,
     forward,
+    norms_of,
     open_batch,
     open_model,
     output_gradient,
-    state_gradients,
+    term_norms,
 )
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def gradient_flow(
 
     Notes
     -----
-    Gradients are not clipped.  Beside one forward and one backward pass this costs a second backward
-    pass, for the loss of the last step, and one matrix product a pass for all dL/dh_t.
+    Gradients are not clipped.  Beside a forward and a backward pass this costs a second backward pass
+    without gradients of weights, for the loss of the last step.
 
     Examples
     --------
@@ -201,22 +201,26 @@ def gradient_flow(
     with np.errstate(all="ignore"):  # what explodes is reported as infinity or NaN
         u = forward(m, batch)
         loss, d_outputs, _ = _loss_gradient(u, targets, reduction)
-        reached = backward(u, d_outputs, number)[number, direction]
-        total = _norms(state_gradients(u, number, direction, reached))
-        terms = _outer_norms(reached.dzs, u.states_before(number, direction))
-        from_last = _from_last_step(u, d_outputs, number, direction)
+        place = number, direction
+        reached = backward(u, d_outputs, number, {place}, {place})[place]
+        total = norms_of(reached.states)
+        terms = term_norms(u, place, reached.states)
+        from_last = _from_last_step(u, d_outputs, place, reached.states)
         share = from_last / from_last[0 if direction else -1]
         norm = _norm(reached.grads[1])
     return GradientFlow(total, from_last, share, terms, norm, loss, reduction, number, direction)
 
 
-def _from_last_step(u: Unrolled, d_outputs: np.ndarray, number: int, direction: int) -> np.ndarray:
-    """Norms of the gradient by each state of a layer, of the loss of its last time step alone."""
-    last = 0 if direction else len(d_outputs) - 1
-    alone = np.zeros_like(d_outputs)
-    alone[last] = d_outputs[last]
-    reached = backward(u, alone, number)[number, direction]
-    return _norms(state_gradients(u, number, direction, reached))
+def _from_last_step(
+    u: Unrolled, d_outputs: np.ndarray, place: tuple[int, int], out: np.ndarray | None = None
+) -> np.ndarray:
+    """Norms of the gradient by each state of a layer, of the loss of its last time step alone.
+
+    Clears `d_outputs` but for that step.
+    """
+    number, direction = place
+    d_outputs[slice(1, None) if direction else slice(len(d_outputs) - 1)] = 0
+    return norms_of(backward(u, d_outputs, number, {place}, set(), out)[place].states)
 
 
 def _check_direction(m: OpenModel, direction: Any) -> int:
@@ -253,53 +257,13 @@ def given_gradient(u: Unrolled, targets: Any) -> np.ndarray:
     given = check_real_array(targets, "targets", m.dtype, *shapes)
     if swap:
         given = given.swapaxes(0, 1)
-    return np.ascontiguousarray(given.reshape(T, N, width))
+    return np.array(given.reshape(T, N, width))  # a copy, it is written to
 
 
 def _user_shape(out: np.ndarray, swap: bool, batched: bool) -> np.ndarray:
     if not batched:
         return out[:, 0]
     return out.swapaxes(0, 1) if swap else out
-
-
-def _norms(vectors: np.ndarray) -> np.ndarray:
-    """Norm of each time step of (T, N, h), in float64."""
-    flat = vectors.reshape(len(vectors), -1)
-    norms: np.ndarray = np.sqrt(np.einsum("ti,ti->t", flat, flat).astype(np.float64))
-    # Squares leave the range of the dtype before the values do.
-    info = np.finfo(vectors.dtype)
-    outside = np.flatnonzero(~((norms > math.sqrt(info.tiny / info.eps)) & (norms < np.inf)))
-    if len(outside):
-        rows = flat[outside].astype(np.float64)
-        largest = np.abs(rows).max(axis=1)
-        rows /= np.where((largest > 0) & (largest < np.inf), largest, 1)[:, None]
-        norms[outside] = np.where(
-            (largest > 0) & (largest < np.inf), largest * np.sqrt(np.einsum("ti,ti->t", rows, rows)), largest
-        )
-    return norms
-
-
-def _norm(array: np.ndarray) -> float:
-    return float(_norms(array.reshape(1, -1))[0])
-
-
-def _outer_norms(dz: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Frobenius norm of ``sum_n dz_tn h_{t-1,n}'`` for each t."""
-    T, N, h = dz.shape
-    if N == 1:
-        return _norms(dz) * _norms(before)
-    if h >= 2 * N:  # |A'B|^2 = <AA', BB'>: products of N by N in place of h by h
-        squares = np.einsum(
-            "tmn,tmn->t", np.matmul(dz, dz.swapaxes(1, 2)), np.matmul(before, before.swapaxes(1, 2))
-        )
-        norms: np.ndarray = np.sqrt(np.maximum(squares.astype(np.float64), 0))
-        return norms
-    norms = np.empty(T)
-    term = np.empty((h, h), dz.dtype)
-    for t in range(T):
-        np.matmul(dz[t].T, before[t], out=term)
-        norms[t] = math.sqrt(np.vdot(term, term))
-    return norms
 
 
 # -- Jacobians ---------------------------------------------------------------------------------------
@@ -964,13 +928,21 @@ def _all_gradients(m: OpenModel, batch: Batch, targets: Any) -> list[np.ndarray]
     """Every gradient of the model's own loss, not clipped, those of a lower layer first."""
     u = forward(m, batch)
     _, d_outputs, output = _loss_gradient(u, targets, m.reduction)
-    return [*_layer_gradients(m, backward(u, d_outputs, 0)), *output]
+    return [*_layer_gradients(u, d_outputs), *output]
 
 
-def _layer_gradients(m: OpenModel, reached: dict[tuple[int, int], Reached]) -> list[np.ndarray]:
+def _layer_gradients(u: Unrolled, d_outputs: np.ndarray) -> list[np.ndarray]:
+    """Gradients of the weights of all layers, the lowest first."""
+    m = u.m
+    places = {(number, way) for number in range(len(m.layers)) for way in range(m.directions)}
+    reached = backward(u, d_outputs, 0, set(), places)
     # A SimpleRNN has one bias where the kernels have two.
     used = slice(3) if m.kind == "SimpleRNN" else slice(4)
-    return [g for key in sorted(reached) for g in reached[key].grads[used]]
+    return [g for place in sorted(places) for g in reached[place].grads[used]]
+
+
+def _norm(array: np.ndarray) -> float:
+    return float(norms_of(array.reshape(1, -1))[0])
 
 
 def _count_different(a: np.ndarray, b: np.ndarray) -> int:
@@ -1192,9 +1164,9 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
     with np.errstate(all="ignore"):
         u = forward(m, batch)
         _, d_outputs, output = _loss_gradient(u, targets, m.reduction)
-        from_last = _from_last_step(u, d_outputs, top, 0)
-        reached = backward(u, d_outputs, 0)
-        grads = [*_layer_gradients(m, reached), *output]
+        layers = _layer_gradients(u, d_outputs)
+        from_last = _from_last_step(u, d_outputs, (top, 0))
+        grads = [*layers, *output]
         hs = u.hs[top][0]
         slopes = u.slopes(top)
         W = m.recurrent_weights(top)
@@ -1210,6 +1182,6 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
             "dead": float((slopes < DEAD_SLOPE).mean()),
             "gradient_share": float(from_last[0] / from_last[-1]),
             "half_life": _half_life(rate),
-            "dWhh_norm": _norm(reached[top, 0].grads[1]),
+            "dWhh_norm": _norm(layers[top * m.directions * 4 + 1]),
             "clipped": changed,
         }

@@ -8,7 +8,9 @@ kernels, so that each diagnostic is written once.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -27,11 +29,12 @@ __all__ = [
     "backward",
     "check_layer",
     "forward",
+    "norms_of",
     "open_batch",
     "open_model",
     "output_gradient",
     "outputs",
-    "state_gradients",
+    "term_norms",
 ]
 
 #: W_ih (h,d), W_hh (h,h), b_ih (h), b_hh (h), as kernels take them.
@@ -342,12 +345,6 @@ class Unrolled:
         """Vectors that a layer reads, shape (T, N, d), without elements for class indices."""
         return self.batch.x if layer == 0 else outputs(self.hs[layer - 1])
 
-    def states_before(self, layer: int, direction: int = 0) -> np.ndarray:
-        """The state that each time step starts from, shape (T, N, h)."""
-        hs = self.hs[layer][direction]
-        first = self.batch.h0[layer * self.m.directions + direction][None]
-        return np.concatenate([hs[1:], first] if direction else [first, hs[:-1]])
-
     def slopes(self, layer: int, direction: int = 0) -> np.ndarray:
         """Derivative of the nonlinearity at every step, from its value (eq. 4), (T, N, h) in float64."""
         hs = self.hs[layer][direction].astype(np.float64)
@@ -455,23 +452,44 @@ class Reached:
 
     Attributes
     ----------
-    dhs : ndarray, shape (T, N, h)
-        Gradient of its outputs.
-    dzs : ndarray, shape (T, N, h)
-        dz_t of all steps (eq. 10).
-    grads : tuple of 4 ndarray
+    states : ndarray, shape (T, N, h), or without elements
+        Gradient of every state, dL/dh_t (eqs. 9, 12).
+    grads : tuple of 4 ndarray, or empty
         Gradients of W_ih, W_hh, b_ih and b_hh (eqs. 11, 13).
     """
 
-    dhs: np.ndarray
-    dzs: np.ndarray
+    states: np.ndarray
     grads: tuple[np.ndarray, ...]
 
 
-def backward(u: Unrolled, d_outputs: np.ndarray, lowest: int) -> dict[tuple[int, int], Reached]:
+#: A layer and a direction.
+Place = tuple[int, int]
+
+
+def backward(
+    u: Unrolled,
+    d_outputs: np.ndarray,
+    lowest: int,
+    states: AbstractSet[Place],
+    weights: AbstractSet[Place],
+    out: np.ndarray | None = None,
+) -> dict[Place, Reached]:
     """Backpropagate the gradient of the top layer's outputs (T, N, directions * h) down to a layer.
 
-    Returns what reached each ``(layer, direction)`` from the top to `lowest`.
+    Parameters
+    ----------
+    u : Unrolled
+    d_outputs : ndarray
+    lowest : int
+        The last layer to be reached.
+    states, weights : set of (int, int)
+        Layers and directions whose states' gradients, and whose weights' gradients, are wanted.
+    out : ndarray, shape (T, N, h), or None
+        Where the states' gradients go, if those of one place are wanted; None makes a new array.
+
+    Returns
+    -------
+    dict of (int, int) to Reached
     """
     reached = {}
     m, batch = u.m, u.batch
@@ -483,17 +501,19 @@ def backward(u: Unrolled, d_outputs: np.ndarray, lowest: int) -> dict[tuple[int,
         x = u.layer_input(number)
         below = None
         for direction, layer in enumerate(m.layers[number]):
+            place = number, direction
             d = layer[0].shape[1]
             dhs = np.ascontiguousarray(d_outputs[:, :, direction * h : (direction + 1) * h])
             dx = np.empty((T, N, d), m.dtype) if number > lowest else none
-            dzs, dh0 = np.empty((T, N, h), m.dtype), np.empty((N, h), m.dtype)
-            grads = _part_gradients(layer, N)
-            step = functools.partial(
-                _backward_part, u, layer, number, direction, indices, x, dhs, dx, dh0, dzs, grads
-            )
+            found = none
+            if place in states:
+                found = np.empty((T, N, h), m.dtype) if out is None else out
+            dh0 = np.empty((N, h), m.dtype)
+            grads = _part_gradients(layer if place in weights else (), N)
+            step = functools.partial(_backward_part, u, layer, place, indices, x, dhs, dx, dh0, found, grads)
             work_size = m.kernels.layer_sizes(T, N, _largest_part(N), d, h)[1]
             _in_parts(m, N, 2 * T * N * h * (h + (0 if indices.size else d)), work_size, step)
-            reached[number, direction] = Reached(dhs, dzs, _sum(grads))
+            reached[place] = Reached(found, _sum(grads))
             below = dx if below is None else below + dx
         if number > lowest:
             assert below is not None
@@ -502,29 +522,81 @@ def backward(u: Unrolled, d_outputs: np.ndarray, lowest: int) -> dict[tuple[int,
 
 
 def _backward_part(
-    u: Unrolled, layer: Layer, number: int, direction: int, indices: np.ndarray, x: np.ndarray,
-    dhs: np.ndarray, dx: np.ndarray, dh0: np.ndarray, dzs: np.ndarray, grads: list[tuple[np.ndarray, ...]],
+    u: Unrolled, layer: Layer, place: Place, indices: np.ndarray, x: np.ndarray, dhs: np.ndarray,
+    dx: np.ndarray, dh0: np.ndarray, dh_all: np.ndarray, grads: list[tuple[np.ndarray, ...]],
     part: int, start: int, stop: int, work: np.ndarray,
 ) -> None:  # fmt: skip
-    m = u.m
+    m, (number, direction) = u.m, place
     m.kernels.layer_backward(
         layer, u.packed[number][direction], indices, x, _NO_LENGTHS,
         u.batch.h0[number * m.directions + direction], u.hs[number][direction], dhs,
-        np.empty((0, 0), m.dtype), dx, dh0, dzs, grads[part], False, start, stop, m.relu, bool(direction),
+        np.empty((0, 0), m.dtype), dx, dh0, dh_all, grads[part], False, start, stop, m.relu, bool(direction),
         work,
     )  # fmt: skip
 
 
-def state_gradients(u: Unrolled, layer: int, direction: int, reached: Reached) -> np.ndarray:
-    """``dh_t = d output_t + W_hh' dz_{t+1}`` (eqs. 9, 12) of all steps in one product, shape (T, N, h).
+def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
+    """Frobenius norm of each step's term of dW_hh, ``sum_n dz_tn h_{t-1,n}'`` (eqs. 11, 13), shape (T,).
 
-    Not dz_t divided by the derivative of the nonlinearity, which is zero where a unit is saturated.
+    Parameters
+    ----------
+    u : Unrolled
+    place : (int, int)
+    states : ndarray, shape (T, N, h)
+        dL/dh_t.
     """
-    dzs = reached.dzs
-    T, N, h = dzs.shape
-    total = reached.dhs.copy()
-    if T > 1:
-        W_hh = u.m.layers[layer][direction][1]
-        after, receiving = (dzs[:-1], total[1:]) if direction else (dzs[1:], total[:-1])
-        receiving += (after.reshape(-1, h) @ W_hh).reshape(T - 1, N, h)
-    return total
+    m, (number, direction) = u.m, place
+    hs, h0 = u.hs[number][direction], u.batch.h0[number * m.directions + direction]
+    T, N, h = hs.shape
+    if N == 1:
+        before = norms_of(np.concatenate([hs[1:], h0[None]] if direction else [h0[None], hs[:-1]]))
+        with np.errstate(all="ignore"):
+            dz = states * (hs > 0 if m.relu else 1 - hs * hs)
+            return norms_of(dz) * before
+    norms = np.empty(T)
+    count = threads.workers(min(T, 8), float(T) * N * N * h, getattr(m.model, "num_threads", 1))
+
+    def steps(part: int, slot: int) -> None:
+        dz = np.empty((N, h), m.dtype)
+        with np.errstate(all="ignore"):  # is told to each thread by itself
+            for t in range(part * T // count, (part + 1) * T // count):
+                if m.relu:
+                    np.multiply(states[t], hs[t] > 0, out=dz)
+                else:
+                    np.multiply(hs[t], hs[t], out=dz)
+                    np.subtract(1, dz, out=dz)
+                    np.multiply(states[t], dz, out=dz)
+                before = t + 1 if direction else t - 1
+                norms[t] = _product_norm(dz, hs[before] if 0 <= before < T else h0)
+
+    with threads.one_blas_thread():
+        threads.run(steps, count, count)
+    return norms
+
+
+def _product_norm(a: np.ndarray, b: np.ndarray) -> float:
+    """Frobenius norm of ``a' b``, for arrays (N, h)."""
+    N, h = a.shape
+    if h >= 2 * N:  # |a'b|^2 = <aa', bb'>: products of N by N in place of h by h
+        square = float(np.vdot(a @ a.T, b @ b.T))
+    else:
+        product = a.T @ b
+        square = float(np.vdot(product, product))
+    return math.sqrt(max(square, 0)) if square < math.inf else square
+
+
+def norms_of(vectors: np.ndarray) -> np.ndarray:
+    """Norm of all that is in each entry of the first axis, in float64."""
+    flat = vectors.reshape(len(vectors), -1)
+    with np.errstate(all="ignore"):
+        norms: np.ndarray = np.sqrt(np.einsum("ti,ti->t", flat, flat).astype(np.float64))
+        # Squares leave the range of the dtype before the values do.
+        info = np.finfo(vectors.dtype)
+        outside = np.flatnonzero(~((norms > math.sqrt(info.tiny / info.eps)) & (norms < np.inf)))
+        if len(outside):
+            rows = flat[outside].astype(np.float64)
+            largest = np.abs(rows).max(axis=1)
+            ordinary = (largest > 0) & (largest < np.inf)
+            rows /= np.where(ordinary, largest, 1)[:, None]
+            norms[outside] = np.where(ordinary, largest * np.sqrt(np.einsum("ti,ti->t", rows, rows)), largest)
+    return norms
