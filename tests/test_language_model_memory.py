@@ -10,9 +10,9 @@ from support import bits
 from fastrnn import LanguageModel, backends, optim
 from fastrnn.stack import ALIGNMENT, KEPT_SPACES
 
-#: Transient Python objects of a call: tuples, views, and what Numba makes of its arguments.  The smallest
-#: array over time steps that is tested takes 12 800.
-OBJECTS = {"cython": 4_000, "numba": 12_000}
+#: Transient Python objects: tuples, views, what Numba makes of its arguments, and what helper threads have
+#: not yet looked at.  The smallest array over time steps that is tested takes 12 800.
+OBJECTS = 12_000
 
 
 @pytest.fixture(params=["cython", "numba"])
@@ -67,8 +67,8 @@ def test_a_training_step_allocates_nothing(T, N, options, optimizer, dtype, comp
 
     calls()
     peak, kept = growth(calls)
-    assert peak < OBJECTS[compiled], "a buffer was allocated"
-    assert kept < 1_000, "memory was kept"
+    assert peak < OBJECTS, "a buffer was allocated"
+    assert kept < OBJECTS, "memory was kept"
 
 
 def test_the_measure_sees_arrays(compiled):
@@ -91,7 +91,7 @@ def test_training_and_validation_take_turns(compiled):
             lm.loss(u, v)
 
     calls()
-    assert growth(calls)[0] < OBJECTS[compiled]
+    assert growth(calls)[0] < OBJECTS
 
 
 def test_what_is_kept_does_not_grow_with_the_number_of_shapes(backend):
