@@ -123,6 +123,10 @@ class CharRNN:
         That validation, in nats per character, and the step it was made at.
     last_weights_ : dict of str to ndarray
         Those of the last step.
+    start_state_ : ndarray, shape (num_layers, 1, h)
+        Hidden state that samples, scores and validations begin with: zeros, unless the model predicts its
+        own training text much better from the state that it carried there.  That comes of one pass over
+        few streams at a high learning rate, as in min-char-rnn, which samples from the carried state too.
     weights_ : {"last", "best"}
         Which of the two `model_` uses; see `use_weights`.
 
@@ -205,6 +209,8 @@ class CharRNN:
     _progress: Progress
     #: Hidden state after the last step.
     _state: np.ndarray
+    #: States that a text begins with, under the last and the best weights.
+    _starts: dict[str, np.ndarray]
     #: Weights of the last step while `model_` uses the best ones.
     _last_weights: dict[str, np.ndarray] | None
     #: Hyper-parameters that the arrays and the run follow.
@@ -466,6 +472,12 @@ class CharRNN:
         return {name: W.copy() for name, W in weights.items()}
 
     @property
+    def start_state_(self) -> np.ndarray:
+        """State that a text begins with, shape (num_layers, 1, h)."""
+        self._check_fitted()
+        return self._starts[self.weights_].copy()
+
+    @property
     def step_(self) -> int:
         """Steps taken."""
         self._check_fitted()
@@ -528,7 +540,7 @@ class CharRNN:
         indices = index_text(text, vocabulary=self.vocabulary_, unknown=self.unknown).indices
         if len(indices) < 2:
             raise TextError(f"a text of at least two characters is needed, got {len(indices)}")
-        return -mean_cross_entropy(self.model_, indices)
+        return -mean_cross_entropy(self.model_, indices, start=self.start_state_)
 
     def bits_per_char(self, text: Any) -> float:
         """Cross-entropy in bits per character; lower is better.  As `score`.
@@ -682,7 +694,7 @@ class CharRNN:
                 next((c for c in STARTS if c in self.vocabulary_), self.vocabulary_[0])
             )
         model = self.model_
-        h = model.initial_state(1)
+        h = self.start_state_
         for begin in range(0, len(read) - 1, PROMPT_CHUNK):
             piece = read[begin : min(begin + PROMPT_CHUNK, len(read) - 1)]
             h = model.forward(piece[:, None], h)[1]
@@ -789,6 +801,7 @@ class CharRNN:
             last=self.last_weights_,
             best=self.best_weights_,
             weights=self.weights_,
+            starts=self._starts,
             optimizer=self._optimizer.state_dict(),
             state=self._state,
             rng=self.model_.rng,
@@ -823,6 +836,7 @@ class CharRNN:
         self._last_weights = None
         self._progress = snapshot.progress
         self._state = snapshot.state
+        self._starts = snapshot.starts
         self._optimizer = optimizer
         self.model_ = model
         self._put_into_use(snapshot.weights)
@@ -883,6 +897,7 @@ class CharRNN:
         self._last_weights = None
         self._progress = progress
         self._state = model.initial_state(1)
+        self._starts = {which: model.initial_state(1) for which in ("last", "best")}
         self._remember(_OF_RUN)
         self.model_ = model
 
@@ -977,11 +992,12 @@ class CharRNN:
         """Take what a training has come to."""
         self._state = training.state.copy()
         if training.best_weights is not None:
-            self.best_weights_ = training.best_weights
+            self.best_weights_, self._starts["best"] = training.best_weights, training.best_start
 
     def _take_over(self, training: Training, final: bool) -> None:
         """Write a checkpoint, if there is to be one."""
         self._keep(training)
+        self._starts["last"] = training.start()
         if final:
             self._choose_weights()
         if self.checkpoint is not None:

@@ -38,6 +38,8 @@ class Snapshot:
     last: dict[str, np.ndarray]
     best: dict[str, np.ndarray] | None
     weights: str
+    #: States, shape (num_layers, 1, h), that a text begins with under ``"last"`` and ``"best"`` weights.
+    starts: dict[str, np.ndarray]
     #: `Optimizer.state_dict`.
     optimizer: dict[str, Any]
     #: Hidden state, shape (num_layers, N, h).
@@ -68,13 +70,14 @@ def pack(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     content : dict
     arrays : dict of str to ndarray
         Names: ``last.`` and ``best.`` before those of the weights, ``optimizer.``, slot and ``.`` before
-        them for the optimizer's state, and ``state``.
+        them for the optimizer's state, ``start.last``, ``start.best``, and ``state``.
     """
     optimizer = dict(snapshot.optimizer)
     arrays = {f"last.{name}": W for name, W in snapshot.last.items()}
     arrays |= {f"best.{name}": W for name, W in (snapshot.best or {}).items()}
     for slot, state in optimizer.pop("state").items():
         arrays |= {f"optimizer.{slot}.{name}": array for name, array in state.items()}
+    arrays |= {f"start.{which}": start for which, start in snapshot.starts.items()}
     arrays["state"] = snapshot.state
     content = {
         "class": "CharRNN",
@@ -137,10 +140,12 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
     if sum(name.startswith("last.") for name in arrays) != 4 * num_layers + 2:
         raise Misfit(f"num_layers = {num_layers}, and the weights are not those of so many layers")
     shapes = _shapes(len(vocabulary), hidden_size, num_layers)
+    shapes_of_starts = dict.fromkeys(("last", "best"), (num_layers, 1, hidden_size))
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         group, _, parameter = name.rpartition(".")
-        if name != "state" and (parameter not in shapes or array.shape != shapes[parameter]):
+        wanted = shapes_of_starts if group == "start" else shapes
+        if name != "state" and (parameter not in wanted or array.shape != wanted[parameter]):
             raise Misfit(f"array {name!r} of shape {array.shape} is not one of this model's")
         if array.dtype != dtype:
             raise Misfit(f"array {name!r} is {array.dtype}, and dtype = {dtype.name!r}")
@@ -148,6 +153,9 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
     state = groups.pop("", {}).get("state")
     if state is None or state.shape != (num_layers, progress.num_streams, hidden_size):
         raise Misfit("the hidden state is missing or has another shape")
+    starts = groups.pop("start", {})
+    if starts.keys() != shapes_of_starts.keys():
+        raise Misfit("arrays 'start' are not complete")
     for group, members in groups.items():
         if group not in ("last", "best") and not group.startswith("optimizer."):
             raise Misfit(f"arrays {group!r} are not expected")
@@ -171,6 +179,7 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
         last=groups["last"],
         best=None if best is None else {name: best[name].copy() for name in shapes},
         weights=content["weights"],
+        starts={which: start.copy() for which, start in starts.items()},
         optimizer={**content["optimizer"], "state": slots},
         state=state.copy(),
         rng=rng,

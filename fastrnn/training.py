@@ -17,7 +17,7 @@ import numpy as np
 
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import Optimizer
-from fastrnn.streams import Streams, mean_cross_entropy
+from fastrnn.streams import Streams, mean_cross_entropy, start_state
 
 __all__ = ["Limits", "Progress", "Training"]
 
@@ -106,6 +106,8 @@ class Training:
         Hidden state after the last step; valid until the next one.
     best_weights : dict of str to ndarray, or None
         Of the best validation of this call.
+    best_start : ndarray, shape (num_layers, 1, h)
+        What `start` was then.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Training:
         self.learning_rate, self.clip, self.clip_threshold = learning_rate, clip, clip_threshold
         self.limits = limits
         self.best_weights: dict[str, np.ndarray] | None = None
+        self.best_start = model.initial_state(1)
         self._on_checkpoint = on_checkpoint
         self._chars = streams.num_streams * streams.seq_len
         self._verbose = verbose
@@ -163,6 +166,10 @@ class Training:
             self._on_checkpoint(True)
             if interrupts:
                 raise KeyboardInterrupt
+
+    def start(self) -> np.ndarray:
+        """State, shape (num_layers, 1, h), to begin a text with."""
+        return start_state(self.model, self.streams.indices, self.state)
 
     def _train_epoch(self, interrupts: list[int], bar: _Bar) -> bool:
         """Train to the end of the epoch at hand, or to a limit; return whether it was not a limit."""
@@ -275,12 +282,13 @@ class Training:
         return True
 
     def _validate(self, indices: np.ndarray, first: int) -> float:
+        start = self.start()
         nats = mean_cross_entropy(
-            self.model, indices, first, shortest=VALIDATION_STREAM, limit=VALIDATION_LIMIT
+            self.model, indices, first, start=start, shortest=VALIDATION_STREAM, limit=VALIDATION_LIMIT
         )
         progress = self.progress
         if nats < progress.best_nats:
-            self.best_weights = self.model.state_dict()
+            self.best_weights, self.best_start = self.model.state_dict(), start
             progress.best_nats, progress.best_step, progress.rounds_since_best = nats, progress.step, 0
         else:
             progress.rounds_since_best += 1

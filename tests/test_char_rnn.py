@@ -487,6 +487,61 @@ def test_scores_of_unknown_characters(fitted):
             model.set_params(unknown=unknown).score(text)
 
 
+def latched(hidden_size=2):
+    """A model that repeats "ab", and only from a state that it keeps: one unit is on and stays on."""
+    text = "ab" * 300
+    model = small(text, hidden_size=hidden_size, seq_len=6, batch_size=1, epochs=1, dtype="float64",
+                  validation_fraction=0.3, backend="numpy")  # fmt: skip
+    lm = model.model_
+    for W in lm.parameters.values():
+        W[...] = 0
+    lm.parameters["weight_hh_l0"][0, 0] = 3  # on: 0.995, off: -0.995
+    lm.parameters["bias_ih_l0"][0] = -0.5  # zero goes off
+    lm.parameters["weight_ih_l0"][1] = [3, -3]
+    lm.parameters["weight_out"][:] = [[0, -5], [0, 5]]
+    lm.parameters["bias_out"][:] = 0
+    lm.parameters["weight_hh_l0"][1, 0] = 4.0  # off: the second unit is wrong for ever
+    lm.parameters["bias_ih_l0"][1] = -4.0
+    return model, lm
+
+
+def test_a_text_begins_with_a_state_that_the_model_can_use():
+    model, lm = latched()
+    indices = model.vocabulary_.encode("ab" * 300)
+    on = np.array([0.99, 0.0]).reshape(1, 1, 2)
+    start = streams_module.start_state(lm, indices, np.repeat(on, 2, axis=1))
+    np.testing.assert_array_equal(start, on)
+    held_out = [mean_cross_entropy(lm, indices, 300, shortest=100, start=h) for h in (on, None)]
+    assert held_out[0] < 0.1 < 1 < held_out[1]
+    model._starts["last"] = on
+    assert model.score("ab" * 20) > -0.1
+    assert model.generate(20, "ab", temperature=0) == "ab" * 10
+    model._starts["last"] = lm.initial_state(1)
+    assert model.generate(20, "ab", temperature=0) != "ab" * 10
+    # Where zero does, zero it is; also for a text that is too short to tell.
+    lm.parameters["weight_hh_l0"][1, 0] = lm.parameters["bias_ih_l0"][1] = 0
+    assert not streams_module.start_state(lm, indices, on).any()
+    for n in (2, 100, 128, 129, 130):
+        assert not streams_module.start_state(lm, indices[:n], on).any()
+
+
+def test_the_state_to_begin_with_is_that_of_the_weights_in_use(monkeypatch, tmp_path):
+    fake_validations(monkeypatch, [1.0, 2.0])
+    monkeypatch.setattr(training_module, "start_state", lambda lm, indices, state: state[:, :1].copy())
+    model = small(TEXT, validation_fraction=0.2, patience=5)
+    best = model.start_state_
+    assert best.any()
+    assert best.shape == (1, 1, 12)
+    last = model.use_weights("last").start_state_
+    assert not np.array_equal(best, last)
+    np.testing.assert_array_equal(last, model._state[:, :1])
+    model.save(tmp_path / "m")
+    loaded = CharRNN.load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.start_state_, last)
+    np.testing.assert_array_equal(loaded.use_weights("best").start_state_, best)
+    assert loaded.generate(9, random_state=0) == model.use_weights("best").generate(9, random_state=0)
+
+
 # -- sampling --------------------------------------------------------------------------------------
 
 
