@@ -22,8 +22,8 @@ ROWS = 16
 #: Most parts of a batch: each has its own sums of the gradients, which are added up at the end.
 MOST_PARTS = 16
 
-#: Multiply-adds below which a batch stays on the calling thread: they take about 0.2 ms, four times
-#: as long as waking another thread.
+#: Multiply-adds below which a batch stays on the calling thread.  Measured on two cores: in float32 training
+#: steps of 7 million (0.25 ms) take as long on both, of 20 million a fifth less, of 60 million two fifths.
 SMALL = 10_000_000
 
 
