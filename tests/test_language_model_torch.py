@@ -65,6 +65,37 @@ def test_loss_gradients_and_logits(seed, dtype, backend, torch):
     assert_agrees(logits_h_n, want_h_n)
 
 
+@pytest.mark.parametrize(
+    ("q", "h", "L", "T", "N"),
+    [
+        (65, 256, 1, 4, 64),
+        (300, 129, 2, 3, 20),
+        (1025, 40, 1, 3, 9),
+        (10, 520, 1, 3, 33),
+        (2, 300, 1, 2, 130),
+    ],
+)
+def test_larger_than_a_cache(q, h, L, T, N, dtype, backend, torch):
+    """Sizes at which matrices come in blocks, and parts of a batch in several of them."""
+    rng = np.random.default_rng(q)
+    lm = LanguageModel(q, h, L, dtype=dtype, rng=q, backend=backend, num_threads=2)
+    x, y = rng.integers(q, size=(2, T, N))
+    h0 = rng.normal(size=(L, N, h)).astype(dtype)
+    module = TorchLanguageModel(lm)
+    want, want_h_n = module.loss(x, y, h0)
+    loss, grads, h_n = lm.loss_and_grads(x, y, h0)
+    close(loss, float(want.detach()), dtype)
+    assert_agrees(h_n, want_h_n)
+    for name, g in module.backward(want).items():
+        assert_agrees(grads[name], g, name)
+    assert_agrees(lm.forward(x, h0)[0], module.forward(x, h0)[0])
+    close(lm.loss(x, y, h0)[0], float(want.detach()), dtype)
+    lm.num_threads = 1
+    again, others, _ = lm.loss_and_grads(x, y, h0)
+    assert again == loss
+    assert all(g.tobytes() == grads[name].tobytes() for name, g in others.items())
+
+
 def test_mean_is_the_default(dtype, backend, torch):
     lm, x, y, h0 = random_model(3, dtype, backend)
     module = TorchLanguageModel(lm)
