@@ -1,8 +1,10 @@
 """`fastrnn.figures`: what is drawn, labels with units, no pyplot, and the message without matplotlib."""
 
 import math
+import re
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,3 +176,17 @@ def test_diagnostics_do_not_import_matplotlib(tmp_path):
         "-c", "import fastrnn.diagnostics, fastrnn.figures, sys; print('matplotlib' in sys.modules)"
     )
     assert done.stdout == "False\n"
+
+
+def test_the_example_makes_the_pictures_of_the_page(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    page = (root / "docs" / "gradient_flow.md").read_text(encoding="utf-8")
+    done = run_python(root / "examples" / "gradient_flow.py", tmp_path / "out", FASTRNN_BACKEND="numpy")
+    assert done.returncode == 0, done.stderr
+    made = {f"images/{file.name}" for file in (tmp_path / "out").iterdir()}
+    assert made == set(re.findall(r"\]\((images/[^)]*)\)", page))
+    assert all((root / "docs" / name).exists() for name in made)
+    # What training gives depends on the last digits; what is measured before it does not.
+    measured = done.stdout.partition("\nTraining")[0]
+    assert "1.8e-15" in measured
+    assert measured in page
