@@ -228,6 +228,18 @@ class StackedModel:
         Returns
         -------
         The model itself.
+
+        Raises
+        ------
+        TypeError
+            If `mode` is not a bool.
+
+        Examples
+        --------
+        >>> from fastrnn import RNN
+        >>> rnn = RNN(3, 8, num_layers=2, dropout=0.5, rng=0)
+        >>> rnn.training, rnn.eval().training, rnn.train().training
+        (True, False, True)
         """
         self._training = check_flag(mode, "mode")
         return self
@@ -248,6 +260,17 @@ class StackedModel:
         -------
         dict of str to ndarray
             Under PyTorch's names, in PyTorch's order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array in `parameters` is missing, or was replaced by one of another shape or dtype.
+
+        Examples
+        --------
+        >>> from fastrnn import RNN
+        >>> {name: W.shape for name, W in RNN(3, 8, bias=False, rng=0).state_dict().items()}
+        {'weight_ih_l0': (8, 3), 'weight_hh_l0': (8, 8)}
         """
         return {name: self.parameters[name].copy() for name in self._checked_parameters()}
 
@@ -264,6 +287,14 @@ class StackedModel:
         TypeError, ValueError
             If a name is missing or unexpected, or an array has the wrong shape or holds no real
             numbers; no parameter is modified then.
+
+        Examples
+        --------
+        >>> from fastrnn import RNN
+        >>> rnn, other = RNN(3, 8, rng=0), RNN(3, 8, rng=1)
+        >>> rnn.load_state_dict(other.state_dict())
+        >>> bool((rnn.parameters["weight_ih_l0"] == other.parameters["weight_ih_l0"]).all())
+        True
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(
