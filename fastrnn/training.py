@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -17,9 +16,10 @@ import numpy as np
 
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import Optimizer
+from fastrnn.progress import Display
 from fastrnn.streams import Streams, mean_cross_entropy, start_state
 
-__all__ = ["Limits", "Progress", "Training"]
+__all__ = ["Limits", "Progress", "Training", "interrupt"]
 
 #: Seconds between two checkpoints when no number of steps is given; writing them takes at most the
 #: reciprocal of `CHECKPOINT_SHARE` of the time.
@@ -165,7 +165,7 @@ class Training:
                 going_on = self._train_epoch(interrupts, bar)
             self._on_checkpoint(True)
             if interrupts:
-                raise KeyboardInterrupt
+                raise _interruption(interrupts[0])
 
     def start(self) -> np.ndarray:
         """State, shape (num_layers, 1, h), to begin a text with."""
@@ -228,7 +228,7 @@ class Training:
             now = time.perf_counter()
             out_of_time = now >= self._deadline
             save |= limits.checkpoint_every == "timed" and now - self._saved >= self._save_wait
-            bar.update(self._deadline - now)
+            bar.update()
             passed, self._looked = now - self._looked, now
             # Twice as many steps at most, so that one fast step does not make it look away for long.
             self._stride = max(1, int(self._stride * min(2.0, CLOCK_SECONDS / max(passed, 1e-9))))
@@ -249,7 +249,7 @@ class Training:
         self._saved = time.perf_counter()
         self._save_wait = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (self._saved - before))
         if interrupts:
-            raise KeyboardInterrupt
+            raise _interruption(interrupts[0])
         return True
 
     def _record(self, validate: bool) -> bool:
@@ -305,86 +305,87 @@ def _record_every(step: int) -> int:
 
 
 class _Bar:
-    """A progress bar on standard error: loss, validation, characters per second, time left."""
+    """Progress on standard error: loss, validation, characters per second, time left."""
 
     def __init__(self, training: Training, shown: bool) -> None:
         self._training = training
-        self._bar: Any = None
-        self._seconds_left = math.inf
+        self._display: Display | None = None
+        self._first_step, self._start = training.progress.step, time.perf_counter()
         if shown:
-            from tqdm import tqdm
+            limits = training.limits
+            self._display = Display(endless=limits.last_step is None and limits.max_seconds is None)
 
-            progress, last = training.progress, training.limits.last_step
-            self._step = progress.step
-            self._bar = tqdm(
-                total=None if last is None else (last - progress.step) * training._chars,
-                unit="char",
-                unit_scale=True,
-                dynamic_ncols=True,
-                # A log file gets a line now and then.
-                mininterval=0.1 if sys.stderr.isatty() else 10.0,
-                file=sys.stderr,
-            )
+    def update(self) -> None:
+        if self._display is not None and self._display.is_due():
+            self._show(self._display)
 
-    def update(self, seconds_left: float) -> None:
-        if self._bar is None:
-            return
-        self._seconds_left = seconds_left
-        self._show(seconds_left)
-        self._bar.update((self._training.progress.step - self._step) * self._training._chars)
-        self._step = self._training.progress.step
-
-    def _show(self, seconds_left: float) -> None:
-        training, progress = self._training, self._training.progress
+    def _show(self, display: Display) -> None:
+        training, progress, limits = self._training, self._training.progress, self._training.limits
         # Between two epochs, the one that has ended.
         epoch = progress.epoch + (progress.step > progress.epoch_start or not progress.step)
-        self._bar.set_description(f"epoch {epoch}", refresh=False)
+        shown = [f"epoch {epoch}"]
         count = progress.step - progress.window_start
         losses = [e["train_nats"] for e in training.history[-1:]]
         if count:
             losses = [progress.loss_sum / count]
-        shown = [f"loss {loss:.3f}" for loss in losses]
+        shown += [f"loss {loss:.3f}" for loss in losses]
         valid = next(
             (e["valid_nats"] for e in reversed(training.history) if e["valid_nats"] is not None), None
         )
         if valid is not None:
             shown.append(f"valid {valid:.3f}")
-        if seconds_left < math.inf:
-            shown.append(f"{max(0, round(seconds_left))} s left")
-        self._bar.set_postfix_str(", ".join(shown), refresh=False)
+        steps, seconds = progress.step - self._first_step, max(time.perf_counter() - self._start, 1e-9)
+        shown.append(f"{steps * training._chars / seconds:,.0f} chars/s")
+        # The limit that is nearest.
+        done = 0.0
+        if limits.last_step is not None:
+            done = steps / max(limits.last_step - self._first_step, 1)
+        if limits.max_seconds is not None:
+            done = max(done, seconds / limits.max_seconds)
+        display.show(min(done, 1.0), ", ".join(shown))
 
     def __enter__(self) -> _Bar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self.update(self._seconds_left)
-            self._bar.refresh()
-            self._bar.close()
+        if self._display is not None:
+            self._show(self._display)
+            self._display.close()
+
+
+def interrupt(signal_number: int, frame: Any) -> None:
+    """Handler of a signal that is to end a training as Ctrl-C does; the exception holds its number."""
+    raise KeyboardInterrupt(signal_number)
+
+
+def _interruption(signal_number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt(*([] if signal_number == signal.SIGINT else [signal_number]))
 
 
 @contextlib.contextmanager
 def _interrupts_noted() -> Iterator[list[int]]:
-    """Have Ctrl-C noted in a list in place of an exception in the middle of an update.
+    """Have Ctrl-C noted in a list in place of an exception in the middle of an update; and SIGTERM, if
+    `interrupt` handles it.
 
     The second one is an exception.  Nothing changes in other threads than the main one, which never get
     it, and where the program has a handler of its own.
     """
     noted: list[int] = []
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
+    if threading.current_thread() is not threading.main_thread():
         yield noted
         return
 
     def note(signal_number: int, frame: Any) -> None:
         if noted:
-            raise KeyboardInterrupt
+            raise _interruption(signal_number)
         noted.append(signal_number)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [n for n, handler in before.items() if handler in (signal.default_int_handler, interrupt)]
     try:
+        for number in taken:
+            signal.signal(number, note)
         yield noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in taken:
+            signal.signal(number, before[number])

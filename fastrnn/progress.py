@@ -1,0 +1,93 @@
+"""How long work shows how far it is: a bar on a terminal, lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import Any
+
+__all__ = ["Display"]
+
+#: Seconds between two moves of the bar.
+BAR_EVERY = 0.1
+
+#: Seconds before the first line and between two lines at least; they grow with the time passed, so that
+#: a night's work does not fill a log.
+LINE_EVERY, LONGEST_LINE_EVERY = 5.0, 60.0
+
+_WITH_END = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+_WITHOUT_END = "{elapsed}{postfix}"
+
+
+class Display:
+    """Progress on standard error.
+
+    A notebook, whose standard error is no terminal but moves back at a carriage return, gets the bar.
+
+    Parameters
+    ----------
+    endless : bool
+        Nobody knows how long the work takes: no share of it is shown.
+
+    Examples
+    --------
+    >>> display = Display()
+    >>> display.is_due()
+    False
+    >>> display.close()
+    """
+
+    def __init__(self, *, endless: bool = False) -> None:
+        self._start = time.perf_counter()
+        self._endless = endless
+        self._bar: Any = None
+        self._shown = ""
+        if not sys.stderr.isatty() and "ipykernel" not in sys.modules:
+            self._next = self._start + LINE_EVERY
+            return
+        from tqdm import tqdm
+
+        self._next = self._start + BAR_EVERY
+        # tqdm shows nothing on a terminal that does not tell its size; this takes it for 80 by 24.
+        columns, rows = shutil.get_terminal_size()
+        self._bar = tqdm(
+            total=None if endless else 1.0,
+            bar_format=_WITHOUT_END if endless else _WITH_END,
+            file=sys.stderr,
+            ncols=columns,
+            nrows=rows,
+        )
+
+    def is_due(self) -> bool:
+        """Whether it is time for `show`."""
+        return time.perf_counter() >= self._next
+
+    def show(self, done: float, text: str) -> None:
+        """Move the bar, or write a line.
+
+        Parameters
+        ----------
+        done : float
+            Share of the work that is done, in [0, 1].
+        text : str
+        """
+        now = time.perf_counter()
+        passed = now - self._start
+        if self._bar is None:
+            share = "" if self._endless else f"{done:4.0%}  "
+            line = f"{share}{passed:7.1f} s  {text}"
+            if line != self._shown:
+                print(line, file=sys.stderr, flush=True)
+            self._shown = line
+            self._next = now + min(max(LINE_EVERY, passed / 10), LONGEST_LINE_EVERY)
+            return
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.n = done
+        self._bar.refresh()
+        self._next = now + BAR_EVERY
+
+    def close(self) -> None:
+        """Leave what is shown, and go to the next line."""
+        if self._bar is not None:
+            self._bar.close()
