@@ -199,7 +199,7 @@ def gradient_flow(
     reduction = m.reduction if reduction is None else check_choice(reduction, "reduction", ("sum", "mean"))
     batch = open_batch(m, inputs, targets, h0)
     with np.errstate(all="ignore"):  # what explodes is reported as infinity or NaN
-        u = forward(m, batch)
+        u = forward(m, batch, more=2)
         loss, d_outputs, _ = _loss_gradient(u, targets, reduction)
         place = number, direction
         reached = backward(u, d_outputs, number, {place}, {place})[place]
@@ -1162,7 +1162,7 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
     """`training_summary` of arguments that were checked."""
     top = len(m.layers) - 1
     with np.errstate(all="ignore"):
-        u = forward(m, batch)
+        u = forward(m, batch, more=2)
         _, d_outputs, output = _loss_gradient(u, targets, m.reduction)
         layers = _layer_gradients(u, d_outputs)
         from_last = _from_last_step(u, d_outputs, (top, 0))

@@ -334,12 +334,23 @@ class Unrolled:
         ``hs[layer][direction]``.
     packed : list of list of ndarray
         The weights in the kernels' order.
+    spare : list of ndarray, shape (T, N, h)
+        Memory that `new_states` gives away.
     """
 
     m: OpenModel
     batch: Batch
     hs: list[list[np.ndarray]]
     packed: list[list[np.ndarray]]
+    spare: list[np.ndarray]
+
+    def new_states(self) -> np.ndarray:
+        """An array (T, N, h) to be filled."""
+        return (
+            self.spare.pop()
+            if self.spare
+            else np.empty((*self.batch.shape, self.m.hidden_size), self.m.dtype)
+        )
 
     def layer_input(self, layer: int) -> np.ndarray:
         """Vectors that a layer reads, shape (T, N, d), without elements for class indices."""
@@ -388,11 +399,16 @@ def _sum(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     return total
 
 
-def forward(m: OpenModel, batch: Batch) -> Unrolled:
-    """Run a model over a batch, without dropout, and keep all states (eq. 1)."""
+def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
+    """Run a model over a batch, without dropout, and keep all states (eq. 1).
+
+    `more` arrays of states will be wanted: in one piece, large arrays get large pages, and the system
+    spends a tenth of the time on them.
+    """
     T, N = batch.shape
     h = m.hidden_size
-    unrolled = Unrolled(m, batch, [], [])
+    memory = np.empty((len(m.layers) * m.directions + more, T, N, h), m.dtype)
+    unrolled = Unrolled(m, batch, [], [], list(memory))
     for number, directions in enumerate(m.layers):
         indices = batch.indices if number == 0 else _NO_INDICES
         x = unrolled.layer_input(number)
@@ -403,7 +419,7 @@ def forward(m: OpenModel, batch: Batch) -> Unrolled:
             packed_size, work_size = m.kernels.layer_sizes(T, N, _largest_part(N), d, h)
             packed = np.empty(packed_size, m.dtype)
             m.kernels.pack_layer(layer, N, bool(indices.size), packed)
-            hs, h_n = np.empty((T, N, h), m.dtype), np.empty((N, h), m.dtype)
+            hs, h_n = unrolled.new_states(), np.empty((N, h), m.dtype)
             h0 = batch.h0[number * m.directions + direction]
             step = functools.partial(
                 _forward_part, m, layer, packed, indices, x, h0, hs, h_n, bool(direction)
@@ -433,7 +449,7 @@ def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tup
     packed_size, work_size = m.kernels.output_sizes(T, N, _largest_part(N), h, q)
     packed = np.empty(packed_size, m.dtype)
     m.kernels.pack_output(m.output, N, packed)
-    dhs = np.empty((T, N, h), m.dtype)
+    dhs = u.new_states()
     grads = _part_gradients(m.output, N)
     losses = [0.0] * len(grads)
 
@@ -507,7 +523,7 @@ def backward(
             dx = np.empty((T, N, d), m.dtype) if number > lowest else none
             found = none
             if place in states:
-                found = np.empty((T, N, h), m.dtype) if out is None else out
+                found = u.new_states() if out is None else out
             dh0 = np.empty((N, h), m.dtype)
             grads = _part_gradients(layer if place in weights else (), N)
             step = functools.partial(_backward_part, u, layer, place, indices, x, dhs, dx, dh0, found, grads)
@@ -590,13 +606,22 @@ def norms_of(vectors: np.ndarray) -> np.ndarray:
     flat = vectors.reshape(len(vectors), -1)
     with np.errstate(all="ignore"):
         norms: np.ndarray = np.sqrt(np.einsum("ti,ti->t", flat, flat).astype(np.float64))
-        # Squares leave the range of the dtype before the values do.
-        info = np.finfo(vectors.dtype)
-        outside = np.flatnonzero(~((norms > math.sqrt(info.tiny / info.eps)) & (norms < np.inf)))
-        if len(outside):
-            rows = flat[outside].astype(np.float64)
-            largest = np.abs(rows).max(axis=1)
-            ordinary = (largest > 0) & (largest < np.inf)
-            rows /= np.where(ordinary, largest, 1)[:, None]
-            norms[outside] = np.where(ordinary, largest * np.sqrt(np.einsum("ti,ti->t", rows, rows)), largest)
+        ordinary = (norms > _smallest_norm(vectors.dtype)) & (norms < np.inf)
+        if not ordinary.all():  # squares leave the range of the dtype before the values do
+            outside = np.flatnonzero(~ordinary)
+            norms[outside] = [_scaled_norm(row) for row in flat[outside]]
     return norms
+
+
+@functools.lru_cache(maxsize=2)
+def _smallest_norm(dtype: np.dtype) -> float:
+    info = np.finfo(dtype)
+    return math.sqrt(float(info.tiny) / float(info.eps))
+
+
+def _scaled_norm(row: np.ndarray) -> float:
+    largest = float(np.abs(row).max())
+    if not 0 < largest < np.inf:
+        return largest
+    row = row.astype(np.float64) / largest
+    return largest * math.sqrt(float(np.einsum("i,i->", row, row)))
