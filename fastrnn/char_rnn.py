@@ -100,6 +100,9 @@ class CharRNN:
     checkpoint_every : int or None
         Steps between checkpoints; None writes one about every 30 seconds.  One is written at the end, and
         when Ctrl-C ends the training.
+    diagnostics_every : int or None, default 256
+        Steps between entries of `history_` with ``diagnostics``, which cost about two and a half steps
+        each; None makes none.
     unknown : str or None
         What to do with characters that the model never saw, in a prompt or a text to score: None
         refuses them, ``"skip"`` leaves them out, a character of the text takes their place.
@@ -114,7 +117,8 @@ class CharRNN:
     history_ : list of dict
         ``step``, ``epoch`` (the first is 1), ``train_nats`` and ``grad_norm`` (means since the entry
         before; the norm is that before clipping), ``valid_nats`` (None where there was no validation),
-        ``lr``, ``chars_per_second``.
+        ``lr``, ``chars_per_second``; and every `diagnostics_every` steps ``diagnostics``, what
+        `fastrnn.diagnostics.training_summary` says of the batch.
     step_, epoch_ : int
         Steps taken and whole epochs done.
     best_weights_ : dict of str to ndarray, or None
@@ -171,6 +175,7 @@ class CharRNN:
         backend: str | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
+        diagnostics_every: int | None = 256,
         unknown: str | None = None,
         verbose: int = 1,
     ) -> None:
@@ -196,6 +201,7 @@ class CharRNN:
         self.backend = backend
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
+        self.diagnostics_every = diagnostics_every
         self.unknown = unknown
         self.verbose = verbose
 
@@ -851,7 +857,10 @@ class CharRNN:
         """Refuse hyper-parameters of wrong types and values."""
         for name in ("hidden_size", "num_layers", "seq_len", "batch_size"):
             check_size(getattr(self, name), name)
-        for name in ("epochs", "max_steps", "validate_every", "patience", "num_threads", "checkpoint_every"):
+        for name in (
+            "epochs", "max_steps", "validate_every", "patience", "num_threads", "checkpoint_every",
+            "diagnostics_every",
+        ):  # fmt: skip
             if getattr(self, name) is not None:
                 check_size(getattr(self, name), name)
         check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
@@ -973,6 +982,7 @@ class CharRNN:
                 validate_every=self.validate_every or streams.steps,
                 patience=self.patience if held_out else None,
                 checkpoint_every=None if self.checkpoint is None else every,
+                diagnostics_every=self.diagnostics_every,
             ),
             on_checkpoint=lambda final: self._take_over(training, final),
             verbose=bool(self.verbose),

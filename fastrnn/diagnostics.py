@@ -526,6 +526,8 @@ def _fit_decay(lags: np.ndarray, logs: np.ndarray) -> tuple[float, float]:
     """
     first = len(lags) // 2 if len(lags) >= 4 else 0
     x, y = lags[first:].astype(np.float64), logs[first:]
+    if np.isnan(y).any() or np.isposinf(y).any():
+        return math.nan, math.nan
     if np.isneginf(y).any():  # nothing at all comes through
         return math.inf, math.nan
     if len(x) == 1:
@@ -535,7 +537,7 @@ def _fit_decay(lags: np.ndarray, logs: np.ndarray) -> tuple[float, float]:
 
 
 def _half_life(rate: float) -> float:
-    return math.log(2) / rate if rate > 0 else math.inf
+    return math.log(2) / rate if rate > 0 else math.nan if math.isnan(rate) else math.inf
 
 
 # -- the recurrent weights ---------------------------------------------------------------------------

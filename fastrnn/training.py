@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn.diagnostics import training_summary
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import Optimizer
 from fastrnn.progress import Display
@@ -71,6 +72,7 @@ class Limits:
     patience: int | None
     #: ``"timed"`` for one now and then.
     checkpoint_every: int | str | None
+    diagnostics_every: int | None = None
 
 
 class Training:
@@ -180,13 +182,15 @@ class Training:
         due = self._next_event()
         try:
             for x, y in self.streams.chunks(step - progress.epoch_start):
-                loss, h = train_step(x, y, h, optimizer, clip=clip, clip_threshold=threshold)
+                before = h
+                loss, h = train_step(x, y, before, optimizer, clip=clip, clip_threshold=threshold)
                 step += 1
                 loss_sum += loss
                 norm_sum += model.grad_norm
                 if step < due and not interrupts:
                     continue
                 progress.step, progress.loss_sum, progress.norm_sum, self.state = step, loss_sum, norm_sum, h
+                self._batch = x, y, before
                 if not self._handle_events(interrupts, bar):
                     return False
                 h, loss_sum, norm_sum = self.state, progress.loss_sum, progress.norm_sum
@@ -207,6 +211,8 @@ class Training:
         ]
         if isinstance(limits.checkpoint_every, int):
             events.append(step - step % limits.checkpoint_every + limits.checkpoint_every)
+        if limits.diagnostics_every is not None:
+            events.append(step - step % limits.diagnostics_every + limits.diagnostics_every)
         if limits.last_step is not None:
             events.append(limits.last_step)
         return min(events)
@@ -235,8 +241,9 @@ class Training:
             self._clock = step + self._stride
         stop = out_of_time or self._is_over()
         validate = self.held_out is not None and (stop or step % limits.validate_every == 0)
-        if validate or stop or epoch_ends or step % _record_every(step) == 0:
-            stop |= self._record(validate)
+        diagnose = limits.diagnostics_every is not None and step % limits.diagnostics_every == 0
+        if validate or stop or epoch_ends or diagnose or step % _record_every(step) == 0:
+            stop |= self._record(validate, diagnose)
         if epoch_ends:
             progress.epoch += 1
             progress.epoch_start = step
@@ -252,13 +259,13 @@ class Training:
             raise _interruption(interrupts[0])
         return True
 
-    def _record(self, validate: bool) -> bool:
+    def _record(self, validate: bool, diagnose: bool) -> bool:
         """Append an entry to the history; return whether training cannot go on."""
         progress = self.progress
         step, count = progress.step, progress.step - progress.window_start
         seconds = max(time.perf_counter() - self._recorded, 1e-9)
         train_nats = progress.loss_sum / count
-        entry = {
+        entry: dict[str, Any] = {
             "step": step,
             "epoch": progress.epoch + 1,
             "train_nats": train_nats,
@@ -267,6 +274,11 @@ class Training:
             "lr": self.optimizer.lr,
             "chars_per_second": (step - self._recorded_step) * self._chars / seconds,
         }
+        if diagnose:
+            x, y, before = self._batch
+            entry["diagnostics"] = training_summary(
+                self.model, x, y, before, clip=self.clip, clip_threshold=self.clip_threshold
+            )
         self.history.append(entry)
         progress.loss_sum = progress.norm_sum = 0.0
         progress.window_start = self._recorded_step = step
