@@ -564,11 +564,12 @@ def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
     m, (number, direction) = u.m, place
     hs, h0 = u.hs[number][direction], u.batch.h0[number * m.directions + direction]
     T, N, h = hs.shape
+    norms: np.ndarray
     if N == 1:
         before = norms_of(np.concatenate([hs[1:], h0[None]] if direction else [h0[None], hs[:-1]]))
         with np.errstate(all="ignore"):
-            dz = states * (hs > 0 if m.relu else 1 - hs * hs)
-            return norms_of(dz) * before
+            norms = norms_of(states * (hs > 0 if m.relu else 1 - hs * hs)) * before
+        return norms
     norms = np.empty(T)
     count = threads.workers(min(T, 8), float(T) * N * N * h, getattr(m.model, "num_threads", 1))
 
