@@ -159,6 +159,9 @@ class Training:
         self._stride = 1
         self._clock = self.progress.step + 1
         with _interrupts_noted() as interrupts, _Bar(self, self._verbose) as bar:
+            if self.progress.step == self.progress.epoch_start + self.streams.steps:
+                # An error came out of what is done after the last step of an epoch.
+                self._end_epoch()
             going_on = True
             while going_on:
                 if self.progress.step == self.progress.epoch_start:
@@ -168,6 +171,14 @@ class Training:
             self._on_checkpoint(True)
             if interrupts:
                 raise _interruption(interrupts[0])
+        if not math.isfinite(self.history[-1]["train_nats"]):
+            # Last of all: where warnings are errors, everything is as without one.
+            warnings.warn(
+                f"the loss is no longer a number: training stopped at step {self.progress.step}; "
+                f"a smaller lr, or clip='norm', may help",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def start(self) -> np.ndarray:
         """State, shape (num_layers, 1, h), to begin a text with."""
@@ -245,8 +256,7 @@ class Training:
         if validate or stop or epoch_ends or diagnose or step % _record_every(step) == 0:
             stop |= self._record(validate, diagnose)
         if epoch_ends:
-            progress.epoch += 1
-            progress.epoch_start = step
+            self._end_epoch()
         if stop or self._is_over():
             return False
         if not save and not interrupts:
@@ -283,15 +293,11 @@ class Training:
         progress.loss_sum = progress.norm_sum = 0.0
         progress.window_start = self._recorded_step = step
         self._recorded = time.perf_counter()
-        if math.isfinite(train_nats):
-            return False
-        warnings.warn(
-            f"the loss is no longer a number: training stopped at step {step}; "
-            f"a smaller lr, or clip='norm', may help",
-            RuntimeWarning,
-            stacklevel=6,
-        )
-        return True
+        return not math.isfinite(train_nats)
+
+    def _end_epoch(self) -> None:
+        self.progress.epoch += 1
+        self.progress.epoch_start = self.progress.step
 
     def _validate(self, indices: np.ndarray, first: int) -> float:
         start = self.start()

@@ -316,13 +316,27 @@ def test_fit_begins_anew():
 
 
 def test_a_loss_that_is_no_number_ends_the_training():
+    model = small(optimizer="sgd", lr=1e38, clip=None, epochs=40)
     with (
-        pytest.warns(RuntimeWarning, match="no longer a number: training stopped at step"),
+        pytest.warns(RuntimeWarning, match="no longer a number: training stopped at step") as warned,
         np.errstate(all="ignore"),
     ):
-        model = small(TEXT, optimizer="sgd", lr=1e38, clip=None, epochs=40)
+        model.fit(TEXT)
+    assert [w.filename for w in warned] == [__file__]  # the line that called `fit`
     assert model.step_ < 40 * ((len(TEXT) - 130) // 32)
     assert not math.isfinite(model.history_[-1]["train_nats"])
+
+
+def test_where_warnings_are_errors_a_loss_that_is_no_number_is_saved(tmp_path):
+    model = small(optimizer="sgd", lr=1e38, clip=None, checkpoint=tmp_path / "m")
+    with (
+        warnings.catch_warnings(),
+        np.errstate(all="ignore"),
+    ):
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="no longer a number"):
+            model.fit(TEXT)
+    assert CharRNN.load(tmp_path / "m").step_ == model.step_ == model.history_[-1]["step"]
 
 
 @pytest.mark.parametrize(
@@ -406,6 +420,21 @@ def test_an_error_in_a_step_leaves_a_model_that_can_be_used(monkeypatch):
     assert model.step_ == 14
     assert len(model.generate(9)) == 9
     assert weights_equal(parameters(model.fit(TEXT, resume=True)), parameters(small(TEXT)))
+
+
+def test_an_error_after_the_last_step_of_an_epoch(monkeypatch):
+    def failing(*arguments, **options):
+        raise MemoryError("no room")
+
+    model, whole = small(), small(TEXT)
+    with monkeypatch.context() as patch:
+        patch.setattr(training_module, "mean_cross_entropy", failing)
+        with pytest.raises(MemoryError, match="no room"):
+            model.fit(TEXT)
+    assert model.step_ == whole.step_ // 2
+    model.fit(TEXT, resume=True)
+    assert (model.step_, model.epoch_) == (whole.step_, 2)
+    assert weights_equal(parameters(model), parameters(whole))
 
 
 # -- partial_fit -----------------------------------------------------------------------------------
