@@ -315,7 +315,7 @@ def notes_settings(text: str, steps: int, more: int, dtype: str, blocks: int = 3
         raise WrongResult(
             f"mean losses of the first {NOTES_SAME_STEPS} steps: {mine:.4f} and the loop's {theirs:.4f}"
         )
-    shape = {"h": NOTES_HIDDEN, "T": NOTES_SEQ_LEN, "N": 1, "dtype": dtype, "steps": blocks * block}
+    shape = {"h": NOTES_HIDDEN, "T": NOTES_SEQ_LEN, "N": 1, "dtype": dtype}
     return [
         record(
             "char_rnn notes",
@@ -424,6 +424,8 @@ def main(arguments: list[str] | None = None) -> int:
         records += long_text(text)
     for row in records:
         info = row["extra_info"]
+        if info["suite"] in ("char_rnn train", "char_rnn notes"):
+            info["text"] = Path(options.text).name if options.text else "the standard library's source"
         seconds = info.get("seconds", row["stats"]["min"])
         nats = f", {info['nats']:.4f} nats" if "nats" in info else ""
         print(f"{info['suite']:<16} {info['contender']:<30} {info.get('dtype', ''):<8} {seconds:.3g} s{nats}")

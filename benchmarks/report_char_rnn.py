@@ -54,10 +54,12 @@ def _against_others(results: Results) -> str:
 
 def _setting(row: Row) -> str:
     parts = [f"h={row.h}"]
-    if row.steps:
-        parts += [f"T={row.T}", f"N={row.N}", f"{row.steps} steps"]
+    if row.text:
+        parts += (
+            [f"T={row.T}", f"N={row.N}", f"{row.steps} steps"] if row.steps else [f"T={row.T}", f"N={row.N}"]
+        )
     threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
-    return ", ".join([*parts, row.dtype, threads])
+    return ", ".join([*parts, row.dtype, threads, *filter(None, [row.text])])
 
 
 def _figure(row: Row, text: str, scale: float | None) -> str:

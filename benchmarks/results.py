@@ -36,6 +36,8 @@ class Row:
     steps: int = 0
     #: Validation loss per character.
     nats: float = 0.0
+    #: What was trained on.
+    text: str = ""
 
     @property
     def size(self) -> Size:
@@ -59,7 +61,7 @@ class Results:
         return []
 
 
-_OPTIONAL = ("operation", "h", "T", "N", "dtype", "binding", "threads", "cores", "steps", "nats")
+_OPTIONAL = ("operation", "h", "T", "N", "dtype", "binding", "threads", "cores", "steps", "nats", "text")
 
 
 def _has(row: Row, where: dict[str, Any]) -> bool:

@@ -249,7 +249,7 @@ def test_char_rnn_has_its_losses_and_what_it_was_measured_against(report, tmp_pa
         info = {"suite": f"char_rnn {suite}", "contender": contender, "seconds": seconds, "h": 256, **more}
         return {"name": contender, "extra_info": info, "stats": {"min": 9.0}}
 
-    train = {"T": 64, "N": 48, "dtype": "float32", "threads": 2, "steps": 1500}
+    train = {"T": 64, "N": 48, "dtype": "float32", "threads": 2, "steps": 1500, "text": "a.txt"}
     records = [
         row("train", "CharRNN", 0.008, nats=1.7954, **train),
         row("train", "torch", 0.02, nats=1.8, **train),
@@ -260,7 +260,7 @@ def test_char_rnn_has_its_losses_and_what_it_was_measured_against(report, tmp_pa
     text = report.section(report.read([write(tmp_path / "r.json", records)]), [])
     start = "training, milliseconds a step, validation included"
     assert cells(text, start) == [
-        "h=256, T=64, N=48, 1500 steps, float32, 2 threads", "8 (1.795)", "torch", "20 (1.800)", "2.5x",
+        "h=256, T=64, N=48, 1500 steps, float32, 2 threads, a.txt", "8 (1.795)", "torch", "20 (1.800)", "2.5x",
     ]  # fmt: skip
     assert cells(text, "sampling one stream, characters per second")[1:] == [
         "200,000", "reference", "33,333", "6.0x",
