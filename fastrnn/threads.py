@@ -193,15 +193,16 @@ class _Job:
 
     def close(self) -> None:
         """Return when no helper works on it; none will begin."""
-        self.closed = True
-        # Not a loop that looks again and again: it would keep the others from taking the GIL.
-        while len(self.left) < len(self.entered):
+        while True:
             try:
-                self.news.get(timeout=1)
-            except queue.Empty:
-                pass
-            except KeyboardInterrupt as interrupt:
-                self.fail(interrupt)
+                self.closed = True
+                # Not a loop that looks again and again: it would keep the others from taking the GIL.
+                while len(self.left) < len(self.entered):
+                    with contextlib.suppress(queue.Empty):
+                        self.news.get(timeout=1)
+                return
+            except BaseException as error:  # noqa: BLE001 - an interrupt, or what a handler of another signal raises
+                self.fail(error)
 
 
 # -- the threads of this process -----------------------------------------------------------------

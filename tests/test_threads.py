@@ -126,10 +126,15 @@ def test_the_first_error_is_raised_when_all_have_stopped(in_helper, error):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to one thread")
-def test_an_interrupt_waits_for_the_helpers():
-    """Ctrl-C while the calling thread waits: helpers still write to its arrays."""
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
+def test_an_interrupt_waits_for_the_helpers(error):
+    """Ctrl-C, or a signal whose handler raises, while the calling thread waits: helpers still write to its
+    arrays."""
     main, both, ended = threading.main_thread(), threading.Barrier(2), []
     assert threading.current_thread() is main
+
+    def handler(number, frame):
+        raise error("from the handler")
 
     def function(part, slot):
         both.wait(timeout=30)
@@ -139,8 +144,12 @@ def test_an_interrupt_waits_for_the_helpers():
             time.sleep(0.1)
             ended.append(part)
 
-    with pytest.raises(KeyboardInterrupt):
-        threads.run(function, 2, 2)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(error, match="from the handler"):
+            threads.run(function, 2, 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(ended) == 1
 
 
