@@ -6,15 +6,10 @@ from pathlib import Path
 
 import click
 
-__all__ = ["add_diagnose"]
+__all__ = ["diagnose"]
 
 #: Bytes of the text that are read at most: passages are taken from all over them.
 TEXT_LIMIT = 1 << 22
-
-
-def add_diagnose(group: click.Group) -> None:
-    """Add the command to the command line's group."""
-    group.add_command(diagnose)
 
 
 @click.command()
@@ -40,16 +35,12 @@ def diagnose(model: str, text: str, plot: str | None) -> None:
     """
     from fastrnn.char_rnn import CharRNN
     from fastrnn.diagnose_report import diagnose as measure
-    from fastrnn.errors import CheckpointError
     from fastrnn.texts import read_text
 
     if plot is not None:
         _check_picture(plot)  # before the work, not after it
     content, whole = read_text(text, TEXT_LIMIT)
-    try:
-        fitted = CharRNN.load(model)
-    except CheckpointError as error:
-        raise click.ClickException(str(error)) from None
+    fitted = CharRNN.load(model)
     if not whole:
         click.echo(f"The text is long: only its first {TEXT_LIMIT:,} bytes are looked at.", err=True)
     result = measure(fitted, content)

@@ -1,5 +1,4 @@
-"""Training of a character RNN on one stream of text, in the way of min-char-rnn: chunk after chunk,
-the hidden state carried along, from the start again at the end of the text."""
+"""How much faster than the plain NumPy loop a trained character model is, on the machine at hand."""
 
 from __future__ import annotations
 
@@ -9,108 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastrnn.bench import agree, reference_copy, time_calls
+from fastrnn.bench import TOLERANCE, Disagreement, time_calls
+from fastrnn.char_rnn import CharRNN
+from fastrnn.language_model import LanguageModel
+from fastrnn.optim import OPTIMIZERS
 from fastrnn.reference import ReferenceRNN
-from fastrnn.simple import SimpleRNN
+from fastrnn.streams import Streams
 
-__all__ = ["CLIP_THRESHOLD", "Speed", "StreamTrainer", "measure_speed"]
+__all__ = ["Speed", "measure_speed"]
 
-#: Threshold of the global gradient norm (eq. 15) of a chunk's summed loss.  The norms of a net that
-#: learns well lie below it, so that only outliers are cut.
-CLIP_THRESHOLD = 50.0
-
-#: The smoothed loss looks back over a quarter of the characters so far, and over this many at most:
-#: modules of the standard library differ in how hard they are, and most are shorter.
-SMOOTHING = 100_000
-
-#: Characters whose training is timed, as often as there is time for.
+#: Characters that the reference loop is timed on, as often as there is time for.
 TIMED_CHARACTERS = 500
 
-
-class StreamTrainer:
-    """Truncated BPTT over one text with `SimpleRNN.train_step`.
-
-    Parameters
-    ----------
-    rnn : SimpleRNN
-        With as many inputs and outputs as there are different characters; trained in place.
-    indices : ndarray of int64, shape (n,)
-        The text, two characters at least.
-    seq_len : int
-        Time steps T of a chunk; fewer in a text that is shorter than one.
-
-    Attributes
-    ----------
-    seq_len : int
-        Time steps of a chunk.
-    position : int
-        Index of the next input.
-    h : ndarray, shape (h, 1)
-        State before it.
-    characters : int
-        Characters trained on so far.
-    smoothed_loss : float
-        Running mean of the loss in nats per character; before the first step that of a guess.
-
-    Examples
-    --------
-    >>> trainer = StreamTrainer(SimpleRNN(2, 8, 2, rng=0), np.arange(100) % 2, 25)
-    >>> for _ in range(2000):
-    ...     trainer.step(0.01)
-    >>> trainer.smoothed_loss < 0.1, trainer.characters
-    (True, 50000)
-    """
-
-    def __init__(self, rnn: SimpleRNN, indices: np.ndarray, seq_len: int) -> None:
-        self.rnn = rnn
-        self.indices = indices
-        self.seq_len = min(seq_len, len(indices) - 1)
-        self.position = 0
-        self.h = np.zeros((rnn.hidden_size, 1), rnn.dtype)
-        self.characters = 0
-        self.smoothed_loss = math.log(rnn.output_size)
-
-    def step(self, lr: float) -> None:
-        """Train on the next chunk.
-
-        Parameters
-        ----------
-        lr : float
-            Learning rate, for the loss summed over the chunk.
-        """
-        start = self.position
-        end = start + self.seq_len
-        loss, self.h = self.rnn.train_step(
-            self.indices[start:end],
-            self.indices[start + 1 : end + 1],
-            self.h,
-            lr,
-            clip="norm",
-            clip_threshold=CLIP_THRESHOLD,
-        )
-        self.characters += self.seq_len
-        share = self.seq_len / max(self.seq_len, min(self.characters / 4, SMOOTHING))
-        self.smoothed_loss += share * (loss / self.seq_len - self.smoothed_loss)
-        if end + self.seq_len < len(self.indices):
-            self.position = end
-        else:
-            self.position = 0
-            self.h = np.zeros_like(self.h)
-
-    def sample(self, n: int, rng: np.random.Generator) -> list[int]:
-        """Go on from where the training stands.
-
-        Parameters
-        ----------
-        n : int
-            Characters to draw.
-        rng : Generator
-
-        Returns
-        -------
-        list of n int
-        """
-        return self.rnn.sample(self.h, int(self.indices[self.position]), n, rng=rng)
+#: Too small to change what is measured.
+LR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -137,15 +48,17 @@ class Speed:
         return self.reference / self.fast
 
 
-def measure_speed(trainer: StreamTrainer, lr: float, seconds: float = 1.0) -> Speed:
-    """Train copies of a model, and of the reference loop with its weights, on the same chunks.
+def measure_speed(model: CharRNN, text: str, seconds: float = 1.0) -> Speed:
+    """Train copies of a model, and of the reference loop with its weights, on the beginning of a text.
+
+    The model takes a step with its whole batch, the reference loop one sequence of it after the other.
 
     Parameters
     ----------
-    trainer : StreamTrainer
-        Left as it is.
-    lr : float
-        Learning rate.
+    model : CharRNN
+        Fitted, with one layer and without dropout; left as it is.
+    text : str
+        One that the model was trained on.
     seconds : float, default 1.0
         Measuring time, roughly.
 
@@ -156,30 +69,64 @@ def measure_speed(trainer: StreamTrainer, lr: float, seconds: float = 1.0) -> Sp
     Raises
     ------
     fastrnn.bench.Disagreement
-        If the two do not end with the same losses, states and weights; checked before the timing.
+        If the two do not compute the same loss and gradients; checked before the timing.
 
     Examples
     --------
-    >>> trainer = StreamTrainer(SimpleRNN(2, 8, 2, rng=0), np.arange(1000) % 2, 25)
-    >>> speed = measure_speed(trainer, 0.01, seconds=0.01)
+    >>> text = "hello world. " * 40
+    >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit(text)
+    >>> speed = measure_speed(model, text, seconds=0.01)
     >>> speed.fast > 0 and speed.reference > 0
     True
     """
-    T = trainer.seq_len
-    indices = trainer.indices[: max(T, TIMED_CHARACTERS) + 1]
-    rnn = copy.deepcopy(trainer.rnn)
-    reference = reference_copy(rnn)
-    chunks = [(indices[i : i + T], indices[i + 1 : i + T + 1]) for i in range(0, len(indices) - T, T)]
+    characters = text[: model.seq_len * model.batch_size + 1]
+    streams = Streams(model.vocabulary_.encode(characters), model.seq_len, model.batch_size)
+    T, N = streams.seq_len, streams.num_streams
+    x, y = (part.copy() for part in next(streams.chunks()))
+    sequences = range(min(N, math.ceil(TIMED_CHARACTERS / T)))
+    lm, reference = copy.deepcopy(model.model_), reference_copy(model.model_)
+    _agree(lm, reference, x[:, sequences], y[:, sequences])
 
-    def train(model: SimpleRNN | ReferenceRNN) -> tuple[list[float], np.ndarray]:
-        h = np.zeros((model.hidden_size, 1), rnn.dtype)
-        losses = []
-        for inputs, targets in chunks:
-            loss, h = model.train_step(inputs, targets, h, lr, clip="norm", clip_threshold=CLIP_THRESHOLD)
-            losses.append(loss)
-        return losses, h
+    optimizer = OPTIMIZERS[model.optimizer](lr=LR, backend=model.backend)
+    h = lm.initial_state(N)
+    h_prev = np.zeros((lm.hidden_size, 1))
 
-    agree(rnn, train(rnn), reference, train(reference))
-    fast, slow = time_calls([lambda: train(rnn), lambda: train(reference)], seconds / 2)
-    characters = len(chunks) * T
-    return Speed(fast / characters, slow / characters)
+    def train_fast() -> None:
+        lm.train_step(x, y, h, optimizer, clip="norm")
+
+    def train_reference() -> None:
+        for j in sequences:
+            reference.train_step(x[:, j], y[:, j], h_prev, LR, clip="norm")
+
+    fast, slow = time_calls([train_fast, train_reference], seconds / 2)
+    return Speed(fast / (T * N), slow / (T * len(sequences)))
+
+
+def reference_copy(lm: LanguageModel) -> ReferenceRNN:
+    """The reference loop in float64 with a copy of the weights of a model of one layer."""
+    W = {name: weights.astype(np.float64) for name, weights in lm.parameters.items()}
+    reference = ReferenceRNN(lm.vocab_size, lm.hidden_size, lm.vocab_size, rng=0)
+    reference.Wxh, reference.Whh, reference.Why = W["weight_ih_l0"], W["weight_hh_l0"], W["weight_out"]
+    reference.bh = (W["bias_ih_l0"] + W["bias_hh_l0"])[:, None]
+    reference.by = W["bias_out"][:, None]
+    return reference
+
+
+def _agree(lm: LanguageModel, reference: ReferenceRNN, x: np.ndarray, y: np.ndarray) -> None:
+    """Compare the loss and the gradients of a batch with the sums over its sequences."""
+    loss, grads, _ = lm.loss_and_grads(x, y, reduction="sum")
+    h_prev = np.zeros((lm.hidden_size, 1))
+    results = [reference.loss_and_grads(x[:, j], y[:, j], h_prev, clip=None)[:2] for j in range(x.shape[1])]
+    dWxh, dWhh, dWhy, dbh, dby = (sum(parts) for parts in zip(*(g for _, g in results), strict=True))
+    pairs = {
+        "loss": (loss, sum(loss for loss, _ in results)),
+        "weight_ih_l0": (grads["weight_ih_l0"], dWxh),
+        "weight_hh_l0": (grads["weight_hh_l0"], dWhh),
+        "bias_hh_l0": (grads["bias_hh_l0"][:, None], dbh),
+        "weight_out": (grads["weight_out"], dWhy),
+        "bias_out": (grads["bias_out"][:, None], dby),
+    }
+    for name, (mine, theirs) in pairs.items():
+        error = float(np.max(np.abs(np.subtract(mine, theirs, dtype=np.float64))))
+        if not error <= TOLERANCE[lm.dtype.name] * max(1.0, float(np.max(np.abs(theirs)))):
+            raise Disagreement(f"{name} is not what the reference loop computes: off by {error:.3g}")

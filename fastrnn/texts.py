@@ -23,7 +23,7 @@ from fastrnn.checks import INDEX
 from fastrnn.errors import TextError
 from fastrnn.vocabulary import Vocabulary, check_unknown, code_points, surrogate
 
-__all__ = ["IndexedText", "TextError", "encode", "index_text", "read_text", "standard_library_source"]
+__all__ = ["IndexedText", "TextError", "index_text", "read_text", "standard_library_source"]
 
 
 def read_text(path: str, limit: int | None = None) -> tuple[str, bool]:
@@ -137,41 +137,6 @@ def _module_sources() -> Iterator[str]:
             source = get_source(name) if get_source is not None else None
             if source and source.isascii():
                 yield source
-
-
-def encode(text: str) -> tuple[str, np.ndarray]:
-    """The different characters of a text, and the text as indices into them.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    vocabulary : str
-        Each character once, in the order of their code points.
-    indices : ndarray of int64, shape (len(text),)
-
-    Raises
-    ------
-    TextError
-        If there are fewer than two different characters: there is nothing to predict then.
-
-    Examples
-    --------
-    >>> encode("hello")
-    ('ehlo', array([1, 0, 2, 2, 3]))
-    """
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    # A table over the code points, in place of sorting the text.
-    present = np.zeros(int(codes.max(initial=0)) + 1, bool)
-    present[codes] = True
-    different = np.flatnonzero(present)
-    if len(different) < 2:
-        what = f"only {text[0]!r}, {len(text)} times" if text else "it is empty"
-        raise TextError(f"a text of at least two different characters is needed, but {what}")
-    indices = (np.cumsum(present, dtype=INDEX) - 1)[codes]
-    return "".join(map(chr, different.tolist())), indices
 
 
 # -- long texts, indexed in chunks -----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the demo is made of: texts, training on a stream, the speed beside the reference loop."""
+"""What the demo is made of: texts, and the speed beside the reference loop."""
 
 import importlib.machinery
 import io
@@ -10,34 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import PARAMETERS, parameters
 
-from fastrnn import ReferenceRNN, SimpleRNN
+from fastrnn import CharRNN, SimpleRNN
 from fastrnn import bench as bench_module
 from fastrnn import demo as demo_module
 from fastrnn.bench import Disagreement, agree, compare, reference_copy, time_calls
-from fastrnn.demo import CLIP_THRESHOLD, StreamTrainer, measure_speed
-from fastrnn.texts import TextError, encode, read_text, standard_library_source
+from fastrnn.demo import measure_speed
+from fastrnn.texts import TextError, read_text, standard_library_source
 
 # -- texts ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text", ["ab", "hello", "naïve\r\n\tтекст 🐍", "\ufeffb\x00a", "\U0010ffff\x01", "\ud800x"]
-)
-def test_encode_gives_the_text_back(text):
-    vocabulary, indices = encode(text)
-    assert list(vocabulary) == sorted(set(text))
-    assert indices.dtype == np.int64
-    assert "".join(vocabulary[i] for i in indices) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "said"), [("", "empty"), ("a", "only 'a', 1 times"), ("\n" * 9, r"'\\n', 9")]
-)
-def test_encode_refuses_a_text_with_nothing_to_predict(text, said):
-    with pytest.raises(TextError, match=said):
-        encode(text)
 
 
 def test_read_text_keeps_every_character(tmp_path):
@@ -129,81 +110,38 @@ def test_standard_library_source_of_a_python_without_sources(tmp_path, monkeypat
     assert str(tmp_path) in str(error.value)
 
 
-# -- training on a stream ------------------------------------------------------------------------
-
-
-def trained_by_hand(indices, T, steps, lr, **sizes):
-    """min-char-rnn's loop on the reference: losses, weights, last position."""
-    rnn = ReferenceRNN(**sizes, rng=3)
-    position, h, losses = 0, np.zeros((sizes["hidden_size"], 1)), []
-    for _ in range(steps):
-        loss, h = rnn.train_step(
-            indices[position : position + T],
-            indices[position + 1 : position + T + 1],
-            h, lr, clip="norm", clip_threshold=CLIP_THRESHOLD,
-        )  # fmt: skip
-        losses.append(loss)
-        position += T
-        if position + T + 1 > len(indices):
-            position, h = 0, np.zeros_like(h)
-    return losses, parameters(rnn), position
-
-
-@pytest.mark.parametrize("n", [2, 3, 8, 9, 10, 16, 17, 50])
-def test_stream_trainer_follows_the_loop_of_min_char_rnn(backend, n):
-    T, sizes = 8, {"input_size": 5, "hidden_size": 12, "output_size": 5}
-    indices = np.random.default_rng(0).integers(0, 5, n)
-    trainer = StreamTrainer(SimpleRNN(**sizes, rng=3, backend=backend), indices, T)
-    assert trainer.smoothed_loss == math.log(5)
-    for _ in range(40):
-        trainer.step(0.05)
-    T = min(T, n - 1)
-    losses, wanted, position = trained_by_hand(indices, T, 40, 0.05, **sizes)
-    assert trainer.seq_len == T
-    assert trainer.position == position
-    assert trainer.characters == 40 * T
-    for name, mine, theirs in zip(PARAMETERS, parameters(trainer.rnn), wanted, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12, err_msg=name)
-    assert min(losses) / T <= trainer.smoothed_loss <= max(losses) / T
-
-
-def test_stream_trainer_samples_on_from_where_it_stands(backend):
-    trainer = StreamTrainer(SimpleRNN(3, 16, 3, rng=0, backend=backend), np.arange(3000) % 3, 10)
-    for _ in range(1500):
-        trainer.step(0.05)
-    follows = [(trainer.position + 1 + i) % 3 for i in range(30)]
-    sample = trainer.sample(30, np.random.default_rng(0))
-    assert sum(a == b for a, b in zip(sample, follows, strict=True)) >= 28
-
-
 # -- speed ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n", [4, 40, 5000])
-def test_measure_speed_leaves_the_trainer_as_it_is(backend, dtype, n):
-    rnn = SimpleRNN(4, 16, 4, dtype=dtype, rng=0, backend=backend)
-    trainer = StreamTrainer(rnn, np.random.default_rng(0).integers(0, 4, n), 25)
-    for _ in range(10):
-        trainer.step(0.01)
-    before = [W.copy() for W in parameters(rnn)], trainer.h.copy(), trainer.position, trainer.characters
-    speed = measure_speed(trainer, 0.01, seconds=0.02)
-    assert all(np.array_equal(a, b) for a, b in zip(before[0], parameters(rnn), strict=True))
-    assert np.array_equal(before[1], trainer.h)
-    assert before[2:] == (trainer.position, trainer.characters)
+@pytest.mark.filterwarnings("ignore:.*are less than one batch")
+def test_measure_speed_leaves_the_model_as_it_is(backend, dtype, n):
+    text = "".join("abcd"[i] for i in np.random.default_rng(0).integers(0, 4, n))
+    model = CharRNN(
+        16, seq_len=25, batch_size=8, max_steps=5, dtype=dtype, random_state=0, backend=backend, verbose=0
+    ).fit(text)
+    before = model.last_weights_, model.step_, model.score(text)
+    speed = measure_speed(model, text, seconds=0.02)
+    assert all(np.array_equal(W, model.last_weights_[name]) for name, W in before[0].items())
+    assert before[1:] == (model.step_, model.score(text))
     assert speed.ratio == speed.reference / speed.fast > 0
 
 
-def test_measure_speed_refuses_a_model_that_computes_something_else(monkeypatch):
-    def wrong(rnn):
-        reference = reference_copy(rnn)
-        reference.Whh[0, 0] += 1e-4
+@pytest.mark.parametrize("wrong", ["Wxh", "Whh", "Why", "bh", "by"])
+def test_measure_speed_refuses_a_model_that_computes_something_else(monkeypatch, wrong):
+    right = demo_module.reference_copy
+
+    def altered(lm):
+        reference = right(lm)
+        getattr(reference, wrong)[0] += 0.1
         return reference
 
-    monkeypatch.setattr(demo_module, "reference_copy", wrong)
-    trainer = StreamTrainer(SimpleRNN(4, 16, 4, rng=0, backend="numpy"), np.arange(100) % 4, 25)
+    model = CharRNN(16, seq_len=25, batch_size=8, max_steps=5, random_state=0, backend="numpy", verbose=0)
+    model.fit("abcd" * 200)
+    monkeypatch.setattr(demo_module, "reference_copy", altered)
     with pytest.raises(Disagreement, match="is not what the reference loop computes"):
-        measure_speed(trainer, 0.01, seconds=0.02)
+        measure_speed(model, "abcd" * 200, seconds=0.02)
 
 
 def test_agree_refuses_nan_and_what_is_off():

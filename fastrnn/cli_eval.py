@@ -1,0 +1,65 @@
+"""The command `fastrnn eval`."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import click
+
+from fastrnn.cli_shared import (
+    backend_option,
+    load_model,
+    model_argument,
+    open_texts,
+    texts_argument,
+    unknown_option,
+    weights_option,
+)
+
+__all__ = ["evaluate"]
+
+
+@click.command("eval")
+@model_argument
+@texts_argument
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
+@weights_option
+@unknown_option
+@backend_option
+def evaluate(
+    model: str,
+    texts: tuple[str, ...],
+    as_json: bool,
+    weights: str | None,
+    unknown: str | None,
+    backend: str | None,
+) -> None:
+    """Measure how well a model predicts a text.
+
+    MODEL is a file that `fastrnn train` or CharRNN.save wrote; TEXT is a UTF-8 file, - for standard
+    input; several are read as one text. The numbers say the same in three ways: the mean cross-entropy
+    in nats per character, that in bits, and the perplexity: among so many equally probable characters
+    a model as uncertain as this one would choose. Lower is better.
+
+    \b
+    Examples:
+      fastrnn eval book.safetensors another.txt
+      fastrnn eval book.safetensors another.txt --json --unknown skip
+    """
+    fitted = load_model(model, weights, unknown=unknown, backend=backend)
+    nats = -fitted.score(open_texts(texts) if len(texts) > 1 else open_texts(texts)[0])
+    measured = {
+        "nats_per_char": nats,
+        "bits_per_char": nats / math.log(2),
+        "perplexity": math.exp(min(nats, 700.0)),
+    }
+    guess = math.log(len(fitted.vocabulary_))
+    if as_json:
+        # JSON knows no NaN.
+        plain = {name: value if math.isfinite(value) else None for name, value in measured.items()}
+        click.echo(json.dumps({**plain, "guess_nats_per_char": guess, "weights": fitted.weights_}))
+        return
+    click.echo(f"nats per character  {nats:.4f}  (a guess among {len(fitted.vocabulary_)}: {guess:.4f})")
+    click.echo(f"bits per character  {measured['bits_per_char']:.4f}")
+    click.echo(f"perplexity          {measured['perplexity']:.4f}")

@@ -1,0 +1,275 @@
+"""The command `fastrnn train`."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastrnn.cli_shared import (
+    BACKEND,
+    DTYPE,
+    SIZE,
+    OrNone,
+    check_converged,
+    get_kernels_ready,
+    is_given,
+    open_texts,
+    positive,
+    texts_argument,
+)
+
+if TYPE_CHECKING:
+    from fastrnn.char_rnn import CharRNN
+
+__all__ = ["train"]
+
+COUNT = click.IntRange(1)
+#: Exit status after a signal, as shells have it.
+SIGNALLED = 128
+
+
+class _RemembersArguments(click.Command):
+    """Keeps what it was called with, to tell how to go on."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["fastrnn.arguments"] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_RemembersArguments)
+@texts_argument
+@click.option(
+    "--out", "-o", "--checkpoint", "checkpoint", metavar="MODEL", required=True,
+    type=click.Path(dir_okay=False),
+    help="File of the model, kept up to date during training. The one before it stays as MODEL.previous.",
+)  # fmt: skip
+@click.option(
+    "--resume", is_flag=True,
+    help="Go on with the run in MODEL, on the same text, with the hyper-parameters there; those given "
+    "now take their place. Without a MODEL, begin one.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Begin anew although MODEL exists, and replace it.")
+@click.option("--hidden-size", type=SIZE, default=256, help="Numbers in the hidden state of a layer.")
+@click.option("--num-layers", type=click.IntRange(1, 1000), default=1, help="Layers, one above the other.")
+@click.option("--seq-len", type=SIZE, default=64, help="Characters of a chunk: how far BPTT looks back.")
+@click.option("--batch-size", type=SIZE, default=64, help="Parts of the text that are read side by side.")
+@click.option(
+    "--optimizer", type=click.Choice(("adam", "sgd", "momentum", "adagrad", "rmsprop")), default="adam",
+    help="How gradients move the weights. min-char-rnn has adagrad, char-rnn rmsprop.",
+)  # fmt: skip
+@click.option(
+    "--lr", type=float, callback=positive, default=2e-3,
+    help="Learning rate of the first epoch. Too high, the loss jumps; too low, it creeps.",
+)  # fmt: skip
+@click.option(
+    "--lr-decay", type=float, callback=positive, default=1.0,
+    help="Factor of the learning rate from one epoch to the next, such as 0.95.",
+)  # fmt: skip
+@click.option(
+    "--clip", type=OrNone(click.Choice(("norm", "value"))), default="norm",
+    help="Rescale the gradients by their global norm, clamp each, or neither: against explosions.",
+)  # fmt: skip
+@click.option(
+    "--clip-threshold", type=click.FloatRange(0, min_open=True), default=5.0,
+    help="The norm, or the size of an entry, that they are held to.",
+)  # fmt: skip
+@click.option(
+    "--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0,
+    help="Probability that a number between two layers is dropped in a step: against learning by heart.",
+)  # fmt: skip
+@click.option(
+    "--epochs", type=OrNone(COUNT), default=10,
+    help="Passes over the text; none goes on until another limit is met.",
+)  # fmt: skip
+@click.option("--max-steps", type=OrNone(COUNT), help="Take so many steps, whatever --epochs says.")
+@click.option(
+    "--seconds", "--max-seconds", "max_seconds", type=OrNone(click.FLOAT),
+    help="End this run after so many seconds; --epochs counts only if it is given too.",
+)  # fmt: skip
+@click.option(
+    "--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.1,
+    help="Share at the end of the text that is not learned, but predicted to see what was learned.",
+)  # fmt: skip
+@click.option(
+    "--validate-every", type=OrNone(COUNT), help="Steps between validations.  [default: after each epoch]"
+)
+@click.option(
+    "--patience", type=OrNone(COUNT),
+    help="Stop after so many validations in a row without a new best one, and use the best weights.",
+)  # fmt: skip
+@click.option("--dtype", type=DTYPE, default="float32", help="Precision of the model.")
+@click.option(
+    "--random-state", type=OrNone(click.IntRange(0)),
+    help="Seed: the same one gives the same model, bit for bit.  [default: another every time]",
+)  # fmt: skip
+@click.option("--num-threads", type=OrNone(COUNT), help="Threads.  [default: as many as help]")
+@click.option("--backend", type=OrNone(BACKEND), help="Kernels to use.  [default: the fastest here]")
+@click.option(
+    "--checkpoint-every", type=OrNone(COUNT), help="Steps between checkpoints.  [default: every 30 seconds]"
+)
+@click.option(
+    "--unknown", type=OrNone(click.STRING), metavar="skip|CHARACTER|none",
+    help="What the model does later with characters that are not in the text: leave them out, read "
+    "CHARACTER in their place, or (none) refuse them.  [default: none]",
+)  # fmt: skip
+@click.option("--verbose/--quiet", "-v/-q", default=True, help="Show progress, or errors only.")
+@click.pass_context
+def train(
+    context: click.Context,
+    texts: tuple[str, ...],
+    checkpoint: str,
+    resume: bool,
+    force: bool,
+    verbose: bool,
+    **params: Any,
+) -> None:
+    """Train a character model on a text, and keep it in a file.
+
+    TEXT is a UTF-8 file of any length, - for standard input; several are read as one text. MODEL is
+    written every 30 seconds or as often as --checkpoint-every says, when Ctrl-C or SIGTERM ends the
+    training, and at the end: whole or not at all. A run that was stopped and goes on with --resume
+    ends with the same bits as one that was not.
+
+    The progress shows the loss in nats per character: log(different characters), about 4, is a guess;
+    plain English comes down to about 1.5. When the loss of the held-out text (valid) no longer falls
+    while the other does, the model learns by heart: more text, or fewer --epochs.
+
+    \b
+    Examples:
+      fastrnn train book.txt --out book.safetensors
+      fastrnn train book.txt --out book.safetensors --resume --epochs 20
+      fastrnn train *.txt --out all.safetensors --hidden-size 512 --num-layers 2 --seconds 3600
+      cat *.md | fastrnn train - --out notes.safetensors --patience 3
+      fastrnn train book.txt --out karpathy.safetensors --hidden-size 100 --seq-len 25 \\
+          --batch-size 1 --optimizer adagrad --lr 0.1
+    """
+    params["max_seconds"] = positive(context, _option(context, "max_seconds"), params["max_seconds"])
+    if resume and force:
+        raise click.UsageError("--resume and --force exclude each other.")
+    given = {name: value for name, value in params.items() if is_given(context, name)}
+    given |= {"checkpoint": checkpoint, "verbose": int(verbose)}
+    if "max_seconds" in given and "epochs" not in given:
+        given["epochs"] = None
+    exists = Path(checkpoint).exists()
+    if exists and not (resume or force):
+        raise click.ClickException(f"{checkpoint!r} exists: --resume goes on with it, --force replaces it")
+    if resume and not exists:
+        click.echo(f"There is no {checkpoint!r} to go on with: training begins.", err=True)
+    there = _identity(checkpoint)
+    with _as_one_line(), _terminated():
+        try:
+            _train(checkpoint, open_texts(texts), given, going_on=resume and exists)
+        except KeyboardInterrupt as stop:
+            number = stop.args[0] if stop.args else signal.SIGINT
+            saved = (resume and exists) or _identity(checkpoint) != there
+            _say_how_to_go_on(context, checkpoint if saved else None, texts, number)
+            raise click.exceptions.Exit(SIGNALLED + number) from None
+
+
+def _option(context: click.Context, name: str) -> click.Parameter:
+    return next(option for option in context.command.params if option.name == name)
+
+
+def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, going_on: bool) -> None:
+    import numpy as np
+
+    from fastrnn.char_rnn import CharRNN
+    from fastrnn.errors import CheckpointError, TextError
+
+    text = texts[0] if len(texts) == 1 else texts
+    try:
+        model = CharRNN.load(checkpoint, **given) if going_on else CharRNN(**given)
+        before = model.step_ if going_on else 0
+        backend = get_kernels_ready(model.backend, model.dtype)
+        if model.verbose:
+            where = f"Going on after step {before:,}" if going_on else "Reading the text"
+            click.echo(f"{where}; backend {backend}. Ctrl-C saves and stops.", err=True)
+        with np.errstate(all="ignore"):  # a training that diverges is reported below
+            model.fit(text, resume=going_on)
+    except (CheckpointError, TextError):
+        raise
+    except (ValueError, TypeError) as error:  # about a hyper-parameter
+        raise click.UsageError(str(error)) from None
+    check_converged(model)
+    if going_on and model.step_ == before:
+        click.echo(
+            f"Nothing is left to do: the run ended after step {before:,}. A higher --epochs or --max-steps "
+            f"lets it go on.",
+            err=True,
+        )
+    if model.verbose:
+        _summarise(model, checkpoint)
+
+
+def _summarise(model: CharRNN, checkpoint: str) -> None:
+    last = model.history_[-1]
+    figures = [f"{model.step_:,} steps", f"{last['train_nats']:.3f} nats per character"]
+    if model.best_valid_nats_ is not None:
+        figures.append(f"best validation {model.best_valid_nats_:.3f} after step {model.best_step_:,}")
+    click.echo(f"{checkpoint}: {', '.join(figures)}")
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    """What tells a file from one that took its place."""
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _say_how_to_go_on(
+    context: click.Context, checkpoint: str | None, texts: tuple[str, ...], number: int
+) -> None:
+    """Say what is saved, and the command that goes on from there."""
+    from fastrnn.char_rnn import CharRNN
+
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    if checkpoint is None:
+        click.echo(f"\nStopped by {name} before anything was saved.", err=True)
+        return
+    step = CharRNN.load(checkpoint, backend=None).step_
+    arguments = [a for a in context.meta["fastrnn.arguments"] if a not in ("--force", "--resume")]
+    again = " (with the same text on standard input)" if "-" in texts else ""
+    click.echo(
+        f"\nStopped by {name}. {checkpoint} holds step {step:,}; to go on{again}:\n"
+        f"  {context.command_path} --resume {shlex.join(arguments)}",
+        err=True,
+    )
+
+
+@contextlib.contextmanager
+def _as_one_line() -> Iterator[None]:
+    """Tell warnings in one line."""
+
+    def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, RuntimeWarning):  # that the loss is no number is an error here
+            click.echo(f"Warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = tell
+        yield
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """Have SIGTERM end the training as Ctrl-C does."""
+    from fastrnn.training import interrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
