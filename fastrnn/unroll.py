@@ -322,6 +322,28 @@ def check_layer(m: OpenModel, layer: Any) -> int:
 # -- forward and backward ----------------------------------------------------------------------------
 
 
+class Memory:
+    """Arrays of one call, from one piece: a large one comes in large pages, and the system takes far
+    less time to provide those than thousands of small ones."""
+
+    #: Bytes from which it pays, and room for pages of 2 MiB to begin where they must.
+    LARGE, ROOM = 1 << 20, 1 << 22
+
+    def __init__(self, size: int, dtype: np.dtype) -> None:
+        room = self.ROOM // dtype.itemsize if size * dtype.itemsize >= self.LARGE else 0
+        self._flat = np.empty(size + room, dtype)
+        self._used = 0
+
+    def take(self, *shape: int) -> np.ndarray:
+        """An array that is not initialized; one of its own where the piece is used up."""
+        size = math.prod(shape)
+        start, end = self._used, self._used + size
+        if end > len(self._flat):
+            return np.empty(shape, self._flat.dtype)
+        self._used = end + -end % 16  # at least 64 bytes from the next one
+        return self._flat[start:end].reshape(shape)
+
+
 @dataclass(frozen=True)
 class Unrolled:
     """The states of every layer, direction and time step.
@@ -334,23 +356,22 @@ class Unrolled:
         ``hs[layer][direction]``.
     packed : list of list of ndarray
         The weights in the kernels' order.
-    spare : list of ndarray, shape (T, N, h)
-        Memory that `new_states` gives away.
+    memory : Memory
+        Where large arrays are.
+    works : list of ndarray
+        Scratch space of each thread.
     """
 
     m: OpenModel
     batch: Batch
     hs: list[list[np.ndarray]]
     packed: list[list[np.ndarray]]
-    spare: list[np.ndarray]
+    memory: Memory
+    works: list[np.ndarray]
 
     def new_states(self) -> np.ndarray:
         """An array (T, N, h) to be filled."""
-        return (
-            self.spare.pop()
-            if self.spare
-            else np.empty((*self.batch.shape, self.m.hidden_size), self.m.dtype)
-        )
+        return self.memory.take(*self.batch.shape, self.m.hidden_size)
 
     def layer_input(self, layer: int) -> np.ndarray:
         """Vectors that a layer reads, shape (T, N, d), without elements for class indices."""
@@ -367,11 +388,13 @@ def outputs(directions: list[np.ndarray]) -> np.ndarray:
     return directions[0] if len(directions) == 1 else np.concatenate(directions, axis=2)
 
 
-def _in_parts(m: OpenModel, N: int, multiply_adds: float, work_size: int, call: _Call) -> None:
+def _in_parts(u: Unrolled, multiply_adds: float, work_size: int, call: _Call) -> None:
     """Call ``call(part, start, stop, work)`` for the parts of a batch, on the model's threads."""
-    bounds = threads.parts(N)
+    m, works = u.m, u.works
+    bounds = threads.parts(u.batch.shape[1])
     count = threads.workers(len(bounds), multiply_adds, getattr(m.model, "num_threads", 1))
-    works = [np.empty(work_size, m.dtype) for _ in range(count)]
+    if len(works) < count or len(works[0]) < work_size:
+        works[:] = [u.memory.take(work_size) for _ in range(max(count, len(works)))]
 
     def one(part: int, slot: int) -> None:
         call(part, *bounds[part], works[slot])
@@ -402,13 +425,22 @@ def _sum(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
 def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     """Run a model over a batch, without dropout, and keep all states (eq. 1).
 
-    `more` arrays of states will be wanted: in one piece, large arrays get large pages, and the system
-    spends a tenth of the time on them.
+    `more` arrays of states will be wanted.
     """
     T, N = batch.shape
-    h = m.hidden_size
-    memory = np.empty((len(m.layers) * m.directions + more, T, N, h), m.dtype)
-    unrolled = Unrolled(m, batch, [], [], list(memory))
+    h, rows = m.hidden_size, _largest_part(N)
+    sizes = [m.kernels.layer_sizes(T, N, rows, layer[0].shape[1], h) for way in m.layers for layer in way]
+    if m.output is not None:
+        sizes.append(m.kernels.output_sizes(T, N, rows, h, len(m.output[1])))
+    used_at_once = min(len(threads.parts(N)), threads.usable_cores())
+    memory = Memory(
+        (len(m.layers) * m.directions + more) * T * N * h
+        + sum(packed for packed, _ in sizes)
+        + used_at_once * max(work for _, work in sizes)
+        + 16 * (more + 3 * len(sizes) + used_at_once),
+        m.dtype,
+    )
+    unrolled = Unrolled(m, batch, [], [], memory, [])
     for number, directions in enumerate(m.layers):
         indices = batch.indices if number == 0 else _NO_INDICES
         x = unrolled.layer_input(number)
@@ -416,15 +448,15 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
         unrolled.packed.append([])
         for direction, layer in enumerate(directions):
             d = layer[0].shape[1]
-            packed_size, work_size = m.kernels.layer_sizes(T, N, _largest_part(N), d, h)
-            packed = np.empty(packed_size, m.dtype)
+            packed_size, work_size = sizes[number * m.directions + direction]
+            packed = memory.take(packed_size)
             m.kernels.pack_layer(layer, N, bool(indices.size), packed)
             hs, h_n = unrolled.new_states(), np.empty((N, h), m.dtype)
             h0 = batch.h0[number * m.directions + direction]
             step = functools.partial(
                 _forward_part, m, layer, packed, indices, x, h0, hs, h_n, bool(direction)
             )
-            _in_parts(m, N, T * N * h * (h + (0 if indices.size else d)), work_size, step)
+            _in_parts(unrolled, T * N * h * (h + (0 if indices.size else d)), work_size, step)
             unrolled.hs[-1].append(hs)
             unrolled.packed[-1].append(packed)
     return unrolled
@@ -447,7 +479,7 @@ def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tup
     h, q = m.hidden_size, len(m.output[1])
     scale = 1 / (T * N) if reduction == "mean" else 1.0
     packed_size, work_size = m.kernels.output_sizes(T, N, _largest_part(N), h, q)
-    packed = np.empty(packed_size, m.dtype)
+    packed = u.memory.take(packed_size)
     m.kernels.pack_output(m.output, N, packed)
     dhs = u.new_states()
     grads = _part_gradients(m.output, N)
@@ -458,7 +490,7 @@ def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tup
             m.output, packed, u.hs[-1][0], batch.targets, scale, dhs, grads[part], False, start, stop, work
         )
 
-    _in_parts(m, N, 3 * T * N * h * q, work_size, loss_of_part)
+    _in_parts(u, 3 * T * N * h * q, work_size, loss_of_part)
     return sum(losses) * scale, dhs, _sum(grads)
 
 
@@ -528,7 +560,7 @@ def backward(
             grads = _part_gradients(layer if place in weights else (), N)
             step = functools.partial(_backward_part, u, layer, place, indices, x, dhs, dx, dh0, found, grads)
             work_size = m.kernels.layer_sizes(T, N, _largest_part(N), d, h)[1]
-            _in_parts(m, N, 2 * T * N * h * (h + (0 if indices.size else d)), work_size, step)
+            _in_parts(u, 2 * T * N * h * (h + (0 if indices.size else d)), work_size, step)
             reached[place] = Reached(found, _sum(grads))
             below = dx if below is None else below + dx
         if number > lowest:
@@ -566,9 +598,18 @@ def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
     T, N, h = hs.shape
     norms: np.ndarray
     if N == 1:
-        before = norms_of(np.concatenate([hs[1:], h0[None]] if direction else [h0[None], hs[:-1]]))
+        before = np.empty(T)
+        first, others = (slice(-1, None), slice(T - 1)) if direction else (slice(1), slice(1, None))
+        before[first] = norms_of(h0)
+        before[others] = norms_of(hs)[1:] if direction else norms_of(hs)[:-1]
         with np.errstate(all="ignore"):
-            norms = norms_of(states * (hs > 0 if m.relu else 1 - hs * hs)) * before
+            if m.relu:
+                dz = states * (hs > 0)
+            else:
+                dz = hs * hs
+                np.subtract(1, dz, out=dz)
+                dz *= states
+            norms = norms_of(dz) * before
         return norms
     norms = np.empty(T)
     count = threads.workers(min(T, 8), float(T) * N * N * h, getattr(m.model, "num_threads", 1))
