@@ -348,7 +348,7 @@ class CharRNN:
             self._check_can_resume()
         indexed = index_text(text)
         indices, n = indexed.indices, len(indexed.indices)
-        first_held_out = max(n - round(n * self.validation_fraction), 2)
+        first_held_out = max(n - round(n * float(self.validation_fraction)), 2)
         if self.patience is not None and first_held_out == n:
             raise ValueError(
                 f"patience = {self.patience!r} needs a validation, and validation_fraction = "
@@ -362,12 +362,13 @@ class CharRNN:
             check_writable(self.checkpoint)
         streams = self._streams(indices[:first_held_out], warn=not resume)
         if resume:
+            self._check_fits(streams)
             self._put_into_use("last")
         else:
             self._begin(indexed.vocabulary, Progress("fit", n, indexed.sha256))
-        last_step = self.max_steps
+        last_step = _int(self.max_steps)
         if last_step is None and self.epochs is not None:
-            last_step = self.epochs * streams.steps
+            last_step = int(self.epochs) * streams.steps
         held_out = None if first_held_out == n else (indices, first_held_out)
         self._train(streams, held_out, last_step)
         return self
@@ -668,7 +669,8 @@ class CharRNN:
         if n is not None:
             n = check_size(n, "n", minimum=0)
         chunks = self._sampling(n, prompt, 1, temperature, top_k, top_p, random_state)
-        return (character for chunk in chunks for character in self.vocabulary_.decode(chunk[0]))
+        decode = self.vocabulary_.decode  # of the model as it is now, which `fit` may replace
+        return (character for chunk in chunks for character in decode(chunk[0]))
 
     def _sampling(
         self,
@@ -736,6 +738,13 @@ class CharRNN:
         ------
         OSError
             If it cannot be written; what was there is as it was.
+        TypeError, ValueError
+            If a hyper-parameter is not what it must be.
+
+        Notes
+        -----
+        Those that the model and its run follow are written as they were at the last `fit`, whatever
+        `set_params` has set them to since.
 
         Examples
         --------
@@ -748,6 +757,7 @@ class CharRNN:
         True
         """
         self._check_fitted()
+        self._check_params()
         write_checkpoint(path, *pack(self._snapshot(is_checkpoint=False)))
 
     @classmethod
@@ -798,7 +808,8 @@ class CharRNN:
 
     def _snapshot(self, *, is_checkpoint: bool) -> Snapshot:
         params = {name: plain(value) for name, value in self._own_params().items()}
-        params["dtype"] = self.model_.dtype.name
+        # Not what `set_params` has set them to since.
+        params |= self._followed | {"dropout": self.model_.dropout}
         return Snapshot(
             params=params,
             vocabulary=self.vocabulary_,
@@ -912,7 +923,7 @@ class CharRNN:
 
     def _streams(self, indices: np.ndarray, *, warn: bool) -> Streams:
         """Streams of a text to train on; say if it is too short for those that were asked for."""
-        streams = Streams(indices, self.seq_len, self.batch_size)
+        streams = Streams(indices, int(self.seq_len), int(self.batch_size))
         N, T = streams.num_streams, streams.seq_len
         if warn and (self.batch_size, self.seq_len) != (N, T):
             warnings.warn(
@@ -925,11 +936,16 @@ class CharRNN:
 
     def _remember(self, names: tuple[str, ...]) -> None:
         """Note hyper-parameters that the arrays follow from now on."""
-        self._followed = {name: plain(getattr(self, name)) for name in names}
+        self._followed = {name: self._plain(name) for name in names}
+
+    def _plain(self, name: str) -> Any:
+        """A hyper-parameter as JSON has it."""
+        value = getattr(self, name)
+        return np.dtype(value).name if name == "dtype" else plain(value)
 
     def _check_unchanged(self, names: tuple[str, ...]) -> None:
         for name in names:
-            value, before = plain(getattr(self, name)), self._followed[name]
+            value, before = self._plain(name), self._followed[name]
             if value != before:
                 raise ValueError(f"{name} was {before!r} when training began, and cannot be {value!r} now")
 
@@ -952,6 +968,15 @@ class CharRNN:
                 f"other was {progress.sha256}"
             )
 
+    def _check_fits(self, streams: Streams) -> None:
+        """Refuse a progress, which a file may have claimed, that no run over these streams comes to."""
+        N, steps = self._progress.num_streams, self._progress.step - self._progress.epoch_start
+        if steps > streams.steps or (steps and N != streams.num_streams):
+            raise CheckpointError(
+                f"the run cannot be resumed: {steps} steps of an epoch over {N} streams do not fit a text "
+                f"of {streams.num_streams} streams and {streams.steps} steps"
+            )
+
     def _put_into_use(self, which: str) -> None:
         if which == "best" and self.weights_ == "last" and self.best_weights_ is not None:
             self._last_weights = self.model_.state_dict()
@@ -964,7 +989,9 @@ class CharRNN:
     def _train(
         self, streams: Streams, held_out: tuple[np.ndarray, int] | None, last_step: int | None
     ) -> None:
-        every: int | str | None = self.checkpoint_every or "timed"
+        every: int | str | None = _int(self.checkpoint_every) or "timed"
+        # As a file keeps them: NumPy's short numbers would give other bits after `load`.
+        lr, lr_decay = float(self.lr), float(self.lr_decay)
         training = Training(
             self.model_,
             self._optimizer,
@@ -973,16 +1000,16 @@ class CharRNN:
             self._progress,
             self._state,
             self.history_,
-            learning_rate=lambda epoch: self.lr * self.lr_decay**epoch,
+            learning_rate=lambda epoch: lr * lr_decay**epoch,
             clip=self.clip,
             clip_threshold=self.clip_threshold,
             limits=Limits(
                 last_step=last_step,
                 max_seconds=self.max_seconds,
-                validate_every=self.validate_every or streams.steps,
-                patience=self.patience if held_out else None,
+                validate_every=_int(self.validate_every) or streams.steps,
+                patience=_int(self.patience) if held_out else None,
                 checkpoint_every=None if self.checkpoint is None else every,
-                diagnostics_every=self.diagnostics_every,
+                diagnostics_every=_int(self.diagnostics_every),
             ),
             on_checkpoint=lambda final: self._take_over(training, final),
             verbose=bool(self.verbose),
@@ -1019,6 +1046,11 @@ _DEFAULTS = {
     for name, parameter in inspect.signature(CharRNN.__init__).parameters.items()
     if name != "self"
 }
+
+
+def _int(value: Any) -> int | None:
+    """An integer of NumPy's, which may be short and which JSON does not know, as Python's."""
+    return None if value is None else int(value)
 
 
 def _equal(value: Any, default: Any) -> bool:

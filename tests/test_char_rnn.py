@@ -617,6 +617,15 @@ def test_a_stream_is_what_generate_gives(backend, monkeypatch):
     )
 
 
+def test_a_stream_goes_on_with_the_model_that_it_began_with():
+    model = small(TEXT)
+    whole = model.generate(30, random_state=1)
+    stream = model.stream(30, random_state=1)
+    begun = next(stream)
+    model.fit("0123456789" * 20)
+    assert begun + "".join(stream) == whole
+
+
 def test_the_first_character_of_a_stream_is_there_at_once(fitted, monkeypatch):
     asked = []
     sample = LanguageModel.sample

@@ -343,6 +343,19 @@ def test_a_model_whose_backend_is_missing(fitted, tmp_path, monkeypatch):
     assert loaded.generate(9, random_state=0) == fitted.generate(9, random_state=0)
 
 
+def test_a_model_whose_hyper_parameters_were_set_since(fitted, tmp_path):
+    model = copy.deepcopy(fitted)
+    model.set_params(hidden_size=9, num_layers=1, optimizer="sgd", dtype="float64", seq_len=5, batch_size=3,
+                     validation_fraction=0.3, dropout=0.7, lr=0.5)  # fmt: skip
+    model.save(tmp_path / "m")
+    loaded = CharRNN.load(tmp_path / "m")
+    assert loaded.get_params() == fitted.get_params() | {"lr": 0.5}
+    assert loaded.generate(9, random_state=0) == fitted.generate(9, random_state=0)
+    with pytest.raises(ValueError, match="lr must be"):
+        model.set_params(lr=-1).save(tmp_path / "n")
+    assert not (tmp_path / "n").exists()
+
+
 def test_models_that_were_not_trained_cannot_be_saved(tmp_path):
     with pytest.raises(ValueError, match="not fitted yet"):
         CharRNN().save(tmp_path / "m")

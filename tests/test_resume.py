@@ -20,7 +20,7 @@ from support import package_environment, run_python
 
 from fastrnn import CharRNN, CheckpointError, TextError
 from fastrnn import training as training_module
-from fastrnn.checkpoint import read_checkpoint
+from fastrnn.checkpoint import read_checkpoint, write_checkpoint
 
 PROGRAM = Path(__file__).parent / "resume_program.py"
 
@@ -239,6 +239,46 @@ def test_random_states_of_every_generator(tmp_path):
         loaded.fit(text, resume=True)
         for name, W in whole.model_.parameters.items():
             np.testing.assert_array_equal(W, loaded.model_.parameters[name])
+
+
+def test_numbers_of_numpy_are_as_those_of_python(tmp_path, monkeypatch):
+    text, checkpoint = text_of(800), tmp_path / "model"
+    params = {"lr": np.float32(0.01), "lr_decay": np.float32(0.7), "dropout": np.float32(0.2),
+              "validation_fraction": np.float16(0.1), "clip_threshold": np.float32(1.1),
+              "seq_len": np.int8(8), "batch_size": np.uint8(4), "hidden_size": np.int16(12),
+              "epochs": np.int8(3), "max_steps": np.int16(50), "validate_every": np.int8(20),
+              "patience": np.int8(9), "random_state": np.int64(5), "verbose": np.int8(0),
+              "checkpoint_every": np.int64(9), "diagnostics_every": np.int64(10)}  # fmt: skip
+    whole = small("numpy", **{name: value.item() for name, value in params.items()}).fit(text)
+    model = small("numpy", **params, checkpoint=checkpoint)
+    stop_after(monkeypatch, model, text, 20)
+    assert CharRNN.load(checkpoint).step_ == 18
+    same(CharRNN.load(checkpoint).fit(text, resume=True), whole)
+    same(model.fit(text, resume=True), whole)
+    same(CharRNN.load(checkpoint), whole)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "<f4", np.float32, np.dtype("float32")])
+def test_one_type_by_many_names(tmp_path, dtype):
+    text = text_of(800)
+    model = small("numpy", epochs=1, dtype=dtype).fit(text)
+    model.save(tmp_path / "model")
+    assert CharRNN.load(tmp_path / "model", dtype=dtype).dtype is dtype
+    model.set_params(dtype="float32", epochs=2).fit(text, resume=True)
+    same(CharRNN.load(tmp_path / "model", epochs=2).fit(text, resume=True), model)
+
+
+def test_a_progress_that_does_not_fit_the_text(tmp_path):
+    text, file = text_of(800), tmp_path / "model"
+    small("numpy", max_steps=30).fit(text).save(file)
+    content, arrays = read_checkpoint(file)
+    for changes, more in (
+        ({"step": 1000, "num_streams": 4}, {}),
+        ({"num_streams": 3}, {"state": np.ascontiguousarray(arrays["state"][:, :3])}),
+    ):
+        write_checkpoint(file, content | {"progress": content["progress"] | changes}, arrays | more)
+        with pytest.raises(CheckpointError, match=r"cannot be resumed: \d+ steps of an epoch over"):
+            CharRNN.load(file, max_steps=2000).fit(text, resume=True)
 
 
 def test_more_epochs_for_a_run_that_has_ended():
