@@ -118,12 +118,13 @@ class RNN(StackedModel):
     def _set_up(self) -> None:
         super()._set_up()
         self._flat: np.ndarray | None = None
+        self._grad_views: dict[str, np.ndarray] = {}
         self._last: _Batch | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the parameters, not the buffers."""
         state = super().__getstate__()
-        for buffer in ("_flat", "_last"):
+        for buffer in ("_flat", "_grad_views", "_last"):
             del state[buffer]
         return state
 
@@ -283,8 +284,9 @@ class RNN(StackedModel):
         layers = self._layers(self._checked_parameters())
         if self._flat is None:
             self._flat = aligned((self._layout.size,), self._dtype)
-            views = self._layout.views(self._flat)
-            self.grads = {name: views[name] for name in self._shapes}
+            self._grad_views = self._layout.views(self._flat)
+        # Every time: what the caller has put there since are not the gradients.
+        self.grads = {name: self._grad_views[name] for name in self._shapes}
         space.pack(layers)
         grad_x = None
         swapped = self._batch_first and batched

@@ -465,6 +465,19 @@ def test_backward_writes_and_does_not_add(dtype, backend):
     assert rnn.grads["weight_ih_l0"].any()
 
 
+def test_backward_writes_where_grads_were_replaced(dtype, backend):
+    rnn = RNN(3, 4, dtype=dtype, rng=0, backend=backend)
+    output, _ = rnn.forward(np.ones((6, 5, 3)))
+    rnn.backward(np.ones_like(output))
+    first = bits(*rnn.grads.values())
+    rnn.grads["weight_hh_l0"] = np.zeros((4, 4), dtype)
+    rnn.backward(np.ones_like(output))
+    assert bits(*rnn.grads.values()) == first
+    rnn.grads = {}
+    rnn.backward(np.ones_like(output))
+    assert bits(*rnn.grads.values()) == first
+
+
 def test_results_are_the_callers(dtype, backend):
     """A later call does not write into what an earlier one returned."""
     rng = np.random.default_rng(0)
