@@ -272,7 +272,7 @@ class LanguageModel(StackedModel):
             self._flat = aligned((self._layout.size,), self._dtype)
             self._step_grads = self._layout.views(self._flat)
         loss, h_n = self._gradients(x, y, h0, "mean", mode, threshold, self._flat)
-        self.grads = self._step_grads
+        self.grads = dict(self._step_grads)  # an optimizer may put other arrays in it
         step(self.parameters, self.grads)
         return loss, h_n
 
@@ -408,6 +408,9 @@ class LanguageModel(StackedModel):
         temperature = check_number(temperature, "temperature")
         if temperature < 0:
             raise ValueError(f"temperature must be at least 0, got {temperature}")
+        if temperature:  # neither zero nor infinity as a number of the model's dtype
+            limits = np.finfo(self._dtype)
+            temperature = min(max(temperature, float(limits.tiny)), float(limits.max))
         top_k = 0 if top_k is None else check_size(top_k, "top_k")
         top_p = 1.0 if top_p is None else check_number(top_p, "top_p", positive=True)
         if top_p > 1:

@@ -677,6 +677,35 @@ def test_train_step_is_gradients_and_a_step(dtype, backend):
         )
 
 
+def test_an_optimizer_may_replace_what_is_in_grads(dtype, backend):
+    """The arrays that one step has put there are not the gradients of the next."""
+
+    class Halves:
+        def step(self, parameters, grads):
+            for name in grads:
+                grads[name] = grads[name] * 0.5
+                parameters[name] -= grads[name]
+
+    mine, theirs = (model(7, 9, 2, dtype=dtype, backend=backend) for _ in range(2))
+    x, y, h0 = batch(mine, 6, 4)
+    for _ in range(3):
+        mine.train_step(x, y, h0, Halves(), clip=None)
+        theirs.train_step(x, y, h0, optim.SGD(0.5, backend=backend), clip=None)
+    for name, W in mine.parameters.items():
+        assert_close(W, theirs.parameters[name], tolerance_of(dtype), name)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-45, 1e39, 1e300])
+def test_temperatures_beyond_the_numbers_of_the_dtype(temperature, dtype, backend):
+    """Next to 0 only the most probable class is drawn, next to infinity all of them are."""
+    lm = model(5, 9, dtype=dtype, backend=backend)
+    out, _ = lm.sample(None, [0, 3], 200, temperature=temperature, rng=0)
+    if temperature < 1:
+        assert np.array_equal(out, lm.sample(None, [0, 3], 200, temperature=0)[0])
+    else:
+        assert (np.bincount(out.ravel(), minlength=5) > 40).all()
+
+
 def test_nothing_is_left_in_the_work_space(dtype, backend):
     lm = model(9, 14, 2, dtype=dtype, backend=backend)
 
