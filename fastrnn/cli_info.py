@@ -40,9 +40,12 @@ def info(model: str | None, as_json: bool) -> None:
         return
     from fastrnn.char_rnn import CharRNN
 
-    described = _describe(CharRNN.load(model, backend=None))
+    fitted = CharRNN.load(model, backend=None)
+    described = _describe(fitted)
     if as_json:
-        click.echo(json.dumps(described))
+        # JSON knows no NaN.
+        history = json.loads(json.dumps(fitted.history_), parse_constant=lambda name: None)
+        click.echo(json.dumps({**described, "history": history}))
         return
     width = max(map(len, described["params"]))
     for name, value in described.pop("params").items():

@@ -116,6 +116,10 @@ class _RemembersArguments(click.Command):
     "--checkpoint-every", type=OrNone(COUNT), help="Steps between checkpoints.  [default: every 30 seconds]"
 )
 @click.option(
+    "--diagnostics-every", type=OrNone(COUNT), default=256,
+    help="Steps between looks at the gradients, which `fastrnn info --json` shows.",
+)  # fmt: skip
+@click.option(
     "--unknown", type=OrNone(click.STRING), metavar="skip|CHARACTER|none",
     help="What the model does later with characters that are not in the text: leave them out, read "
     "CHARACTER in their place, or (none) refuse them.  [default: none]",

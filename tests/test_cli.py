@@ -10,40 +10,12 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
+from cli_support import FASTRNN, environment, invoke, run
 
 import fastrnn
 from fastrnn import cli, cli_bench, cli_demo
 
-FASTRNN = [sys.executable, "-m", "fastrnn"]
 SHORT = ["--max-steps", "50", "--sample-length", "20", "--hidden-size", "32", "--batch-size", "4"]
-
-
-def environment(**more):
-    env = dict(os.environ)
-    # What a bare `python` would import here may be another copy than the one under test.
-    root = str(Path(fastrnn.__file__).resolve().parent.parent)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
-    env["FASTRNN_BACKEND"] = "numpy"
-    env["PYTHONIOENCODING"] = "utf-8"
-    return {**env, **more}
-
-
-def run(*arguments, **more):
-    """A process of its own; more may hold `input` (bytes) and environment variables."""
-    given = more.pop("input", b"")
-    done = subprocess.run(
-        [*FASTRNN, *map(str, arguments)],
-        input=given, env=environment(**more), capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
-    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def invoke(*arguments):
-    """In this process."""
-    return CliRunner(env={"FASTRNN_BACKEND": "numpy"}).invoke(cli.main, list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -502,10 +474,11 @@ def test_bench_fails_when_a_result_is_wrong(monkeypatch):
     )
 
 
-def test_info_prints_the_configuration(capsys):
+def test_info_prints_the_configuration(capsys, monkeypatch):
+    monkeypatch.setenv("FASTRNN_BACKEND", "numpy")
     fastrnn.show_config()
     wanted = capsys.readouterr().out
-    result = CliRunner().invoke(cli.main, ["info"])
+    result = invoke("info")
     assert result.exit_code == 0
     assert result.stdout == wanted
     assert fastrnn.__version__ in result.stdout
