@@ -971,7 +971,7 @@ class CharRNN:
     def _check_fits(self, streams: Streams) -> None:
         """Refuse a progress, which a file may have claimed, that no run over these streams comes to."""
         N, steps = self._progress.num_streams, self._progress.step - self._progress.epoch_start
-        if steps > streams.steps or (steps and N != streams.num_streams):
+        if steps > streams.steps or (steps and streams.num_streams != N):
             raise CheckpointError(
                 f"the run cannot be resumed: {steps} steps of an epoch over {N} streams do not fit a text "
                 f"of {streams.num_streams} streams and {streams.steps} steps"

@@ -42,6 +42,9 @@ _HEADER_LIMIT = 100_000_000
 #: Bytes of each type of number in safetensors' words.
 _ITEM_SIZES = {"F32": 4, "F64": 8}
 
+#: Dimensions of an array at most; no model has more than three.
+_MOST_DIMENSIONS = 8
+
 #: Seconds after which a temporary file is one that a killed process left.
 _STALE = 600
 
@@ -90,6 +93,7 @@ def write_checkpoint(
     # A link stays a link: what it points to is replaced.
     place = Path(os.path.realpath(path))
     with _saying_what_failed(path), _temporary_file(place) as temporary:
+        _check_place(place)
         with temporary.open("xb") as file:
             file.write(serialized)
             file.flush()
@@ -104,9 +108,16 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise the `OSError` now that `write_checkpoint` would raise after hours of work."""
     place = Path(os.path.realpath(path))
     with _saying_what_failed(path), _temporary_file(place) as temporary:
-        if place.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _check_place(place)
         temporary.open("xb").close()
+
+
+def _check_place(place: Path) -> None:
+    """Refuse to put a file in the place of what is none, such as a device."""
+    if place.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if place.exists() and not place.is_file():
+        raise OSError(errno.EINVAL, "it is there, and is not a regular file")
 
 
 @contextlib.contextmanager
@@ -123,7 +134,7 @@ def _saying_what_failed(path: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _temporary_file(place: Path, suffix: str = ".tmp") -> Iterator[Path]:
     """Name of a file beside `place` that no other process uses; it is removed if it is still there."""
-    temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}{suffix}")
+    temporary = place.parent / f".{place.name}.{secrets.token_hex(8)}{suffix}"  # of a root, too
     try:
         yield temporary
     finally:
@@ -149,9 +160,17 @@ def _force_to_disk(folder: Path) -> None:
     """Make a change of names in `folder` outlive a loss of power, where the system can."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    # The file is in its place already.  Some network file systems know no fsync of a folder, and a
+    # folder may be one that can be written and not be read.
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)
 
@@ -207,8 +226,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         return _read(Path(name))
     except CheckpointError as error:
         message = f"{name!r} {error}"
-        if Path(name + PREVIOUS).exists():
-            message += f"; the one before it is {name + PREVIOUS!r}"
+        previous = os.path.realpath(name) + PREVIOUS if Path(name).is_symlink() else name + PREVIOUS
+        if Path(previous).exists():
+            message += f"; the one before it is {previous!r}"
         raise CheckpointError(message) from None
     except OSError as error:
         raise OSError(error.errno, f"cannot read checkpoint {name!r}: {error.strerror or error}") from None
@@ -296,7 +316,10 @@ def _extent(name: str, entry: Any) -> tuple[int, int]:
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(stop)]} if (
             dtype in _ITEM_SIZES
+            and len(shape) <= _MOST_DIMENSIONS
             and all(type(n) is int and n >= 0 for n in shape)
+            # NumPy's bound, of empty arrays too.
+            and math.prod(n or 1 for n in shape) * _ITEM_SIZES[dtype] < 2**63
             and type(begin) is type(stop) is int
             and stop - begin == math.prod(shape) * _ITEM_SIZES[dtype]
         ):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import fastrnn
+from fastrnn import backends
 from fastrnn.checks import LARGEST_SIZE, check_choice, check_dtype, check_size
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.training import Progress
@@ -122,12 +123,15 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
     unknown = sorted(content["params"].keys() - defaults.keys())
     if unknown:
         raise Misfit(f"hyper-parameters that are not known: {', '.join(map(repr, unknown))}")
+    if "checkpoint" in content["params"]:
+        raise Misfit("it names a place to write checkpoints to, which a file must not")
     params = defaults | content["params"]
     with misfits("hyper-parameters"):
         hidden_size = check_size(params["hidden_size"], "hidden_size")
         num_layers = check_size(params["num_layers"], "num_layers")
         dtype = check_dtype(params["dtype"])
         check_choice(params["optimizer"], "optimizer", tuple(OPTIMIZERS))
+        check_choice(params["backend"], "backend", (*backends.BACKENDS, None))
         vocabulary = Vocabulary(content["vocabulary"])
     _check_members(content["progress"], _PROGRESS, "the progress")
     progress = Progress(**content["progress"])
@@ -192,7 +196,7 @@ def misfits(what: str) -> Iterator[None]:
     """Tell errors about a part of a file as such."""
     try:
         yield
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError, RecursionError) as error:
         raise Misfit(f"{what}: {error}") from None
 
 
@@ -232,7 +236,7 @@ def _check_progress(progress: Progress) -> None:
         progress.kind not in ("fit", "partial_fit")
         or min(*counts, *starts) < 0
         or max(starts) > progress.step
-        or progress.step > LARGEST_SIZE
+        or max(*counts, progress.step) > LARGEST_SIZE
     ):
         raise Misfit("the progress makes no sense")
 
@@ -269,4 +273,12 @@ def _restored_generator(state: dict[str, Any]) -> np.random.Generator:
     name = check_choice(state.get("bit_generator"), "bit_generator", _BIT_GENERATORS)
     bit_generator = getattr(np.random, name)()
     bit_generator.state = _state_arrays(state)
+    # NumPy reads beyond the numbers that it has in store if the place of the next one says so.
+    place, in_store = 0, 0
+    if name == "MT19937":
+        place, in_store = state["state"]["pos"], 624
+    elif name == "Philox":
+        place, in_store = state["buffer_pos"], 4
+    if not 0 <= place <= in_store or _plain_state(bit_generator.state) != state:
+        raise ValueError(f"it is not one of {name}")
     return np.random.Generator(bit_generator)

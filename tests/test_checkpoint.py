@@ -1,6 +1,7 @@
 """Files of models: what is written is read, and nothing else is."""
 
 import copy
+import errno
 import json
 import os
 import pickle
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import BackendUnavailable, CharRNN, CheckpointError, backends
-from fastrnn.checkpoint import FORMAT_VERSION, read_checkpoint, write_checkpoint
+from fastrnn.checkpoint import FORMAT_VERSION, check_writable, read_checkpoint, write_checkpoint
 
 TEXT = "hello world, it is warm. " * 30
 
@@ -101,6 +102,46 @@ def test_a_link_stays_a_link(file):
     write_checkpoint(link, {"step": 5}, {})
     assert link.is_symlink()
     assert read_checkpoint(file)[0] == {"step": 5}
+
+
+def test_the_one_before_a_damaged_one_behind_a_link(file):
+    link = file.parent / "sub" / "link"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    write_checkpoint(link, {}, {})
+    file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"link' is empty; .* is '.*model\.previous'"):
+        read_checkpoint(link)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name on this system")
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for call in (check_writable, lambda path: write_checkpoint(path, {}, {})):
+        with pytest.raises(OSError, match=r"cannot write checkpoint '.*pipe': .* not a regular file"):
+            call(tmp_path / "pipe")
+        with pytest.raises(IsADirectoryError, match="cannot write checkpoint '/'"):
+            call("/")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [f.name for f in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_cannot_force_a_folder_to_the_disk(file, monkeypatch, number):
+    fsync = os.fsync
+
+    def of_files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="cannot write checkpoint"):
+            write_checkpoint(file, {"step": 9}, {})
+    else:
+        write_checkpoint(file, {"step": 9}, {})
+        assert read_checkpoint(file)[0] == {"step": 9}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
@@ -194,6 +235,8 @@ CLAIMS = {
     "huge and in keeping": ({"shape": [2**60], "data_offsets": [0, 2**62]}, "overlap|truncated"),
     "negative": ({"shape": [-2, -3]}, ENTRY),
     "fraction": ({"shape": [2.0, 3]}, ENTRY),
+    "huge and empty": ({"shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}, ENTRY),
+    "dimensions": ({"shape": [2, 3] + [1] * 100}, ENTRY),
     "flag": ({"shape": [True, 6]}, ENTRY),
     "no list": ({"shape": "23"}, ENTRY),
     "offsets": ({"data_offsets": [0]}, ENTRY),
@@ -366,11 +409,22 @@ def drop(d, key):
     del d[key]
 
 
+def deep(n):
+    nested = {}
+    for _ in range(n):
+        nested = {"a": nested}
+    return nested
+
+
 #: Changes to what a file of a model holds, under a digest that is right, and what is said of them.
 CRAFTED = {
     "class": (lambda c, a: c.update({"class": "Other"}), "it holds a 'Other'"),
     "no params": (lambda c, a: drop(c, "params"), "must have the members class, "),
     "params list": (lambda c, a: c.update(params=[]), "'params' of the file is a list"),
+    "place": (lambda c, a: c["params"].update(checkpoint="/etc/passwd"), "names a place to write"),
+    "no place": (lambda c, a: c["params"].update(checkpoint=None), "names a place to write"),
+    "backend": (lambda c, a: c["params"].update(backend="cuda"), "backend must be one of"),
+    "backend list": (lambda c, a: c["params"].update(backend=[]), "backend must be one of"),
     "unknown param": (lambda c, a: c["params"].update(x=1), "hyper-parameters that are not known: 'x'"),
     "missing param": (lambda c, a: drop(c["params"], "hidden_size"), "is not one of this model's"),
     "hidden size": (lambda c, a: c["params"].update(hidden_size=2**40), "is not one of this model's"),
@@ -395,12 +449,14 @@ CRAFTED = {
     "progress flag": (lambda c, a: c["progress"].update(step=True), "'step' of the progress is a bool"),
     "progress back": (lambda c, a: c["progress"].update(step=-4), "the progress makes no sense"),
     "progress ahead": (lambda c, a: c["progress"].update(epoch_start=10**9), "the progress makes no sense"),
+    "progress huge": (lambda c, a: c["progress"].update(epoch=10**400), "the progress makes no sense"),
     "kind": (lambda c, a: c["progress"].update(kind="x"), "the progress makes no sense"),
     "history": (lambda c, a: c["history"].append({}), "an entry of the history must have"),
     "history text": (lambda c, a: c["history"].append("x"), "an entry of the history must have"),
     "weights": (lambda c, a: c.update(weights="first"), "weights 'first' are not known"),
     "generator": (lambda c, a: c["random_state"].update(bit_generator="os.system"), "bit_generator must be"),
     "generator state": (lambda c, a: c["random_state"].update(state={}), "the random state"),
+    "generator deep": (lambda c, a: c["random_state"].update(state=deep(900)), "the random state"),
     "last": (lambda c, a: drop(a, "last.weight_out"), "not those of so many layers"),
     "best": (lambda c, a: drop(a, "best.weight_out"), "arrays 'best' are not complete"),
     "slot": (lambda c, a: drop(a, "optimizer.exp_avg.weight_out"), "are not complete"),
@@ -427,6 +483,37 @@ def test_models_whose_parts_do_not_fit(fitted, tmp_path, name):
     with pytest.raises(CheckpointError, match=said) as error:
         CharRNN.load(file)
     assert f"{str(file)!r} is not a model of CharRNN: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("bit_generator", "change"),
+    [
+        ("MT19937", lambda s: s["state"].update(pos=10**6)),  # NumPy would read there
+        ("MT19937", lambda s: s["state"].update(pos=-1)),
+        ("MT19937", lambda s: s["state"].update(pos=[])),
+        ("MT19937", lambda s: s["state"]["key"].update(values=[1, 2])),
+        ("MT19937", lambda s: s["state"]["key"].update(values=[0.5] * 624)),
+        ("MT19937", lambda s: s["state"].update(key=3)),
+        ("Philox", lambda s: s.update(buffer_pos=-(10**6))),
+        ("Philox", lambda s: s.update(buffer_pos=5)),
+        ("Philox", lambda s: s["buffer"].update(values=[1])),
+        ("SFC64", lambda s: s["state"].update(state=[])),
+        ("PCG64", lambda s: s["state"].update(inc=2**200)),
+        ("PCG64", lambda s: s.update(has_uint32="x")),
+        ("PCG64DXSM", lambda s: s.update(state=7)),
+    ],
+)
+def test_states_of_generators_that_cannot_be(tmp_path, bit_generator, change):
+    rng = np.random.Generator(getattr(np.random, bit_generator)(3))
+    rng.random(5)
+    model = CharRNN(8, seq_len=8, batch_size=2, epochs=1, random_state=rng, verbose=0, backend="numpy")
+    model.fit(TEXT).save(tmp_path / "m")
+    content, arrays = read_checkpoint(tmp_path / "m")
+    assert CharRNN.load(tmp_path / "m").model_.rng.random() == model.model_.rng.random()
+    change(content["random_state"])
+    write_checkpoint(tmp_path / "m", content, arrays)
+    with pytest.raises(CheckpointError, match="the random state"):
+        CharRNN.load(tmp_path / "m")
 
 
 def test_the_best_weights_in_use(fitted, tmp_path):
