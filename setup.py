@@ -69,7 +69,10 @@ def extensions():
             NAME,
             SOURCES,
             # An edited header rebuilds what includes it, and goes into the sdist.
-            depends=sorted(str(path.as_posix()) for path in Path("kernels/csrc").glob("*.h")),
+            depends=sorted(
+                path.as_posix()
+                for path in [*Path("kernels/csrc").glob("*.h"), *Path("kernels").glob("*.pxi")]
+            ),
             include_dirs=["kernels/csrc", numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             libraries=[] if os.name == "nt" else ["m"],
