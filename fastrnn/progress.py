@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from typing import Any
@@ -46,6 +45,8 @@ class Display:
         if not sys.stderr.isatty() and "ipykernel" not in sys.modules:
             self._next = self._start + LINE_EVERY
             return
+        import shutil
+
         from tqdm import tqdm
 
         self._next = self._start + BAR_EVERY

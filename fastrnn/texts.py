@@ -12,7 +12,6 @@ import mmap
 import os
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -398,6 +397,8 @@ class _Store:
         content = memoryview(content).cast("B")
         with self._naming_the_folder():
             if self._in_memory and self.size + len(content) > SPILL:
+                import tempfile  # which takes a while, and a prompt needs none
+
                 file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (closed by `array`)
                 _write_all(file, self._file.getbuffer())
                 self._file, self._in_memory = file, False

@@ -1,0 +1,225 @@
+"""`fastrnn sample`: exactly the characters of `CharRNN.stream`, as they come."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_support import environment, invoke, on_a_terminal, run, start
+
+from fastrnn import CharRNN
+
+TEXT = "The quick brown fox jumps over the lazy dög.\n" * 60
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sample") / "model.safetensors"
+    CharRNN(
+        16, seq_len=8, batch_size=4, max_steps=150, validate_every=50, random_state=0, lr=0.02,
+        backend="numpy", verbose=0,
+    ).fit(TEXT).save(path)  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(file):
+    return CharRNN.load(file)
+
+
+# -- what is written -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ([], {}),
+        (["--length", "700", "--temperature", "0.5"], {"n": 700, "temperature": 0.5}),
+        (["-n", "33", "-t", "0"], {"n": 33, "temperature": 0}),
+        (["--top-k", "3", "--top-p", "0.8"], {"top_k": 3, "top_p": 0.8}),
+        (["-n", "0"], {"n": 0}),
+        (["--prompt", "The lazy", "--no-echo"], {"prompt": "The lazy"}),
+    ],
+    ids=" ".join,
+)
+def test_sample_writes_what_stream_gives(file, model, arguments, options):
+    done = run("sample", file, "--random-state", 1, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "".join(model.stream(**{"n": 500, "random_state": 1, **options}))
+
+
+def test_the_prompt_comes_first(file, model):
+    result = invoke("sample", file, "-p", "The dög", "-n", 20, "--random-state", 1)
+    assert result.stdout == "The dög" + model.generate(20, "The dög", random_state=1)
+
+
+def test_a_prompt_from_standard_input(file, model):
+    done = run("sample", file, "-p", "-", "-n", 20, "--random-state", 1, input="brown dög\n".encode())
+    assert done.stdout == "brown dög\n" + model.generate(20, "brown dög\n", random_state=1)
+
+
+def test_many_samples_are_divided_by_dashes(file, model):
+    result = invoke("sample", file, "-p", "fox", "-n", 20, "-t", 3, "--num-samples", 3, "--random-state", 1)
+    wanted = model.generate(20, "fox", temperature=3, num_samples=3, random_state=1)
+    assert len(set(wanted)) == 3
+    assert result.stdout == f"\n{'-' * 72}\n".join("fox" + text for text in wanted)
+
+
+def test_without_a_seed_samples_differ(file):
+    assert invoke("sample", file, "-n", 50).stdout != invoke("sample", file, "-n", 50).stdout
+
+
+def test_the_best_weights_on_demand(file, model):
+    result = invoke("sample", file, "-n", 40, "--random-state", 1, "--weights", "best")
+    assert result.stdout == CharRNN.load(file).use_weights("best").generate(40, random_state=1)
+
+
+def test_unknown_characters(file, model):
+    result = invoke("sample", file, "-p", "Über")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert re.fullmatch(r"Error: prompt: not in the vocabulary of \d+ characters: 'Ü'\n", result.stderr)
+    result = invoke("sample", file, "-p", "Über", "--unknown", "skip", "-n", 9, "--random-state", 1)
+    assert result.stdout == "Über" + model.generate(9, "ber", random_state=1)
+    result = invoke("sample", file, "-p", "Über", "--unknown", "o", "-n", 9, "--random-state", 1)
+    assert result.stdout == "Über" + model.generate(9, "ober", random_state=1)
+
+
+# -- as it comes -----------------------------------------------------------------------------------
+
+unix = pytest.mark.skipif(os.name == "nt", reason="needs pipes and signals of Unix")
+
+
+@unix
+def test_the_first_characters_do_not_wait_for_the_others(file):
+    with start("sample", file, "-n", "none") as process:
+        assert len(process.stdout.read(1)) == 1
+        process.stdout.close()  # as `| head -c 1` does
+        stderr = process.stderr.read()
+    assert stderr == b""
+    assert process.returncode == 1
+
+
+@unix
+def test_ctrl_c_ends_an_endless_sample_quietly(file):
+    with start("sample", file, "-n", "none") as process:
+        process.stdout.read(10)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == b""
+
+
+@unix
+def test_a_terminal_gets_a_line_break_and_no_commands(tmp_path):
+    path = tmp_path / "model"
+    CharRNN(8, seq_len=8, batch_size=2, max_steps=100, lr=0.05, random_state=0, backend="numpy",
+            verbose=0).fit("\x1b[2J\x07ab" * 50).save(path)  # fmt: skip
+    options = ["sample", path, "-n", 40, "--random-state", 1]
+    shown, process = on_a_terminal(*options, stream="stdout")
+    assert process.returncode == 0
+    assert shown.endswith("\n")
+    assert not set("\x1b\x07") & set(shown)
+    assert "\\x1b[2J\\x07ab" in shown
+    assert "\x1b[2J\x07ab" in run(*options).stdout
+
+
+def test_sample_imports_nothing_that_it_does_not_need(file):
+    """What is not imported does not have to be waited for."""
+    code = (
+        "import sys; from fastrnn.cli import main; "
+        f"main(['sample', {str(file)!r}, '-n', '1', '--no-echo'], standalone_mode=False); "
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert len(done.stdout) == 1
+    unwanted = {
+        "numba", "scipy", "tqdm", "matplotlib", "sklearn", "tempfile", "multiprocessing", "asyncio", "unittest",
+        "fastrnn.bench", "fastrnn.diagnostics", "fastrnn.layers", "fastrnn.reference", "fastrnn.cli_train",
+    }  # fmt: skip
+    assert not unwanted & set(done.stderr.split())
+
+
+@pytest.mark.slow
+def test_the_first_character_is_there_at_once(file):
+    """Within 0.3 s of starting, where the kernels are compiled ahead of time; the best of some starts."""
+    from fastrnn import BackendUnavailable, backends
+
+    try:
+        backends.load("cython")
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    times = []
+    for _ in range(10):
+        begin = time.perf_counter()
+        command = [sys.executable, "-m", "fastrnn", "sample", str(file), "-n", "none"]
+        with subprocess.Popen(
+            command,
+            env=environment(FASTRNN_BACKEND="cython"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            process.stdout.read(1)
+            times.append(time.perf_counter() - begin)
+            process.stdout.close()
+    assert min(times) < 0.3
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-n", "-1"], ["-n", "many"], ["-t", "-1"], ["-t", "nan"], ["--top-k", "0"], ["--top-p", "0"],
+        ["--top-p", "1.1"], ["--top-p", "nan"], ["--num-samples", "0"], ["--random-state", "-1"], ["--backend", "fortran"],
+        ["--num-samples", "2", "-n", "none"], ["--unknown", "??"], ["--unknown", "Ü"], ["surplus"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_wrong_usage_is_status_2(file, arguments):
+    result = invoke("sample", file, *arguments)
+    assert result.exit_code == 2
+    assert not result.stdout
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["sample", "eval", "info", "diagnose"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (None, "cannot read checkpoint '.*model': No such file or directory"),
+        (lambda content: b"", "model' is empty"),
+        (lambda content: b"just a text", "model' is not a checkpoint of fastrnn"),
+        (lambda content: content[:-100], "model' is truncated"),
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "model' was altered or damaged"),
+    ],
+    ids=["missing", "empty", "text", "truncated", "altered"],
+)
+def test_what_is_no_model_is_told_in_one_line(file, tmp_path, command, damage, said):
+    other = tmp_path / "model"
+    if damage is not None:
+        other.write_bytes(damage(file.read_bytes()))
+    text = tmp_path / "text"
+    text.write_text(TEXT, encoding="utf-8")
+    result = invoke(command, other, *([text] if command in ("eval", "diagnose") else []))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert re.fullmatch(rf"Error: .*{said}.*\n", result.stderr)
+
+
+def test_a_prompt_that_is_no_text(file):
+    done = run("sample", file, "-p", "-", input=b"abc\xff")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: standard input is not UTF-8 text: byte 0xff at offset 3")
+    assert done.stderr.count("\n") == 1
