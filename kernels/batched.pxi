@@ -82,9 +82,11 @@ cdef void *data_or_null(object array, int typenum, Py_ssize_t size) except? NULL
     return data(array, typenum, size)
 
 
-cdef int check_rows(Py_ssize_t start, Py_ssize_t stop, Py_ssize_t N) except -1:
+cdef int check_rows(Py_ssize_t start, Py_ssize_t stop, Py_ssize_t N, Py_ssize_t T) except -1:
     if not 0 <= start < stop <= N:
         raise ValueError(f"kernels take rows of the batch, got {start} to {stop} of {N}")
+    if T < 1:
+        raise ValueError(f"kernels take at least one time step, got {T}")
     return 0
 
 
@@ -121,7 +123,7 @@ cdef int fill_sequences(layer_arguments *a, int loops, object indices, object x,
         raise ValueError("kernels take three-dimensional states")
     a.T = cnp.PyArray_DIM(<cnp.ndarray>hs, 0)
     a.N = cnp.PyArray_DIM(<cnp.ndarray>hs, 1)
-    check_rows(start, stop, a.N)
+    check_rows(start, stop, a.N, a.T)
     a.start = start
     a.stop = stop
     a.hs = data(hs, typenum, a.T * a.N * a.h)
@@ -163,7 +165,7 @@ cdef int fill_states(output_arguments *a, int loops, object hs, Py_ssize_t start
         raise ValueError("kernels take three-dimensional states")
     a.T = cnp.PyArray_DIM(<cnp.ndarray>hs, 0)
     a.N = cnp.PyArray_DIM(<cnp.ndarray>hs, 1)
-    check_rows(start, stop, a.N)
+    check_rows(start, stop, a.N, a.T)
     a.start = start
     a.stop = stop
     a.hs = data(hs, typenum, a.T * a.N * a.h)
@@ -328,7 +330,7 @@ def sample_batch(tuple layers, packed_layers, tuple output, packed_output, state
         raise ValueError("kernels take a two-dimensional out")
     a.N = cnp.PyArray_DIM(<cnp.ndarray>out, 0)
     a.n = cnp.PyArray_DIM(<cnp.ndarray>out, 1)
-    check_rows(start, stop, a.N)
+    check_rows(start, stop, a.N, 1)
     a.h = o.h
     a.q = o.q
     a.packed = packed

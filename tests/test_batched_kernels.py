@@ -625,3 +625,25 @@ def test_sizes_are_integers_that_do_not_grow_with_time(kernels):
         assert short == long
         assert all(type(size) is int and size >= 0 for size in short)
     assert type(kernels.sample_size(8, 8, 65, 128, 65)) is int
+
+
+def test_no_time_steps_are_refused_where_memory_is_not_checked(kernels, dtype):
+    """The compiled kernels' last line of defence: blocks of no steps would be a division by zero."""
+    if kernels.NAME != "cython":
+        pytest.skip("NumPy and Numba index Python's arrays")
+    case = Case(kernels, dtype, 0, T=1, N=2, d=4, h=3, q=4)
+    states, packed = np.empty((0, 2, 3), dtype), np.empty(100_000, dtype)
+    inputs, none, rows = np.empty((0, 2, 4), dtype), np.empty((0, 0, 0), dtype), np.ones((2, 3), dtype)
+    no_indices = np.empty((0, 0), np.int64)
+    layer = tuple(case.layer), packed, no_indices, inputs, np.empty(0, np.int64), rows, states
+    output = tuple(case.output), packed, states
+    with pytest.raises(ValueError, match="at least one time step, got 0"):
+        kernels.layer_forward(*layer, rows, 0, 2, False, False, packed)
+    with pytest.raises(ValueError, match="at least one time step, got 0"):
+        kernels.layer_backward(
+            *layer, states, none, none, rows, none, (), False, 0, 2, False, False, packed
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="at least one time step, got 0"):
+        kernels.output_logits(*output, np.empty((0, 2, 4), dtype), 0, 2, packed)
+    with pytest.raises(ValueError, match="at least one time step, got 0"):
+        kernels.output_loss(*output, no_indices, 1.0, none, (), False, 0, 2, packed)
