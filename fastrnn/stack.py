@@ -561,9 +561,9 @@ class Space:
             return
         workers = threads.workers(count, multiply_adds, num_threads)
         while len(self.works) < workers:
-            self.works.append(aligned((self.work_size,), self.dtype))
-            if self.masks:
+            if self.masks:  # first: each work space has its generator whatever fails
                 self.generators.append(np.random.Generator(np.random.PCG64DXSM(0)))
+            self.works.append(aligned((self.work_size,), self.dtype))
         if count > 1 and multiply_adds >= threads.SMALL and self.kernels.NAME == "numpy":
             with threads.one_blas_thread():
                 threads.run(function, count, workers)

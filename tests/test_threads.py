@@ -264,6 +264,28 @@ def test_an_error_in_a_part_leaves_the_model_as_it_was(backend, monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_is_small")
+@pytest.mark.parametrize("what", ["Generator", "PCG64DXSM"])
+def test_an_error_while_work_space_is_made_leaves_it_usable(what, backend, monkeypatch):
+    """Each thread has its buffer and its random stream, also where there was no memory for one of them."""
+    options = {"num_layers": 2, "dropout": 0.3, "num_threads": 2, "backend": backend}
+    lm, other = (LanguageModel(7, 12, rng=0, **options) for _ in range(2))
+    wanted = other.loss_and_grads(*batch(7, 5, 50))
+    state = lm.rng.bit_generator.state
+
+    def fail(*arguments):
+        raise MemoryError("no stream")
+
+    real = getattr(np.random, what)
+    monkeypatch.setattr(np.random, what, fail)
+    with pytest.raises(MemoryError, match="no stream"):
+        lm.loss_and_grads(*batch(7, 5, 50))
+    monkeypatch.setattr(np.random, what, real)
+    lm.rng.bit_generator.state = state
+    loss, grads, h_n = lm.loss_and_grads(*batch(7, 5, 50))
+    assert bits(loss, *grads.values(), h_n) == bits(wanted[0], *wanted[1].values(), wanted[2])
+
+
+@pytest.mark.usefixtures("nothing_is_small")
 def test_models_in_several_python_threads(backend):
     """Each its own, all at once, over helpers that they share."""
     wanted = [trained(1, 50, seed=seed, steps=10, backend=backend) for seed in range(4)]
