@@ -17,7 +17,6 @@ import json
 import math
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -150,6 +149,8 @@ def _keep_previous(place: Path) -> None:
         try:
             os.link(place, temporary)
         except OSError:  # a file system without hard links
+            import shutil
+
             shutil.copyfile(place, temporary)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.diagnostics import training_summary
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import Optimizer
 from fastrnn.progress import Display
@@ -286,6 +285,8 @@ class Training:
         }
         if diagnose:
             x, y, before = self._batch
+            from fastrnn.diagnostics import training_summary  # not needed to load a model
+
             entry["diagnostics"] = training_summary(
                 self.model, x, y, before, clip=self.clip, clip_threshold=self.clip_threshold
             )
