@@ -41,6 +41,7 @@ __all__ = [
     "plot_diagnosis",
     "plot_gradient_flow",
     "plot_hidden_states",
+    "plot_history",
     "plot_jacobian_norms",
     "plot_saturation",
     "plot_singular_values",
@@ -405,6 +406,52 @@ def plot_clipping(history: Sequence[Mapping[str, Any]], *, threshold: float = 5.
         right.set_ylim(-0.02, 1.02)
         right.set_ylabel("share of entries that clipping changed", color=ORANGE)
         right.spines["top"].set_visible(False)
+    ax.legend(frameon=False, loc="best")
+    return figure
+
+
+def plot_history(history: Sequence[Mapping[str, Any]], *, ax: Any = None) -> Figure:
+    """Loss over a training: what is learned against what is held out, and where that was best.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        `CharRNN.history_`, or any records with ``"step"``, ``"train_nats"`` and ``"valid_nats"``, of
+        which either may be None.
+    ax : matplotlib.axes.Axes or None
+        None makes a figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If there is no record with a loss.
+    """
+    series = []
+    for name in ("train_nats", "valid_nats"):
+        records = [r for r in history if r.get(name) is not None]
+        steps, nats = [r["step"] for r in records], np.array([r[name] for r in records], np.float64)
+        series.append((steps, nats))
+    (steps, train), (valid_steps, valid) = series
+    if not len(train) and not len(valid):
+        raise ValueError("history must hold records with 'step' and 'train_nats' or 'valid_nats', got none")
+    figure, ax = _axes(ax)
+    ax.plot(steps, train, color=BLUE, linewidth=1, label="what is learned")
+    if len(valid):
+        ax.plot(valid_steps, valid, "o-", color=ORANGE, markersize=4, label="what is held out")
+        if np.isfinite(valid).any():
+            best = int(np.nanargmin(np.where(np.isfinite(valid), valid, np.nan)))
+            ax.axhline(valid[best], color=GREY, linestyle=":",
+                       label=f"best: {valid[best]:.3f} nats after step {valid_steps[best]:,}")  # fmt: skip
+    _tidy(ax, "Loss over the training", "step of training", "cross-entropy, nats per character")
+    bits = ax.secondary_yaxis("right", functions=(lambda nats: nats / math.log(2), lambda b: b * math.log(2)))
+    bits.set_ylabel("bits per character")
+    bits.spines["right"].set_visible(False)
     ax.legend(frameon=False, loc="best")
     return figure
 

@@ -134,6 +134,28 @@ def test_history_of_a_model_can_be_drawn(model, tmp_path):
     rendered(figures.plot_clipping(model.history_, threshold=model.clip_threshold), tmp_path)
 
 
+def test_loss_curve_shows_both_losses_and_the_best(tmp_path):
+    history = [
+        {"step": 10 * i, "train_nats": 3.0 - 0.2 * i, "valid_nats": nats}
+        for i, nats in enumerate([None, 2.9, None, 2.5, 2.6], 1)
+    ]
+    figure = figures.plot_history(history)
+    rendered(figure, tmp_path)
+    train, valid, best = figure.axes[0].get_lines()
+    assert train.get_xydata().tolist() == [[10.0 * i, 3.0 - 0.2 * i] for i in range(1, 6)]
+    assert valid.get_xydata().tolist() == [[20, 2.9], [40, 2.5], [50, 2.6]]
+    assert best.get_ydata()[0] == 2.5
+    assert best.get_label() == "best: 2.500 nats after step 40"
+
+
+@pytest.mark.parametrize("valid", [None, math.nan])
+def test_loss_curve_without_a_validation(valid, tmp_path):
+    history = [{"step": i, "train_nats": 1.0 / i, "valid_nats": valid} for i in (1, 2, 3)]
+    rendered(figures.plot_history(history), tmp_path)
+    with pytest.raises(ValueError, match="got none"):
+        figures.plot_history([])
+
+
 def test_what_explodes_or_vanishes_can_be_drawn(tmp_path):
     rnn = SimpleRNN(3, 8, 3, rng=0, backend="numpy")
     inputs = [0, 1, 2] * 5
