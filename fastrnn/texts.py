@@ -223,7 +223,11 @@ def _parts(text: Any) -> Iterator[Any]:
     if isinstance(text, str) or _is_file(text):
         yield text
         return
-    if isinstance(text, (bytes, bytearray, memoryview)) or not isinstance(text, (Sequence, np.ndarray)):
+    if (
+        isinstance(text, (bytes, bytearray, memoryview))
+        or not isinstance(text, (Sequence, np.ndarray))
+        or (isinstance(text, np.ndarray) and not text.ndim)
+    ):
         raise TypeError(
             f"text must be a str, a pathlib.Path, a binary file or a sequence of these, "
             f"got {type(text).__name__}"

@@ -168,8 +168,8 @@ class Training:
                     self.state = self.model.initial_state(self.streams.num_streams)
                 going_on = self._train_epoch(interrupts, bar)
             self._on_checkpoint(True)
-            if interrupts:
-                raise _interruption(interrupts[0])
+        if interrupts:
+            raise _interruption(interrupts[0])
         if not math.isfinite(self.history[-1]["train_nats"]):
             # Last of all: where warnings are errors, everything is as without one.
             warnings.warn(

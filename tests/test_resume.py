@@ -350,6 +350,21 @@ def test_ctrl_c_ends_the_step_saves_and_goes_on_as_an_exception(tmp_path, monkey
     same(model.fit(text, resume=True), whole)
 
 
+def test_a_ctrl_c_as_the_training_ends_is_not_lost(tmp_path, monkeypatch):
+    leave = training_module._Bar.__exit__
+
+    def interrupted(self, *error):
+        _thread.interrupt_main()
+        leave(self, *error)
+
+    monkeypatch.setattr(training_module._Bar, "__exit__", interrupted)
+    model, whole = small("numpy", checkpoint=tmp_path / "model"), small("numpy")
+    for fit in (model.fit, whole.fit):
+        with pytest.raises(KeyboardInterrupt):
+            fit(text_of(800))
+    same(CharRNN.load(tmp_path / "model"), whole)
+
+
 def test_a_second_ctrl_c_does_not_wait():
     with training_module._interrupts_noted() as noted:
         signal.raise_signal(signal.SIGINT)

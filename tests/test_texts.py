@@ -135,7 +135,9 @@ def test_a_text_with_nothing_to_predict_is_refused(text, said):
         index_text(text)
 
 
-@pytest.mark.parametrize("text", [b"abc", bytearray(b"abc"), 3, None, {"a": 1}, [1, 2], ["a", None]])
+@pytest.mark.parametrize(
+    "text", [b"abc", bytearray(b"abc"), np.array("abc"), 3, None, {"a": 1}, [1, 2], ["a", None]]
+)
 def test_what_is_no_text(text):
     with pytest.raises(TypeError, match=r"must be a str, a pathlib\.Path"):
         index_text(text)
