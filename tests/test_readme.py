@@ -1,12 +1,14 @@
-"""The README's example prints what the README says, and its commands are where CI looks for them."""
+"""The README's examples print what the README says, and its commands are where CI looks for them."""
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import run_python
 
 import fastrnn
 
@@ -37,6 +39,32 @@ def test_example(backend, name):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
+
+
+@pytest.mark.parametrize("name", ["char-rnn", "own-loop"])
+def test_further_examples(backend, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output = between(name)
+    done = run_python("-c", code, FASTRNN_BACKEND=backend)
+    assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
+
+
+def test_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text("It was a dark and stormy night. " * 300, encoding="utf-8")
+    Path("another.txt").write_text("It was a night.", encoding="utf-8")
+    (commands,) = between("shell")
+    for command in commands.splitlines():
+        program, *arguments = shlex.split(re.sub(r"--seconds \d+", "--seconds 1", command))
+        assert program == "fastrnn"
+        done = run_python("-m", "fastrnn", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_links():
+    for target in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (Path(__file__).parent.parent / target).exists(), target
 
 
 def test_commands():
