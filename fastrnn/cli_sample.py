@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -95,7 +95,7 @@ def sample(
     fitted = load_model(model, weights, unknown=unknown, backend=backend)
     if prompt == "-":
         prompt = _read_prompt()
-    options = {
+    options: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "random_state": random_state,
     }  # fmt: skip
     echo = "" if no_echo else prompt

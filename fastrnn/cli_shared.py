@@ -14,6 +14,10 @@ from fastrnn.backends import BACKENDS
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
 
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # older ones have no parameter
+
 __all__ = [
     "BACKEND", "DTYPE", "SIZE", "OrNone", "backend_option", "check_converged", "get_kernels_ready", "is_given", "load_model",
     "model_argument", "open_texts", "positive", "printable", "texts_argument", "unknown_option", "weights_option",
@@ -27,10 +31,10 @@ BACKEND = click.Choice(tuple(BACKENDS))
 DIVERGED = 5.0
 
 
-class OrNone(click.ParamType):
+class OrNone(_ParamType):
     """Another type, or the word ``none``."""
 
-    def __init__(self, kind: click.ParamType) -> None:
+    def __init__(self, kind: click.ParamType[Any]) -> None:
         self.kind = kind
         self.name = kind.name
 
@@ -41,9 +45,8 @@ class OrNone(click.ParamType):
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         # From click 8.2 on it is called with the context.
-        inner = (
-            self.kind.get_metavar(param) if ctx is None else self.kind.get_metavar(param, ctx)
-        ) or self.kind.name.partition(" ")[0].upper()
+        arguments: Any = (param,) if ctx is None else (param, ctx)
+        inner = self.kind.get_metavar(*arguments) or self.kind.name.partition(" ")[0].upper()
         return f"[{inner.strip('[]')}|none]"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:

@@ -128,6 +128,7 @@ class _RemembersArguments(click.Command):
 @click.pass_context
 def train(
     context: click.Context,
+    /,
     texts: tuple[str, ...],
     checkpoint: str,
     resume: bool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def _agree(lm: LanguageModel, reference: ReferenceRNN, x: np.ndarray, y: np.ndar
     h_prev = np.zeros((lm.hidden_size, 1))
     results = [reference.loss_and_grads(x[:, j], y[:, j], h_prev, clip=None)[:2] for j in range(x.shape[1])]
     dWxh, dWhh, dWhy, dbh, dby = (sum(parts) for parts in zip(*(g for _, g in results), strict=True))
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "loss": (loss, sum(loss for loss, _ in results)),
         "weight_ih_l0": (grads["weight_ih_l0"], dWxh),
         "weight_hh_l0": (grads["weight_hh_l0"], dWhh),
