@@ -311,6 +311,8 @@ class CharRNN:
             Go on with the run that this object holds, from `load`, from an earlier `fit`, or from one
             that was interrupted, up to the limits that its hyper-parameters set now.  The text must be
             the same.  A run that is stopped and resumed ends with the same bits as one that was not.
+            (A run that one of its limits ends is validated once more, which counts for the best weights
+            and for `patience`.)
 
         Returns
         -------

@@ -78,6 +78,7 @@ def write_checkpoint(
     >>> content, arrays["W"].shape
     ({'step': 3}, (2, 3))
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save
 
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -88,10 +89,13 @@ def write_checkpoint(
         "content": text,
         "sha256": _digest(text, arrays),
     }
-    serialized = save(arrays, metadata)
     # A link stays a link: what it points to is replaced.
     place = Path(os.path.realpath(path))
     with _saying_what_failed(path), _temporary_file(place) as temporary:
+        try:
+            serialized = save(arrays, metadata)
+        except SafetensorError as error:
+            raise OSError(errno.EFBIG, f"what is no array takes {len(text)} characters ({error})") from None
         _check_place(place)
         with temporary.open("xb") as file:
             file.write(serialized)

@@ -96,6 +96,15 @@ def test_the_one_before_is_kept(file):
     assert sorted(f.name for f in file.parent.iterdir()) == ["model", "model.previous"]
 
 
+def test_more_than_a_header_may_hold(file):
+    before = file.read_bytes()
+    with pytest.raises(OSError, match=r"cannot write checkpoint .* takes 100000016 characters") as error:
+        write_checkpoint(file, {"history": "x" * 10**8}, {})
+    assert error.value.errno == errno.EFBIG
+    assert file.read_bytes() == before
+    assert [f.name for f in file.parent.iterdir()] == ["model"]
+
+
 def test_a_link_stays_a_link(file):
     link = file.parent / "link"
     link.symlink_to("model")
