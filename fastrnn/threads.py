@@ -10,6 +10,7 @@ import contextlib
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -240,8 +241,17 @@ def _offer(job: _Job, count: int) -> None:
 # -- BLAS ----------------------------------------------------------------------------------------
 
 _blas_lock = threading.Lock()
-_blas_users = 0
-_blas_limit: Any = None
+
+
+class _BlasUser:
+    """Who asked for one thread of BLAS, for as long as this lives."""
+
+
+#: These two stay right wherever an interrupt comes between two statements: a user that it kept from
+#: leaving is gone with its frame, and what it kept from being restored is so after the next one.
+_blas_users: weakref.WeakSet[_BlasUser] = weakref.WeakSet()
+#: Libraries and their threads before the first user, while there is one.
+_blas_before: list[tuple[Any, int]] | None = None
 
 
 @lru_cache(maxsize=1)
@@ -263,25 +273,41 @@ def one_blas_thread() -> Iterator[None]:
     >>> with one_blas_thread():
     ...     product = np.eye(2) @ np.eye(2)
     """
-    global _blas_users, _blas_limit
-    with _blas_lock:
-        if not _blas_users:
-            _blas_limit = _blas_controller().limit(limits=1, user_api="blas")
-        _blas_users += 1
+    user = _BlasUser()
     try:
+        with _blas_lock:
+            _blas_users.add(user)
+            _limit_blas()
         yield
     finally:
-        with _blas_lock:
-            if _blas_users:  # none in a child that was forked in the block
-                _blas_users -= 1
-                if not _blas_users:
-                    _release_blas()
+        try:
+            _leave_blas(user)
+        except BaseException:
+            _leave_blas(user)  # an interrupt may have come in the middle of it
+            raise
+
+
+def _limit_blas() -> None:
+    global _blas_before
+    if _blas_before is None:
+        libraries = _blas_controller().select(user_api="blas").lib_controllers
+        _blas_before = [(library, library.get_num_threads()) for library in libraries]
+    for library, _ in _blas_before:
+        library.set_num_threads(1)
+
+
+def _leave_blas(user: _BlasUser) -> None:
+    with _blas_lock:
+        _blas_users.discard(user)
+        if not _blas_users:
+            _release_blas()
 
 
 def _release_blas() -> None:
-    global _blas_limit
-    limit, _blas_limit = _blas_limit, None
-    limit.restore_original_limits()
+    global _blas_before
+    for library, before in _blas_before or ():  # none in a child that was forked in the block
+        library.set_num_threads(before)
+    _blas_before = None
 
 
 def _start_anew() -> None:
@@ -289,9 +315,8 @@ def _start_anew() -> None:
     global _lock, _offers, _helpers, _blas_lock, _blas_users
     _lock, _offers, _helpers = threading.Lock(), queue.SimpleQueue(), 0
     _blas_lock = threading.Lock()
-    if _blas_users:
-        _blas_users = 0
-        _release_blas()
+    _blas_users = weakref.WeakSet()
+    _release_blas()
 
 
 if hasattr(os, "register_at_fork"):

@@ -327,6 +327,56 @@ def test_blas_is_held_to_one_thread_until_the_last_one_is_done():
     assert blas_threads() == before
 
 
+class Library:
+    """One that an interrupt meets as it is told its number of threads."""
+
+    def __init__(self):
+        self.threads, self.interrupts = 4, []
+
+    def select(self, user_api):
+        self.lib_controllers = [self] if user_api == "blas" else []
+        return self
+
+    def get_num_threads(self):
+        return self.threads
+
+    def set_num_threads(self, n):
+        self.threads = n
+        if n in self.interrupts:
+            self.interrupts.remove(n)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("when", [1, 4], ids=["entering", "leaving"])
+def test_an_interrupt_does_not_leave_blas_with_one_thread(when, monkeypatch):
+    library = Library()
+    monkeypatch.setattr(threads, "_blas_controller", lambda: library)
+    library.interrupts = [when]
+    with pytest.raises(KeyboardInterrupt), threads.one_blas_thread():
+        assert library.threads == 1
+    assert library.threads == 4
+    assert threads._blas_before is None
+    with threads.one_blas_thread():
+        assert library.threads == 1
+    assert library.threads == 4
+
+
+def test_blas_gets_its_threads_back_where_an_interrupt_kept_a_user_from_leaving(monkeypatch):
+    library, interrupted = Library(), threads.one_blas_thread()
+    monkeypatch.setattr(threads, "_blas_controller", lambda: library)
+    interrupted.__enter__()
+    monkeypatch.setattr(threads, "_blas_lock", None)  # what comes before the first statement
+    with pytest.raises(TypeError):
+        interrupted.__exit__(None, None, None)
+    del interrupted
+    monkeypatch.undo()
+    monkeypatch.setattr(threads, "_blas_controller", lambda: library)
+    assert library.threads == 1
+    with threads.one_blas_thread():
+        assert library.threads == 1
+    assert library.threads == 4
+
+
 def test_blas_is_held_in_the_parts_of_a_batch(monkeypatch):
     kernels, seen = backends.load("numpy"), []
     real = kernels.output_loss
