@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -45,19 +46,16 @@ class Display:
         if not sys.stderr.isatty() and "ipykernel" not in sys.modules:
             self._next = self._start + LINE_EVERY
             return
-        import shutil
-
         from tqdm import tqdm
 
         self._next = self._start + BAR_EVERY
-        # tqdm shows nothing on a terminal that does not tell its size; this takes it for 80 by 24.
-        columns, rows = shutil.get_terminal_size()
+        # tqdm shows nothing on a terminal that does not tell its size.
+        size: dict[str, Any] = {"dynamic_ncols": True} if _tells_its_size() else {"ncols": 80, "nrows": 24}
         self._bar = tqdm(
             total=None if endless else 1.0,
             bar_format=_WITHOUT_END if endless else _WITH_END,
             file=sys.stderr,
-            ncols=columns,
-            nrows=rows,
+            **size,
         )
 
     def is_due(self) -> bool:
@@ -92,3 +90,10 @@ class Display:
         """Leave what is shown, and go to the next line."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _tells_its_size() -> bool:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # a notebook's standard error has no number
+        return False
