@@ -48,7 +48,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a failure is told in one line, and not when Python ends
+            return result
         except (TextError, CheckpointError, BackendUnavailable) as error:
             raise click.ClickException(str(error)) from None
         except MemoryError as error:

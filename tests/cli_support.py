@@ -37,8 +37,8 @@ def run(*arguments, **more):
 
 def start(*arguments, **options):
     """A process that goes on running."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*FASTRNN, *map(str, arguments)], env=environment(), **{**pipes, **options})
+    defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment()}
+    return subprocess.Popen([*FASTRNN, *map(str, arguments)], **{**defaults, **options})
 
 
 def invoke(*arguments, **options):

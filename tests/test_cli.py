@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_support import FASTRNN, environment, invoke, run
+from cli_support import FASTRNN, environment, invoke, run, start
 
 import fastrnn
 from fastrnn import cli, cli_bench, cli_demo
@@ -280,7 +280,7 @@ def test_demo_says_when_memory_is_short(text):
 def test_demo_escapes_what_would_command_the_terminal(tmp_path):
     file = tmp_path / "text"
     file.write_bytes(b"\x1b[2J\x07\x00" * 50)
-    result = invoke("demo", "--text", file, *SHORT)
+    result = invoke("demo", "--text", file, *SHORT, "--sample-length", 500, "--random-state", 0)
     assert result.exit_code == 0
     assert not set("\x1b\x07\x00") & set(result.stdout)
     assert "\\x1b" in result.stdout
@@ -289,7 +289,18 @@ def test_demo_escapes_what_would_command_the_terminal(tmp_path):
 def test_demo_prints_where_the_encoding_lacks_a_character(tmp_path):
     file = tmp_path / "text"
     file.write_text("а\u20acб" * 50, encoding="utf-8")
-    done = run("demo", "--text", file, *SHORT, PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    done = run(
+        "demo",
+        "--text",
+        file,
+        *SHORT,
+        "--sample-length",
+        500,
+        "--random-state",
+        0,
+        PYTHONIOENCODING="latin-1",
+        PYTHONUTF8="0",
+    )
     assert done.returncode == 0
     assert "\\u20ac" in done.stdout
 
@@ -408,6 +419,25 @@ def test_a_full_disk_is_told_in_one_line(text):
     assert done.returncode == 1
     assert done.stderr.endswith("\nError: cannot write: No space left on device\n")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_info_on_a_full_disk_is_told_in_one_line():
+    with (
+        Path("/dev/full").open("wb") as full,
+        start("info", stdout=full, text=True) as process,
+    ):
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr == "Error: cannot write: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pipe that closes early")
+def test_info_for_a_reader_that_goes_away():
+    with start("info", text=True, env=environment(PYTHONUNBUFFERED="")) as process:
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert (process.returncode, stderr) == (1, "")
 
 
 # -- bench and info ------------------------------------------------------------------------------
