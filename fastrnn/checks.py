@@ -21,6 +21,7 @@ __all__ = [
     "check_index_batch",
     "check_indices",
     "check_inputs",
+    "check_lengths",
     "check_number",
     "check_real_array",
     "check_rng",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 INDEX = np.dtype(np.int64)
+
+#: What kernels take where inputs are vectors, and where all sequences are as long as the batch.
+NO_INDICES, NO_LENGTHS = np.empty((0, 0), INDEX), np.empty(0, INDEX)
 
 #: More than any memory holds; beyond it NumPy's own errors name no argument.
 LARGEST_SIZE = 2**48
@@ -152,6 +156,22 @@ def _real_array(
     return kernel_array(array, dtype)
 
 
+def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray:
+    """Return the lengths of N sequences as kernels take them: int64, no elements where all are T."""
+    if lengths is None:
+        return NO_LENGTHS
+    array = as_array(lengths, "lengths")
+    if array.shape != (N,):
+        raise ValueError(f"lengths must have shape ({N},), one for each sequence, got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths must hold integers, got {describe(lengths, array)}")
+    bad = (array < 1) | (array > T)
+    if bad.any():
+        n = int(bad.argmax())
+        raise ValueError(f"lengths[{n}] is {array[n]}, outside [1, {T}]")
+    return NO_LENGTHS if (array == T).all() else array.astype(INDEX)
+
+
 def index_batch(value: Any, name: str) -> np.ndarray:
     """Return `value` as a (T, N) kernel array of int64 class indices, their range not yet checked."""
     array = as_array(value, name)
@@ -222,11 +242,11 @@ def check_inputs(value: Any, d: int, dtype: np.dtype, kernels: ModuleType) -> tu
     array = as_array(value, "inputs")
     if array.ndim >= 2:
         x = _real_array(value, array, "inputs", dtype, (("T", d), ("T", d, 1)))
-        return _NO_INDICES, x.reshape(len(x), d)
+        return _NO_SEQUENCE, x.reshape(len(x), d)
     return _indices(value, array, "inputs", d, kernels, None), _no_vectors(d, dtype)
 
 
-_NO_INDICES = np.empty(0, INDEX)
+_NO_SEQUENCE = np.empty(0, INDEX)
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,22 +15,23 @@ import numpy as np
 from fastrnn import backends, threads
 from fastrnn.checks import (
     INDEX,
+    NO_INDICES,
     as_array,
     check_choice,
     check_flag,
     check_index_batch,
+    check_lengths,
     check_number,
     check_real_array,
     check_rng,
     check_size,
     describe,
     index_batch,
-    kernel_array,
     show_integer,
 )
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.random_stream import UniformDraws
-from fastrnn.stack import NO_INDICES, NO_LENGTHS, Layout, aligned
+from fastrnn.stack import Layout, aligned
 
 __all__ = [
     "clip_grad_norm",
@@ -562,7 +563,7 @@ class _Layer:
         classes = given.dtype.kind in "iu" and given.ndim < 3
         steps = index_batch(given, "x") if classes else check_real_array(x, "x", self.dtype, ("T", "N", d))
         self.T, self.N = steps.shape[:2]
-        self.lengths = _lengths(lengths, self.T, self.N)
+        self.lengths = check_lengths(lengths, self.T, self.N)
         if self.lengths.size:  # what is not to be read must not be out of bounds, nor meet a zero as NaN
             ended = np.arange(self.T)[:, None] >= self.lengths
             steps = np.where(ended if classes else ended[:, :, None], steps.dtype.type(0), steps)
@@ -626,22 +627,6 @@ def _layer_parameters(parameters: Any) -> tuple[np.ndarray, ...]:
         else:
             arrays.append(check_real_array(W, f"parameters[{name!r}]", dtype, shape))
     return tuple(arrays)
-
-
-def _lengths(lengths: Any, T: int, N: int) -> np.ndarray:
-    """Lengths as the kernels take them: no elements where all are T."""
-    if lengths is None:
-        return NO_LENGTHS
-    array = as_array(lengths, "lengths")
-    if array.shape != (N,):
-        raise ValueError(f"lengths must have shape ({N},), one for each sequence, got {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"lengths must hold integers, got {describe(lengths, array)}")
-    bad = (array < 1) | (array > T)
-    if bad.any():
-        n = int(bad.argmax())
-        raise ValueError(f"lengths[{n}] is {array[n]}, outside [1, {T}]")
-    return NO_LENGTHS if (array == T).all() else kernel_array(array, INDEX)
 
 
 # -- checks ----------------------------------------------------------------------------------------

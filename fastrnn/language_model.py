@@ -12,6 +12,7 @@ import numpy as np
 from fastrnn import backends
 from fastrnn.checks import (
     INDEX,
+    NO_LENGTHS,
     check_choice,
     check_index_batch,
     check_indices,
@@ -22,7 +23,7 @@ from fastrnn.checks import (
 )
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE
 from fastrnn.random_stream import UniformDraws
-from fastrnn.stack import NO_LENGTHS, Space, Span, StackedModel, aligned
+from fastrnn.stack import Space, Span, StackedModel, aligned
 
 __all__ = ["LanguageModel"]
 

@@ -11,16 +11,19 @@ import numpy as np
 from fastrnn import backends
 from fastrnn.checks import (
     INDEX,
+    NO_INDICES,
+    NO_LENGTHS,
     as_array,
     check_flag,
     check_index_batch,
+    check_lengths,
     check_real_array,
     check_size,
     describe,
     index_batch,
 )
 from fastrnn.kernels import CLIP_NONE
-from fastrnn.stack import NO_INDICES, NO_LENGTHS, Space, StackedModel, aligned
+from fastrnn.stack import Space, StackedModel, aligned
 
 __all__ = ["RNN"]
 
@@ -325,23 +328,9 @@ class RNN(StackedModel):
         return array.swapaxes(0, 1) if self._batch_first and batched else array, classes, batched
 
     def _check_lengths(self, lengths: Any, T: int, N: int, batched: bool) -> np.ndarray:
-        """Lengths as the kernels take them: no elements where all are T."""
-        if lengths is None:
-            return NO_LENGTHS
-        if not batched:
+        if lengths is not None and not batched:
             raise ValueError("lengths is for a batch of sequences, and x is one sequence")
-        array = as_array(lengths, "lengths")
-        if array.shape != (N,):
-            raise ValueError(f"lengths must have shape ({N},), one for each sequence, got {array.shape}")
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"lengths must hold integers, got {describe(lengths, array)}")
-        bad = (array < 1) | (array > T)
-        if bad.any():
-            n = int(bad.argmax())
-            raise ValueError(f"lengths[{n}] is {array[n]}, outside [1, {T}]")
-        if (array == T).all():
-            return NO_LENGTHS
-        return array.astype(INDEX)
+        return check_lengths(lengths, T, N)
 
 
 class _LayerSpace(Space):

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastrnn import backends, threads
 from fastrnn.checks import (
-    INDEX,
+    NO_INDICES,
     check_choice,
     check_dtype,
     check_flag,
@@ -35,9 +35,6 @@ ALIGNMENT = 64
 
 #: Batch shapes whose work space a model keeps: those of training and of validation.
 KEPT_SPACES = 2
-
-NO_INDICES = np.empty((0, 0), INDEX)
-NO_LENGTHS = np.empty(0, INDEX)
 
 
 def aligned(shape: Shape, dtype: np.dtype) -> np.ndarray:

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 
 from fastrnn import backends, threads
-from fastrnn.checks import INDEX, check_indices, check_real_array, check_size, kernel_array
+from fastrnn.checks import (
+    INDEX,
+    NO_INDICES,
+    NO_LENGTHS,
+    check_indices,
+    check_real_array,
+    check_size,
+    kernel_array,
+)
 from fastrnn.vocabulary import Vocabulary
 
 __all__ = [
@@ -41,8 +49,6 @@ __all__ = [
 Layer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 _Call = Callable[[int, int, int, np.ndarray], None]
-
-_NO_INDICES, _NO_LENGTHS = np.empty((0, 0), INDEX), np.empty(0, INDEX)
 
 
 @dataclass(frozen=True)
@@ -253,7 +259,7 @@ def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -
     if grid.ndim == 2:
         indices, x = grid, np.empty((0, 0, m.input_size), m.dtype)
     else:
-        indices, x = _NO_INDICES, grid
+        indices, x = NO_INDICES, grid
     wanted = None
     if m.output is not None and targets is not None:
         wanted = _index_grid(targets, "targets", len(m.output[1]), m.kernels)[0]
@@ -442,7 +448,7 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     )
     unrolled = Unrolled(m, batch, [], [], memory, [])
     for number, directions in enumerate(m.layers):
-        indices = batch.indices if number == 0 else _NO_INDICES
+        indices = batch.indices if number == 0 else NO_INDICES
         x = unrolled.layer_input(number)
         unrolled.hs.append([])
         unrolled.packed.append([])
@@ -467,7 +473,7 @@ def _forward_part(
     hs: np.ndarray, h_n: np.ndarray, reverse: bool, part: int, start: int, stop: int, work: np.ndarray,
 ) -> None:  # fmt: skip
     m.kernels.layer_forward(
-        layer, packed, indices, x, _NO_LENGTHS, h0, hs, h_n, start, stop, m.relu, reverse, work
+        layer, packed, indices, x, NO_LENGTHS, h0, hs, h_n, start, stop, m.relu, reverse, work
     )
 
 
@@ -545,7 +551,7 @@ def backward(
     h = m.hidden_size
     none = np.empty((0, 0, 0), m.dtype)
     for number in range(len(m.layers) - 1, lowest - 1, -1):
-        indices = batch.indices if number == 0 else _NO_INDICES
+        indices = batch.indices if number == 0 else NO_INDICES
         x = u.layer_input(number)
         below = None
         for direction, layer in enumerate(m.layers[number]):
@@ -576,7 +582,7 @@ def _backward_part(
 ) -> None:  # fmt: skip
     m, (number, direction) = u.m, place
     m.kernels.layer_backward(
-        layer, u.packed[number][direction], indices, x, _NO_LENGTHS,
+        layer, u.packed[number][direction], indices, x, NO_LENGTHS,
         u.batch.h0[number * m.directions + direction], u.hs[number][direction], dhs,
         np.empty((0, 0), m.dtype), dx, dh0, dh_all, grads[part], False, start, stop, m.relu, bool(direction),
         work,
