@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import fastrnn
-from fastrnn.backends import BACKENDS
+from fastrnn.backends import BACKENDS, load
 
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
@@ -171,6 +171,7 @@ def backend_in_use() -> str:
 def get_kernels_ready(backend: str | None, dtype: str) -> str:
     """Compile what has to be, and say so; return the name of the backend that is used."""
     backend = backend or backend_in_use()
+    load(backend)  # one that is missing is told before anything else
     if backend == "numba":
         click.echo("Getting the kernels ready (compiled once, then kept) ...", err=True)
         fastrnn.warmup(dtype, backend=backend)

@@ -42,8 +42,9 @@ def start(*arguments, **options):
 
 
 def invoke(*arguments, **options):
-    """In this process."""
-    return CliRunner(env={"FASTRNN_BACKEND": "numpy"}).invoke(cli.main, list(map(str, arguments)), **options)
+    """In this process, on the NumPy backend unless an option names another."""
+    with fastrnn.use_backend("numpy"):
+        return CliRunner().invoke(cli.main, list(map(str, arguments)), **options)
 
 
 def on_a_terminal(*arguments, stream):

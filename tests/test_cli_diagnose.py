@@ -4,16 +4,12 @@ import re
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from cli_support import invoke
 
-from fastrnn import CharRNN, cli
+from fastrnn import CharRNN
 from fastrnn.diagnose_report import diagnose
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
-
-
-def invoke(*arguments, **options):
-    return CliRunner(env={"FASTRNN_BACKEND": "numpy"}).invoke(cli.main, list(map(str, arguments)), **options)
 
 
 def make_model(**options):
