@@ -504,9 +504,9 @@ def test_bench_fails_when_a_result_is_wrong(monkeypatch):
     )
 
 
-def test_info_prints_the_configuration(capsys, monkeypatch):
-    monkeypatch.setenv("FASTRNN_BACKEND", "numpy")
-    fastrnn.show_config()
+def test_info_prints_the_configuration(capsys):
+    with fastrnn.use_backend("numpy"):
+        fastrnn.show_config()
     wanted = capsys.readouterr().out
     result = invoke("info")
     assert result.exit_code == 0
