@@ -7,12 +7,16 @@ what they give is put together in their order: the results are the same bits on 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import math
 import os
 import queue
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 __all__ = ["one_blas_thread", "parts", "run", "usable_cores", "workers"]
@@ -29,21 +33,62 @@ SMALL = 10_000_000
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on.
+    """Cores that this process may use.
 
     Returns
     -------
     int
-        Fewer than the machine has when the process is bound to some of them.
+        Fewer than the machine has when the process is bound to some of them, or when a container (a
+        control group of Linux) has a quota of processor time: that of 1.5 cores counts as 2.  The quota
+        is read once.
 
     Examples
     --------
     >>> usable_cores() >= 1
     True
     """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota())))
+
+
+@lru_cache(maxsize=1)
+def _quota(root: Path = Path("/")) -> float:
+    """Cores' worth of processor time that the control groups of this process allow; infinity for any.
+
+    A group cannot have more than those around it.  Inside a container the group of the process, which
+    /proc names as the machine sees it, often is not there, and the root folder is its own.
+    """
+    quotas = [math.inf]
+    try:
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return math.inf
+    for line in groups:
+        number, controllers, name = line.split(":", 2)
+        if number == "0":
+            mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
+        elif "cpu" in controllers.split(","):
+            mounts = [root / "sys/fs/cgroup" / controllers, root / "sys/fs/cgroup/cpu"]
+        else:
+            continue
+        for mount in mounts:
+            group = mount / name.lstrip("/")
+            while group.is_relative_to(mount):
+                quotas.append(_quota_of(group))
+                group = group.parent
+    return min(quotas)
+
+
+def _quota_of(group: Path) -> float:
+    """Quota of one control group, of version 2 or 1, in cores."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota = (group / "cpu.cfs_quota_us").read_text(encoding="utf-8")
+        period = (group / "cpu.cfs_period_us").read_text(encoding="utf-8")
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf
 
 
 @lru_cache(maxsize=64)
@@ -161,9 +206,10 @@ class _Job:
         self.function = function
         self.remaining = list(range(count - 1, -1, -1))  # to take one is atomic
         self.errors: list[BaseException] = []
-        #: Helpers that have begun and ended.  These lists alone say who may still write to the caller's
-        #: arrays: they stay right wherever an interrupt comes between two statements.
-        self.entered: list[int] = []
+        #: Helpers that have begun, as slot and thread, and slots of those that have ended.  These lists
+        #: alone say who may still write to the caller's arrays: they stay right wherever an interrupt
+        #: comes between two statements, and a helper that dies in between is known by its thread.
+        self.entered: list[tuple[int, threading.Thread]] = []
         self.left: list[int] = []
         self.closed = False
         self.news: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -184,13 +230,15 @@ class _Job:
         self.errors.append(error)
         self.remaining.clear()
 
-    def help(self, slot: int) -> None:
-        """What a helper does."""
-        self.entered.append(slot)
-        if not self.closed:
-            self.work(slot)
-        self.left.append(slot)
-        self.news.put(None)
+    def help(self, slot: int, thread: threading.Thread) -> None:
+        """What a helper does, which runs on `thread`."""
+        self.entered.append((slot, thread))
+        try:
+            if not self.closed:
+                self.work(slot)
+        finally:
+            self.left.append(slot)
+            self.news.put(None)
 
     def close(self) -> None:
         """Return when no helper works on it; none will begin."""
@@ -198,12 +246,17 @@ class _Job:
             try:
                 self.closed = True
                 # Not a loop that looks again and again: it would keep the others from taking the GIL.
-                while len(self.left) < len(self.entered):
+                while any(self._is_inside(*helper) for helper in self.entered):
                     with contextlib.suppress(queue.Empty):
                         self.news.get(timeout=1)
+                if len(self.left) < len(self.entered):
+                    self.fail(RuntimeError("a thread that helped was ended in the middle of its work"))
                 return
             except BaseException as error:  # noqa: BLE001 - an interrupt, or what a handler of another signal raises
                 self.fail(error)
+
+    def _is_inside(self, slot: int, thread: threading.Thread) -> bool:
+        return slot not in self.left and thread.is_alive()
 
 
 # -- the threads of this process -----------------------------------------------------------------
@@ -213,28 +266,36 @@ class _Job:
 
 _lock = threading.Lock()
 _offers: queue.SimpleQueue[tuple[_Job, int]] = queue.SimpleQueue()
-_helpers = 0
+_helpers: list[threading.Thread] = []
 
 
 def _help(offers: queue.SimpleQueue[tuple[_Job, int]]) -> None:
+    thread = threading.current_thread()
     while True:
         job, slot = offers.get()
-        job.help(slot)
+        try:
+            job.help(slot, thread)
+        except BaseException as error:  # noqa: BLE001 - one that came between two statements; `run` raises it
+            job.fail(error)
+            return  # whatever was noted of this thread, it does not work on the job any more
         del job  # and with it the caller's arrays
 
 
 def _offer(job: _Job, count: int) -> None:
     """Offer a job to `count` helpers; to fewer where no more threads can be started."""
-    global _helpers
-    if _helpers < count:
+    helpers = _helpers
+    if len(helpers) < count or not all(map(threading.Thread.is_alive, helpers)):
         with _lock, contextlib.suppress(RuntimeError):  # at the interpreter's or the system's end
-            while _helpers < count:
+            # Somebody may end a thread of ours, as debuggers and time limits of web servers do.
+            helpers[:] = filter(threading.Thread.is_alive, helpers)
+            while len(helpers) < count:
                 # A daemon: it waits for offers when the program ends.
-                threading.Thread(
-                    target=_help, args=(_offers,), name=f"fastrnn-{_helpers}", daemon=True
-                ).start()
-                _helpers += 1
-    for slot in range(1, min(count, _helpers) + 1):
+                thread = threading.Thread(
+                    target=_help, args=(_offers,), name=f"fastrnn-{len(helpers)}", daemon=True
+                )
+                thread.start()
+                helpers.append(thread)
+    for slot in range(1, min(count, len(helpers)) + 1):
         _offers.put((job, slot))
 
 
@@ -254,11 +315,74 @@ _blas_users: weakref.WeakSet[_BlasUser] = weakref.WeakSet()
 _blas_before: list[tuple[Any, int]] | None = None
 
 
-@lru_cache(maxsize=1)
-def _blas_controller() -> Any:
-    from threadpoolctl import ThreadpoolController  # needed by the NumPy kernels alone
+#: BLAS libraries of this process, and `_loaded` when they were looked for.
+_blas_found: tuple[Any, list[Any]] = (None, [])
 
-    return ThreadpoolController()
+
+def _blas_libraries() -> list[Any]:
+    """Controllers of the BLAS libraries that this process has loaded so far.
+
+    To look for them takes 1 ms, so it is done only when something was loaded since: SciPy, for one,
+    brings a BLAS of its own.
+    """
+    global _blas_found
+    loaded = _loaded()
+    if _blas_found[0] != loaded:
+        from threadpoolctl import ThreadpoolController  # needed by the NumPy kernels alone
+
+        # `loaded` was taken first: what comes meanwhile is looked for the next time.
+        _blas_found = (loaded, ThreadpoolController().select(user_api="blas").lib_controllers)
+    return _blas_found[1]
+
+
+class _SharedObject(ctypes.Structure):
+    """``dl_phdr_info`` of <link.h>."""
+
+    _fields_ = (
+        ("dlpi_addr", ctypes.c_void_p),
+        ("dlpi_name", ctypes.c_char_p),
+        ("dlpi_phdr", ctypes.c_void_p),
+        ("dlpi_phnum", ctypes.c_uint16),
+        ("dlpi_adds", ctypes.c_ulonglong),
+        ("dlpi_subs", ctypes.c_ulonglong),
+    )
+
+
+def _loaded() -> Any:
+    """What changes whenever a shared library is loaded.
+
+    Where the loader counts (Linux, FreeBSD), that count, which takes 1 us; elsewhere that of the modules.
+    """
+    count = _loader_count()
+    return len(sys.modules) if count is None else count()
+
+
+@lru_cache(maxsize=1)
+def _loader_count() -> Callable[[], tuple[int, int]] | None:
+    """Function that returns how many shared objects were ever loaded and unloaded, or None."""
+    if os.name != "posix":
+        return None
+    iterate = getattr(ctypes.CDLL(None), "dl_iterate_phdr", None)
+    if iterate is None:
+        return None
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_SharedObject), ctypes.c_size_t, ctypes.c_void_p)
+    enough = _SharedObject.dlpi_subs.offset + _SharedObject.dlpi_subs.size
+
+    seen = (-1, -1)
+
+    def visit(shared_object: Any, size: int, data: object) -> int:
+        nonlocal seen
+        if size >= enough:
+            seen = shared_object.contents.dlpi_adds, shared_object.contents.dlpi_subs
+        return 1  # the counts stand in each: the first one is enough
+
+    visitor = kind(visit)
+
+    def count() -> tuple[int, int]:
+        iterate(visitor, None)
+        return seen
+
+    return None if count() == (-1, -1) else count
 
 
 @contextlib.contextmanager
@@ -290,8 +414,11 @@ def one_blas_thread() -> Iterator[None]:
 def _limit_blas() -> None:
     global _blas_before
     if _blas_before is None:
-        libraries = _blas_controller().select(user_api="blas").lib_controllers
-        _blas_before = [(library, library.get_num_threads()) for library in libraries]
+        _blas_before = []
+    held = {library.filepath for library, _ in _blas_before}
+    for library in _blas_libraries():
+        if library.filepath not in held:  # every one at the first user, what came since at a later one
+            _blas_before.append((library, library.get_num_threads()))
     for library, _ in _blas_before:
         library.set_num_threads(1)
 
@@ -313,7 +440,7 @@ def _release_blas() -> None:
 def _start_anew() -> None:
     """In a forked child: the other threads are gone, and with them what they held."""
     global _lock, _offers, _helpers, _blas_lock, _blas_users
-    _lock, _offers, _helpers = threading.Lock(), queue.SimpleQueue(), 0
+    _lock, _offers, _helpers = threading.Lock(), queue.SimpleQueue(), []
     _blas_lock = threading.Lock()
     _blas_users = weakref.WeakSet()
     _release_blas()

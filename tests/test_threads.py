@@ -1,5 +1,6 @@
 """Parts of a batch on several threads: the same bits on any number, errors, forks, the end of a program."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import threadpoolctl
 from support import bits, run_python
 
 from fastrnn import RNN, LanguageModel, backends, optim, threads
@@ -66,6 +68,52 @@ def test_small_work_stays_on_the_calling_thread():
     assert threads.workers(4, 1e12, 16) == 4
     assert threads.workers(16, 1e12, 3) == 3
     assert threads.workers(16, 1e12, None) == min(16, threads.usable_cores())
+
+
+# Cores
+
+
+def control_groups(root, groups, **quotas):
+    """A file system as Linux shows control groups: /proc/self/cgroup and files of quotas."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(groups)
+    for file, content in quotas.items():
+        place = (
+            root / "sys/fs/cgroup" / file.replace("__", "/").replace("_max", ".max").replace("_cfs", ".cfs")
+        )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(content)
+    return threads._quota.__wrapped__(root)
+
+
+@pytest.mark.parametrize(
+    ("groups", "quotas", "cores"),
+    [
+        ("0::/\n", {"cpu_max": "150000 100000\n"}, 1.5),  # Docker with --cpus 1.5
+        ("0::/\n", {"cpu_max": "max 100000\n"}, np.inf),
+        ("0::/\n", {}, np.inf),  # the root of the machine has none
+        ("0::/a/b\n", {"a__cpu_max": "50000 100000", "a__b__cpu_max": "200000 100000"}, 0.5),
+        ("0::/not/seen/from/inside\n", {"cpu_max": "300000 100000"}, 3),
+        ("9:cpu,cpuacct:/d\n1:name=systemd:/\n", {"cpu,cpuacct__d__cpu_cfs_quota_us": "250000",
+         "cpu,cpuacct__d__cpu_cfs_period_us": "100000"}, 2.5),
+        ("1:cpu:/\n0::/\n", {"cpu__cpu_cfs_quota_us": "-1", "cpu__cpu_cfs_period_us": "100000"}, np.inf),
+        ("0::/\n", {"cpu_max": "nonsense"}, np.inf),
+        ("0::/\n", {"cpu_max": ""}, np.inf),
+    ],
+)  # fmt: skip
+def test_quotas_of_containers(groups, quotas, cores, tmp_path):
+    assert control_groups(tmp_path, groups, **quotas) == cores
+
+
+def test_no_quota_where_there_are_no_control_groups(tmp_path):
+    assert threads._quota.__wrapped__(tmp_path) == np.inf
+
+
+@pytest.mark.parametrize(("quota", "wanted"), [(0.1, 1), (1.5, 2), (2, 2), (100.0, 8), (np.inf, 8)])
+def test_usable_cores_are_within_the_quota(quota, wanted, monkeypatch):
+    monkeypatch.setattr(threads, "_quota", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert threads.usable_cores() == wanted
 
 
 # `run`
@@ -157,7 +205,7 @@ def test_without_threads_the_caller_does_all(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads, "_helpers", 0)
+    monkeypatch.setattr(threads, "_helpers", [])
     monkeypatch.setattr(threading.Thread, "start", refuse)
     slots = []
     threads.run(lambda part, slot: slots.append(slot), 9, 4)
@@ -168,9 +216,9 @@ def test_a_helper_that_comes_late_finds_nothing(monkeypatch):
     """Offers that nobody takes in time do not run anything later, and do not hold the caller's arrays."""
     gate, calls = threading.Event(), []
     job = threads._Job(lambda part, slot: gate.wait(30), 1)
-    threads._offer(job, threads._helpers or 1)  # every helper is busy
-    for _ in range(threads._helpers - 1):
-        threads._offer(threads._Job(lambda part, slot: gate.wait(30), 1), threads._helpers)
+    threads._offer(job, len(threads._helpers) or 1)  # every helper is busy
+    for _ in range(len(threads._helpers) - 1):
+        threads._offer(threads._Job(lambda part, slot: gate.wait(30), 1), len(threads._helpers))
     try:
         threads.run(lambda part, slot: calls.append(slot), 3, 2)
         assert calls == [0] * 3
@@ -178,6 +226,71 @@ def test_a_helper_that_comes_late_finds_nothing(monkeypatch):
         gate.set()
     test_run_uses_other_threads()
     assert calls == [0] * 3
+
+
+class Ended(BaseException):
+    """What somebody throws into a thread to end it."""
+
+
+def throw(thread):
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Ended))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_helper_that_dies_is_replaced():
+    threads.run(lambda part, slot: None, 4, 3)
+    for helper in threads._helpers:
+        throw(helper)
+    threads._offer(threads._Job(lambda part, slot: None, 1), len(threads._helpers))  # it wakes them
+    for helper in threads._helpers:
+        helper.join(timeout=30)
+        assert not helper.is_alive()
+    test_run_uses_other_threads()
+    names = [helper.name for helper in threads._helpers]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exception_thrown_into_a_helper_at_work_is_raised():
+    both, release = threading.Barrier(2), threading.Event()
+
+    def function(part, slot):
+        both.wait(timeout=30)
+        if slot:
+            throw(threading.current_thread())
+        else:
+            release.wait(timeout=0.05)
+
+    with pytest.raises(Ended):
+        threads.run(function, 2, 2)
+    test_run_uses_other_threads()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("where", ["entered", "left", "news"])
+def test_an_error_between_the_statements_of_a_helper_does_not_hang_the_caller(where, monkeypatch):
+    """The bookkeeping itself fails, as it does where memory is short or somebody ends the thread."""
+    failed = threading.Event()
+
+    def fail(self, item):
+        failed.set()
+        raise Ended
+
+    class Failing(threads._Job):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            kind = type(getattr(self, where))  # only helpers append to them and put into it
+            setattr(self, where, type("Fails", (kind,), {"append": fail, "put": fail})())
+
+    def function(part, slot):
+        if not slot:
+            failed.wait(timeout=30)
+
+    monkeypatch.setattr(threads, "_Job", Failing)
+    with pytest.raises(Ended):
+        threads.run(function, 2, 2)
+    monkeypatch.undo()
+    test_run_uses_other_threads()
 
 
 # Models
@@ -310,7 +423,6 @@ def test_models_in_several_python_threads(backend):
 
 
 def blas_threads():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
     return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
 
 
@@ -327,8 +439,64 @@ def test_blas_is_held_to_one_thread_until_the_last_one_is_done():
     assert blas_threads() == before
 
 
+def test_a_blas_that_is_loaded_later_is_held_as_well():
+    """SciPy has a BLAS of its own, which comes after NumPy's was looked for; and in the middle of a hold."""
+    pytest.importorskip("scipy")
+    code = (
+        PROLOGUE_OF_BLAS
+        + """
+with threads.one_blas_thread():
+    assert set(blas_threads()) <= {1}
+first = len(blas_threads())
+with threads.one_blas_thread():
+    import scipy.linalg
+    with threads.one_blas_thread():
+        assert set(blas_threads()) <= {1}, blas_threads()
+assert len(blas_threads()) > first, "SciPy brought no BLAS: this tests nothing"
+before = blas_threads()
+with threads.one_blas_thread():
+    assert set(blas_threads()) <= {1}, blas_threads()
+assert blas_threads() == before
+assert max(before) > 1
+"""
+    )
+    done = run_python("-c", code, OPENBLAS_NUM_THREADS="3", OMP_NUM_THREADS="3")
+    if "this tests nothing" in done.stderr:
+        pytest.skip("NumPy and SciPy share a BLAS here")
+    assert done.returncode == 0, done.stderr
+
+
+PROLOGUE_OF_BLAS = """
+import numpy
+import threadpoolctl
+
+from fastrnn import threads
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+"""
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["loader", "modules"])
+def test_libraries_are_looked_for_only_when_something_was_loaded(counts, monkeypatch):
+    if not counts:
+        monkeypatch.setattr(threads, "_loader_count", lambda: None)
+    looked = []
+    monkeypatch.setattr(threadpoolctl, "ThreadpoolController", lambda: looked.append(1) or Library())
+    monkeypatch.setattr(threads, "_blas_found", (None, []))
+    for _ in range(3):
+        assert len(threads._blas_libraries()) == 1
+    assert len(looked) == 1
+    now = threads._loaded()
+    monkeypatch.setattr(threads, "_loaded", lambda: (now, "and another one"))
+    threads._blas_libraries()
+    assert len(looked) == 2
+
+
 class Library:
     """One that an interrupt meets as it is told its number of threads."""
+
+    filepath = "libblas.so"
 
     def __init__(self):
         self.threads, self.interrupts = 4, []
@@ -350,7 +518,7 @@ class Library:
 @pytest.mark.parametrize("when", [1, 4], ids=["entering", "leaving"])
 def test_an_interrupt_does_not_leave_blas_with_one_thread(when, monkeypatch):
     library = Library()
-    monkeypatch.setattr(threads, "_blas_controller", lambda: library)
+    monkeypatch.setattr(threads, "_blas_libraries", lambda: [library])
     library.interrupts = [when]
     with pytest.raises(KeyboardInterrupt), threads.one_blas_thread():
         assert library.threads == 1
@@ -363,14 +531,14 @@ def test_an_interrupt_does_not_leave_blas_with_one_thread(when, monkeypatch):
 
 def test_blas_gets_its_threads_back_where_an_interrupt_kept_a_user_from_leaving(monkeypatch):
     library, interrupted = Library(), threads.one_blas_thread()
-    monkeypatch.setattr(threads, "_blas_controller", lambda: library)
+    monkeypatch.setattr(threads, "_blas_libraries", lambda: [library])
     interrupted.__enter__()
     monkeypatch.setattr(threads, "_blas_lock", None)  # what comes before the first statement
     with pytest.raises(TypeError):
         interrupted.__exit__(None, None, None)
     del interrupted
     monkeypatch.undo()
-    monkeypatch.setattr(threads, "_blas_controller", lambda: library)
+    monkeypatch.setattr(threads, "_blas_libraries", lambda: [library])
     assert library.threads == 1
     with threads.one_blas_thread():
         assert library.threads == 1
