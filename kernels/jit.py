@@ -3,6 +3,9 @@
 Numba's own cache does not do here: its stamp covers one source file, so an edit of a helper would go
 unnoticed; its files are numbered, so that two processes that start at once can take one another's; and
 decorating raises an exception where no folder is writable.
+
+The files are pickles, and to read one is to run it.  So they lie in a folder of their own that nobody
+else can enter, whatever the umask says, and one that somebody else owns or may write to is not read.
 """
 
 import contextlib
@@ -10,6 +13,7 @@ import functools
 import hashlib
 import os
 import pickle
+import stat
 import sys
 import uuid
 from pathlib import Path
@@ -36,6 +40,13 @@ OPTIONS = {
 
 _HERE = Path(__file__).parent
 _DIGEST_SIZE = hashlib.sha256().digest_size
+
+#: Flags of `os.open`; systems that lack them do without.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+#: Users who share the folder above have one each below it.
+_USER = f"-{os.geteuid()}" if os.name == "posix" else ""
 
 
 def kernel(function):
@@ -74,7 +85,7 @@ def _folders():
         roots = [_HERE / "__pycache__", Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)]
     try:
         # A relative one is a "~" that nobody could expand.
-        return [root / f"fastrnn-{_source_hash()}" for root in roots if root.is_absolute()]
+        return [root / f"fastrnn-{_source_hash()}{_USER}" for root in roots if root.is_absolute()]
     except OSError:  # no sources to read, as in a zip file: nothing to tell versions apart by
         return []
 
@@ -83,9 +94,35 @@ def cache_folder():
     """Folder in which compiled kernels are kept, or None where there is none that can be written."""
     for folder in _folders():
         existing = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        if existing == folder and not _is_ours(folder.lstat(), stat.S_IFDIR):
+            continue
         if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
             return str(folder)
     return None
+
+
+def _is_ours(status, kind):
+    """Whether a file or folder is of that kind (so no link), and nobody but this user can have changed it.
+
+    Windows keeps others out of a user's folders by lists of rights, which modes do not show.
+    """
+    if os.name != "posix":
+        return stat.S_IFMT(status.st_mode) == kind
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return (
+        stat.S_IFMT(status.st_mode) == kind and status.st_uid == os.geteuid() and not status.st_mode & others
+    )
+
+
+def _read(folder, name):
+    """Content of a file in a folder, both ours; raises OSError where they are not there or not ours."""
+    if not _is_ours(folder.lstat(), stat.S_IFDIR):
+        raise PermissionError(f"{folder} may be changed by others")
+    # Not through a link, and not waiting for a pipe's other end.
+    with os.fdopen(os.open(folder / name, os.O_RDONLY | _NO_LINK | _BINARY), "rb") as file:
+        if not _is_ours(os.fstat(file.fileno()), stat.S_IFREG):
+            raise PermissionError(f"{folder / name} may be changed by others")
+        return file.read()
 
 
 class _KernelCache(_Cache):
@@ -126,12 +163,12 @@ class _KernelCache(_Cache):
         name = self._name(signature, target_context.codegen())
         for folder in _folders():
             try:
-                content = (folder / name).read_bytes()
+                content = _read(folder, name)
             except OSError:
                 continue
             digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
             if hashlib.sha256(data).digest() == digest:
-                payload = pickle.loads(data)  # noqa: S301 - written by `save_overload`, in the user's own folder
+                payload = pickle.loads(data)  # noqa: S301 - written by `save_overload`; nobody else can
                 return CompileResult._rebuild(target_context, *payload)
         return None
 
@@ -151,10 +188,19 @@ class _KernelCache(_Cache):
 
 def _write(folder, name, content):
     """Put a file in place whole, whoever else writes or reads it at the same time."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o700)  # a umask may have taken more away
+    if not _is_ours(folder.lstat(), stat.S_IFDIR):
+        raise PermissionError(f"{folder} may be changed by others")
     temporary = folder / f"{name}.{uuid.uuid4().hex}"
     try:
-        temporary.write_bytes(content)
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "wb"
+        ) as file:
+            temporary.chmod(0o600)
+            file.write(content)
         temporary.replace(folder / name)
     except OSError:
         with contextlib.suppress(OSError):

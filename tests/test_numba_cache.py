@@ -4,8 +4,10 @@ Every test runs in processes of its own on a copy of the package, which holds tw
 a kernel, and a helper in another file.
 """
 
+import hashlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ pytest.importorskip("numba")
 
 import fastrnn
 import fastrnn.kernels
+from fastrnn.kernels import jit
 
 HELPER = """
 from fastrnn.kernels.jit import inlined
@@ -220,6 +223,82 @@ def test_full_disk(installation):
     got = installation.run("import sys; sys.dont_write_bytecode = True; " + limit + RUN)
     assert (got["result"], got["hits"]) == ([0, 2, 4], 0)
     assert installation.kept() == []
+
+
+# What is in the cache is code: nobody else may have put it there.
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs owners and modes")
+
+
+@posix
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
+def test_folder_and_files_are_for_their_owner_alone(umask, tmp_path):
+    tmp_path.chmod(0o1777)  # as /tmp is
+    before = os.umask(umask)
+    try:
+        jit._write(tmp_path / "own", "kernel", b"code")
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode) for path in (tmp_path, *tmp_path.rglob("*"))}
+    assert modes == {tmp_path.name: "0o41777", "own": "0o40700", "kernel": "0o100600"}
+    assert jit._read(tmp_path / "own", "kernel") == b"code"
+
+
+@posix
+@pytest.mark.parametrize(
+    "how", ["folder of the group", "folder of all", "file of all", "owner of the folder", "owner of the file",
+            "linked folder", "linked file", "pipe"],
+)  # fmt: skip
+def test_what_others_may_have_written_is_not_read(how, tmp_path):
+    folder, file = tmp_path / "own", tmp_path / "own" / "kernel"
+    jit._write(folder, "kernel", b"code")
+    if how.startswith("owner"):
+        if os.geteuid() != 0:
+            pytest.skip("only root can give files away")
+        os.chown(folder if how.endswith("folder") else file, 12345, -1)
+    elif how.startswith("linked"):
+        linked = folder if how.endswith("folder") else file
+        linked.rename(tmp_path / "elsewhere")
+        linked.symlink_to(tmp_path / "elsewhere")
+    elif how == "pipe":
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        (folder if how.startswith("folder") else file).chmod(0o770 if how.endswith("group") else 0o707)
+    with pytest.raises(OSError):  # noqa: PT011 - of several kinds
+        jit._read(folder, "kernel")
+    if "folder" in how:  # nor is anything put there
+        with pytest.raises(PermissionError, match="may be changed by others"):
+            jit._write(folder, "another", b"code")
+        assert not (folder / "another").exists()
+
+
+class Planted:
+    """Leaves a file where it was unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@posix
+def test_code_in_a_folder_that_others_may_write_to_does_not_run(installation):
+    installation.run()
+    (kept,) = installation.kept()
+    marker = installation.folder / "marker"
+    data = pickle.dumps(Planted(marker))
+    kept.write_bytes(hashlib.sha256(data).digest() + data)
+    kept.parent.chmod(0o770)
+    for hits in (0, 1):  # the next place serves
+        got = installation.run()
+        assert (got["result"], got["hits"]) == ([0, 2, 4], hits)
+        assert got["folder"].startswith(str(installation.home))
+    assert not marker.exists()
+    kept.parent.chmod(0o700)  # the test can fail: as the user's own it does run
+    installation.start().communicate(timeout=300)
+    assert marker.exists()
 
 
 @pytest.mark.slow
