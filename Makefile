@@ -1,7 +1,7 @@
 # PYTHON is the interpreter of the environment in which fastrnn is installed.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 
-.PHONY: help build test slow bench report lint format types check dist ci clean
+.PHONY: help build test cases slow bench report lint format types check dist ci clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -11,6 +11,9 @@ build:  ## compile the Cython kernels in place, or fail
 
 test:  ## the tests
 	$(PYTHON) -m pytest
+
+cases:  ## the tests on every random case
+	$(PYTHON) -m pytest --all-cases
 
 slow:  ## the tests, long ones and real installations included
 	$(PYTHON) -m pytest --slow

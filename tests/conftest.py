@@ -27,32 +27,49 @@ def find_the_installed_package():
 
 find_the_installed_package()
 
+import support
+
 import fastrnn
 from fastrnn import backends
 
-IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+IN_CI = support.IN_CI
 REQUIRE_ALL = IN_CI or os.environ.get("FASTRNN_REQUIRE_ALL_BACKENDS") == "1"
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
-hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
+#: Random cases of a test (values of its parameter ``seed``) that run without --all-cases.
+FEW = 3
+
+hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
+hypothesis.settings.register_profile("all", deadline=None, max_examples=30, derandomize=IN_CI)
 hypothesis.settings.register_profile("slow", deadline=None, max_examples=500)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the long soaks as well")
+    parser.addoption("--slow", action="store_true", help="run the long soaks, and every random case")
+    parser.addoption("--all-cases", action="store_true", help="run every random case, not a few of each test")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: a long soak, run with --slow only")
-    profile = "ci" if IN_CI else "slow" if config.getoption("--slow") else "default"
-    hypothesis.settings.load_profile(profile)
+    slow, every = config.getoption("--slow"), config.getoption("--all-cases")
+    hypothesis.settings.load_profile("slow" if slow else "all" if every else "few")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--slow"):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="a long soak: --slow runs it"))
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="a long soak: --slow runs it"))
+    if not config.getoption("--all-cases"):
+        more = [item for item in items if _random_case(item) >= FEW]
+        config.hook.pytest_deselected(items=more)
+        items[:] = [item for item in items if _random_case(item) < FEW]
+
+
+def _random_case(item):
+    """Which random case a test is, counted from 0; 0 where it has none."""
+    callspec = getattr(item, "callspec", None)
+    return 0 if callspec is None else callspec.indices.get("seed", 0)
 
 
 @pytest.fixture(scope="session", params=list(backends.BACKENDS))
@@ -80,12 +97,8 @@ def kernels(backend):
 
 @pytest.fixture(scope="session")
 def torch():
-    """PyTorch, which the tests alone compare with; missing, it is an error in CI, a skip elsewhere."""
-    try:
-        import torch
-    except ImportError as error:
-        if IN_CI:
-            pytest.fail(f"PyTorch is required here: {error}", pytrace=False)
-        pytest.skip(f"PyTorch is not installed: {error}")
+    """PyTorch, for tests in modules that import `torch_support`, which skips them where it is missing."""
+    import torch
+
     torch.set_num_threads(1)
     return torch

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 from support import assert_close
+from torch_support import AGREEMENT
 
 from fastrnn import RNN, LanguageModel, SimpleRNN
 from fastrnn.diagnostics import gradient_flow, jacobian_norms
 
-TOLERANCE = 1e-9
+TOLERANCE = AGREEMENT[np.dtype(np.float64)]
 
 
 def tensor(array):

@@ -1,9 +1,18 @@
-"""Random option sets, and PyTorch modules with the weights of ours.  Imports torch only when called."""
+"""Random option sets, and PyTorch modules with the weights of ours.
 
+Test modules that need PyTorch import this one: where it is missing, each of them is skipped as a whole,
+or an error in CI.
+"""
+
+import importlib.util
 from dataclasses import dataclass, field
 
 import numpy as np
-from support import assert_close
+import pytest
+from support import IN_CI, assert_close
+
+if importlib.util.find_spec("torch") is None and not IN_CI:
+    pytest.skip("PyTorch is not installed", allow_module_level=True)
 
 #: Largest difference from PyTorch in the same dtype, relative to the largest entry of an array.
 AGREEMENT = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-4}
