@@ -22,7 +22,7 @@ if not _path.exists(_path.join(_path.dirname(__file__), "kernels")):
     __path__.append(_path.dirname(_path.dirname(_path.abspath(__file__))))
 
 from fastrnn.backends import backend, set_backend, use_backend
-from fastrnn.errors import BackendUnavailable, CheckpointError, TextError
+from fastrnn.errors import BackendUnavailable, CheckpointError, NotFittedError, TextError
 from fastrnn.simple import SimpleRNN
 
 if _TYPE_CHECKING:
@@ -41,6 +41,7 @@ __all__ = [
     "CharRNN",
     "CheckpointError",
     "LanguageModel",
+    "NotFittedError",
     "ReferenceRNN",
     "SimpleRNN",
     "TextError",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,21 @@ import numpy as np
 from fastrnn import backends
 from fastrnn.checkpoint import check_writable, read_checkpoint, write_checkpoint
 from fastrnn.checks import (
-    INDEX,
     check_choice,
     check_dtype,
     check_number,
     check_size,
     show_integer,
 )
-from fastrnn.errors import CheckpointError, TextError
+from fastrnn.errors import CheckpointError, TextError, not_fitted
 from fastrnn.language_model import LanguageModel
 from fastrnn.model_file import Misfit, Snapshot, misfits, pack, plain, unpack
 from fastrnn.optim import OPTIMIZERS, Optimizer
+from fastrnn.stop_strings import StopStrings, check_stop
 from fastrnn.streams import Streams, mean_cross_entropy
-from fastrnn.texts import index_text
+from fastrnn.texts import IndexedText, index_text, named_file
 from fastrnn.training import Limits, Progress, Training
-from fastrnn.vocabulary import Vocabulary, check_unknown
+from fastrnn.vocabulary import Vocabulary, check_newline, check_unknown
 
 __all__ = ["CharRNN"]
 
@@ -44,7 +45,7 @@ STARTS = "\n "
 
 #: Hyper-parameters that the arrays of a model follow, and those that a run follows as well.
 _OF_MODEL = ("hidden_size", "num_layers", "dtype", "optimizer")
-_OF_RUN = (*_OF_MODEL, "seq_len", "batch_size", "validation_fraction")
+_OF_RUN = (*_OF_MODEL, "seq_len", "batch_size", "validation_fraction", "newline")
 
 
 class CharRNN:
@@ -88,9 +89,9 @@ class CharRNN:
     patience : int or None
         Stop after so many validations in a row without a new best one, and use the best weights then.
     dtype : {"float32", "float64"}
-    random_state : int, numpy.random.Generator or None
+    random_state : int, numpy.random.Generator, numpy.random.RandomState or None
         Seed of the first weights and of dropout.  An int gives the same bits each time, whatever
-        `num_threads` is.
+        `num_threads` is.  A Generator or RandomState is drawn from: it goes on from one call to the next.
     num_threads : int or None
         None lets the model choose.
     backend : {"cython", "numba", "numpy"} or None
@@ -106,6 +107,9 @@ class CharRNN:
     unknown : str or None
         What to do with characters that the model never saw, in a prompt or a text to score: None
         refuses them, ``"skip"`` leaves them out, a character of the text takes their place.
+    newline : {"universal"} or None
+        ``"universal"`` reads the line ends of Windows and of old Macs, ``\r\n`` and ``\r``, as ``\n``, in
+        every text and prompt.  None keeps every character.
     verbose : int, default 1
         1 shows a progress bar on standard error, 0 nothing.
 
@@ -170,13 +174,14 @@ class CharRNN:
         validate_every: int | None = None,
         patience: int | None = None,
         dtype: Any = "float32",
-        random_state: int | np.random.Generator | None = None,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
         num_threads: int | None = None,
         backend: str | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         diagnostics_every: int | None = 256,
         unknown: str | None = None,
+        newline: str | None = None,
         verbose: int = 1,
     ) -> None:
         self.hidden_size = hidden_size
@@ -203,6 +208,7 @@ class CharRNN:
         self.checkpoint_every = checkpoint_every
         self.diagnostics_every = diagnostics_every
         self.unknown = unknown
+        self.newline = newline
         self.verbose = verbose
 
     vocabulary_: Vocabulary
@@ -302,9 +308,11 @@ class CharRNN:
 
         Parameters
         ----------
-        text : str, pathlib.Path, binary file, or sequence of these
-            A str is the text itself, a path names a UTF-8 file; a sequence is read as one text, end to
-            end.  Files are never held as strings: the index of a long text is a memory-mapped file.
+        text : str, bytes, pathlib.Path, binary file, or sequence of these
+            A str is the text itself, and so are bytes of UTF-8; a path names a UTF-8 file; a sequence,
+            or a column of a table such as a ``pandas.Series``, is read as one text, end to end.  A byte
+            order mark at the start of a file is left out.  Files are never held as strings: the index of
+            a long text is a memory-mapped file.
         y : None
             Ignored; there for scikit-learn.
         resume : bool, default False
@@ -331,6 +339,12 @@ class CharRNN:
             If a checkpoint cannot be written.  The model is what it was before the write, and may be
             saved elsewhere.
 
+        Warns
+        -----
+        UserWarning
+            If the text is too short for `batch_size` streams, or is a short str that names a file: which
+            ``pathlib.Path`` would read.
+
         Notes
         -----
         Ctrl-C ends the training after the step at hand: a checkpoint is written if `checkpoint` names
@@ -348,7 +362,7 @@ class CharRNN:
         self._check_params()
         if resume:
             self._check_can_resume()
-        indexed = index_text(text)
+        indexed = self._index(text)
         indices, n = indexed.indices, len(indexed.indices)
         first_held_out = max(n - round(n * float(self.validation_fraction)), 2)
         if self.patience is not None and first_held_out == n:
@@ -383,7 +397,7 @@ class CharRNN:
 
         Parameters
         ----------
-        text : str, pathlib.Path, binary file, or sequence of these
+        text : str, bytes, pathlib.Path, binary file, or sequence of these
             As for `fit`.
         y : None
             Ignored.
@@ -419,10 +433,17 @@ class CharRNN:
         fitted = hasattr(self, "model_")
         if fitted:
             self._check_unchanged(_OF_MODEL)
-        indexed = index_text(text, vocabulary=known, unknown=None if known is None else self.unknown)
+        try:
+            indexed = self._index(text, known)
+        except TextError as error:
+            if not error.settings:  # it is not about unknown characters
+                raise
+            raise TextError(
+                f"{error.message}; the vocabulary is made by the first call, where vocabulary= names every "
+                f"character that will ever come",
+                *error.settings,
+            ) from None
         n = len(indexed.indices)
-        if n < 2:
-            raise TextError(f"a text of at least two characters is needed, got {n}")
         check_unknown(self.unknown, indexed.vocabulary)
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
@@ -517,7 +538,7 @@ class CharRNN:
 
         Parameters
         ----------
-        text : str, pathlib.Path, binary file, or sequence of these
+        text : str, bytes, pathlib.Path, binary file, or sequence of these
             As for `fit`; at least two characters.
         y : None
             Ignored.
@@ -546,9 +567,7 @@ class CharRNN:
         """
         self._check_fitted()
         check_unknown(self.unknown)
-        indices = index_text(text, vocabulary=self.vocabulary_, unknown=self.unknown).indices
-        if len(indices) < 2:
-            raise TextError(f"a text of at least two characters is needed, got {len(indices)}")
+        indices = self._index(text, self.vocabulary_).indices
         return -mean_cross_entropy(self.model_, indices, start=self.start_state_)
 
     def bits_per_char(self, text: Any) -> float:
@@ -584,9 +603,10 @@ class CharRNN:
         top_k: int | None = None,
         top_p: float | None = None,
         num_samples: int = 1,
-        random_state: int | np.random.Generator | None = None,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        stop: str | Sequence[str] | None = None,
     ) -> str | list[str]:
-        """Write `n` characters.
+        """Write `n` characters, or up to a string.
 
         Parameters
         ----------
@@ -604,8 +624,12 @@ class CharRNN:
             Draw from the most probable characters that make up this probability, in (0, 1].
         num_samples : int, default 1
             So many samples at once, from the same prompt.
-        random_state : int, numpy.random.Generator or None
-            Seed of the draws.
+        random_state : int, numpy.random.Generator, numpy.random.RandomState or None
+            Seed of the draws; a Generator or RandomState is drawn from.
+        stop : str, sequence of str, or None
+            A sample ends before this string, if it comes to write it; of several strings, before the one
+            that is complete first.  The prompt does not count.  The characters before it are the same as
+            without `stop`.  One with characters that the model does not know never comes.
 
         Returns
         -------
@@ -625,12 +649,20 @@ class CharRNN:
         20
         >>> [len(sample) for sample in model.generate(5, num_samples=3)]
         [5, 5, 5]
+        >>> " " in model.generate(100, "hello", random_state=0, stop=" ")
+        False
         """
         n = check_size(n, "n", minimum=0)
         num_samples = check_size(num_samples, "num_samples")
-        chunks = self._sampling(n, prompt, num_samples, temperature, top_k, top_p, random_state)
-        indices = [np.empty((num_samples, 0), INDEX), *chunks]
-        samples = [self.vocabulary_.decode(row) for row in np.concatenate(indices, axis=1)]
+        strings = check_stop(stop)
+        stops = [StopStrings(strings) for _ in range(num_samples)]
+        pieces: list[list[str]] = [[] for _ in stops]
+        for chunk in self._sampling(n, prompt, num_samples, temperature, top_k, top_p, random_state):
+            for sample, ending, row in zip(pieces, stops, chunk, strict=True):
+                sample.append(ending.take(self.vocabulary_.decode(row)))
+            if all(ending.found for ending in stops):
+                break
+        samples = ["".join(sample) + ending.rest() for sample, ending in zip(pieces, stops, strict=True)]
         return samples[0] if num_samples == 1 else samples
 
     def stream(
@@ -641,7 +673,8 @@ class CharRNN:
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        random_state: int | np.random.Generator | None = None,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        stop: str | Sequence[str] | None = None,
     ) -> Iterator[str]:
         """Write characters one by one, the same ones as `generate` with the same seed.
 
@@ -649,8 +682,8 @@ class CharRNN:
         ----------
         n : int or None
             How many; None never ends.
-        prompt, temperature, top_k, top_p, random_state
-            As for `generate`.
+        prompt, temperature, top_k, top_p, random_state, stop
+            As for `generate`.  Characters that `stop` may begin with wait until that is decided.
 
         Returns
         -------
@@ -670,9 +703,10 @@ class CharRNN:
         """
         if n is not None:
             n = check_size(n, "n", minimum=0)
+        ending = StopStrings(check_stop(stop))
         chunks = self._sampling(n, prompt, 1, temperature, top_k, top_p, random_state)
         decode = self.vocabulary_.decode  # of the model as it is now, which `fit` may replace
-        return (character for chunk in chunks for character in decode(chunk[0]))
+        return itertools.chain.from_iterable(ending.cut(decode(chunk[0]) for chunk in chunks))
 
     def _sampling(
         self,
@@ -693,12 +727,13 @@ class CharRNN:
             "rng": _generator(random_state),
         }
         check_unknown(self.unknown)
+        check_newline(self.newline)
         if not isinstance(prompt, str):
             raise TypeError(f"prompt must be a str, got {type(prompt).__name__}")
         try:
-            read = self.vocabulary_.encode(prompt, self.unknown)
+            read = self.vocabulary_.encode(prompt, self.unknown, self.newline)
         except TextError as error:
-            raise TextError(f"prompt: {error}") from None
+            raise TextError(f"prompt: {error.message}", *error.settings) from None
         if not len(read):
             read = self.vocabulary_.encode(
                 next((c for c in STARTS if c in self.vocabulary_), self.vocabulary_[0])
@@ -834,7 +869,7 @@ class CharRNN:
         """
         params = self.get_params()
         del params["checkpoint"]
-        if isinstance(params["random_state"], np.random.Generator):
+        if isinstance(params["random_state"], (np.random.Generator, np.random.RandomState)):
             params["random_state"] = None
         return params
 
@@ -864,7 +899,7 @@ class CharRNN:
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
-            raise ValueError("this CharRNN is not fitted yet: call fit, partial_fit or CharRNN.load first")
+            raise not_fitted("this CharRNN is not fitted yet: call fit, partial_fit or CharRNN.load first")
 
     def _check_params(self) -> None:
         """Refuse hyper-parameters of wrong types and values."""
@@ -893,8 +928,34 @@ class CharRNN:
         if self.checkpoint is not None and not isinstance(self.checkpoint, (str, os.PathLike)):
             raise TypeError(f"checkpoint must be a path or None, got {type(self.checkpoint).__name__}")
         check_unknown(self.unknown)
+        check_newline(self.newline)
         if not isinstance(self.verbose, (int, np.integer, np.bool_)):
             raise TypeError(f"verbose must be an integer, got {type(self.verbose).__name__}")
+
+    def _index(self, text: Any, vocabulary: Vocabulary | None = None) -> IndexedText:
+        """Read a text of at least two characters, as the model reads texts."""
+        name = named_file(text)
+        asked = "" if name is None else f"there is a file of that name: did you mean pathlib.Path({name!r})?"
+        try:
+            indexed = index_text(
+                text,
+                vocabulary=vocabulary,
+                unknown=None if vocabulary is None else self.unknown,
+                newline=self.newline,
+            )
+            if len(indexed.indices) < 2:
+                raise TextError(f"a text of at least two characters is needed, got {len(indexed.indices)}")
+        except TextError as error:
+            if not asked:
+                raise
+            raise TextError(f"{error.message}; {asked}", *error.settings) from None
+        if asked:
+            warnings.warn(
+                f"the text {'is' if isinstance(text, str) else 'begins with'} the characters {name!r}, and {asked}",
+                UserWarning,
+                stacklevel=3,
+            )
+        return indexed
 
     def _make_model(self, vocab_size: int, rng: np.random.Generator) -> LanguageModel:
         return LanguageModel(
@@ -960,9 +1021,15 @@ class CharRNN:
     def _check_same_text(self, n: int, sha256: str) -> None:
         progress = self._progress
         if n != progress.characters:
+            mark = ""
+            if n < progress.characters and "\ufeff" in self.vocabulary_:
+                mark = (
+                    "; that one may have had a byte order mark, which is now left out when a file is read, "
+                    "but not of a str"
+                )
             raise TextError(
                 f"this is not the text that training began with: it has {n} characters, that one had "
-                f"{progress.characters}"
+                f"{progress.characters}{mark}"
             )
         if sha256 != progress.sha256:
             raise TextError(
@@ -1061,15 +1128,19 @@ def _equal(value: Any, default: Any) -> bool:
 
 def _generator(random_state: Any) -> np.random.Generator:
     _check_random_state(random_state)
+    if isinstance(random_state, np.random.RandomState):
+        # Over the same stream, so that what is drawn here is not drawn there again.
+        return np.random.Generator(random_state._bit_generator)
     return np.random.default_rng(random_state)
 
 
 def _check_random_state(random_state: Any) -> None:
-    if random_state is None or isinstance(random_state, np.random.Generator):
+    if random_state is None or isinstance(random_state, (np.random.Generator, np.random.RandomState)):
         return
     if isinstance(random_state, (bool, np.bool_)) or not isinstance(random_state, (int, np.integer)):
         raise TypeError(
-            f"random_state must be an int, a numpy.random.Generator or None, got {type(random_state).__name__}"
+            f"random_state must be an int, a numpy.random.Generator or RandomState, or None, got "
+            f"{type(random_state).__name__}"
         )
     if random_state < 0:
         raise ValueError(f"random_state must be at least 0, got {show_integer(int(random_state))}")

@@ -51,7 +51,9 @@ class _Commands(click.Group):
             result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a failure is told in one line, and not when Python ends
             return result
-        except (TextError, CheckpointError, BackendUnavailable) as error:
+        except TextError as error:
+            raise click.ClickException(error.with_options()) from None
+        except (CheckpointError, BackendUnavailable) as error:
             raise click.ClickException(str(error)) from None
         except MemoryError as error:
             raise click.ClickException(f"not enough memory: {error}") from None

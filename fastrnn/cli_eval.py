@@ -11,6 +11,7 @@ from fastrnn.cli_shared import (
     backend_option,
     load_model,
     model_argument,
+    newline_option,
     open_texts,
     texts_argument,
     unknown_option,
@@ -26,6 +27,7 @@ __all__ = ["evaluate"]
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
 @weights_option
 @unknown_option
+@newline_option
 @backend_option
 def evaluate(
     model: str,
@@ -33,6 +35,7 @@ def evaluate(
     as_json: bool,
     weights: str | None,
     unknown: str | None,
+    newline: str | None,
     backend: str | None,
 ) -> None:
     """Measure how well a model predicts a text.
@@ -47,7 +50,7 @@ def evaluate(
       fastrnn eval book.safetensors another.txt
       fastrnn eval book.safetensors another.txt --json --unknown skip
     """
-    fitted = load_model(model, weights, unknown=unknown, backend=backend)
+    fitted = load_model(model, weights, unknown=unknown, newline=newline, backend=backend)
     nats = -fitted.score(open_texts(texts) if len(texts) > 1 else open_texts(texts)[0])
     measured = {
         "nats_per_char": nats,

@@ -14,6 +14,7 @@ from fastrnn.cli_shared import (
     backend_option,
     load_model,
     model_argument,
+    newline_option,
     printable,
     unknown_option,
     weights_option,
@@ -59,8 +60,14 @@ FLUSH_EVERY = 0.1
     "--random-state", type=OrNone(click.IntRange(0)),
     help="Seed: the same one gives the same sample.  [default: another every time]",
 )  # fmt: skip
+@click.option(
+    "--stop", metavar="TEXT", multiple=True,
+    help="End a sample before TEXT, if it comes to write it; given several times, before the first of them. "
+    "In bash and zsh $'\\n' is a line break.",
+)  # fmt: skip
 @weights_option
 @unknown_option
+@newline_option
 @backend_option
 @click.pass_context
 def sample(
@@ -74,8 +81,10 @@ def sample(
     top_p: float | None,
     num_samples: int,
     random_state: int | None,
+    stop: tuple[str, ...],
     weights: str | None,
     unknown: str | None,
+    newline: str | None,
     backend: str | None,
 ) -> None:
     """Let a model write, character by character.
@@ -87,16 +96,18 @@ def sample(
     Examples:
       fastrnn sample book.safetensors
       fastrnn sample book.safetensors --prompt "It was" --temperature 0.7 -n 2000
+      fastrnn sample book.safetensors --prompt "Chapter 1" -n none --stop "Chapter 2"
       fastrnn sample book.safetensors --num-samples 5 -n 80 --random-state 1
       head -c 1000 book.txt | fastrnn sample book.safetensors --prompt - -n none | less
     """
     if length is None and num_samples > 1:
         raise click.UsageError("--length none never comes to a second sample: --num-samples must be 1.")
-    fitted = load_model(model, weights, unknown=unknown, backend=backend)
+    fitted = load_model(model, weights, unknown=unknown, newline=newline, backend=backend)
     if prompt == "-":
         prompt = _read_prompt()
     options: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "random_state": random_state,
+        "stop": stop,
     }  # fmt: skip
     echo = "" if no_echo else prompt
     try:

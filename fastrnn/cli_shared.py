@@ -20,7 +20,7 @@ else:
 
 __all__ = [
     "BACKEND", "DTYPE", "SIZE", "OrNone", "backend_option", "check_converged", "get_kernels_ready", "is_given", "load_model",
-    "model_argument", "open_texts", "positive", "printable", "texts_argument", "unknown_option", "weights_option",
+    "model_argument", "newline_option", "open_texts", "positive", "printable", "texts_argument", "unknown_option", "weights_option",
 ]  # fmt: skip
 
 SIZE = click.IntRange(1, 100_000)
@@ -94,6 +94,13 @@ unknown_option = click.option(
     "(none) refuse them.  [default: what was chosen for training, else none]",
 )
 
+
+newline_option = click.option(
+    "--newline",
+    type=OrNone(click.Choice(("universal",))),
+    help="Read the line ends of Windows and of old Macs as \\n (universal), or keep every character (none).  "
+    "[default: what was chosen for training]",
+)
 
 backend_option = click.option(
     "--backend",

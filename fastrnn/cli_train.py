@@ -124,6 +124,11 @@ class _RemembersArguments(click.Command):
     help="What the model does later with characters that are not in the text: leave them out, read "
     "CHARACTER in their place, or (none) refuse them.  [default: none]",
 )  # fmt: skip
+@click.option(
+    "--newline", type=OrNone(click.Choice(("universal",))),
+    help="Read the line ends of Windows and of old Macs as \\n, here and whenever the model reads a text "
+    "(universal), or keep every character (none).  [default: none]",
+)  # fmt: skip
 @click.option("--verbose/--quiet", "-v/-q", default=True, help="Show progress, or errors only.")
 @click.pass_context
 def train(

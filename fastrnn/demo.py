@@ -81,7 +81,9 @@ def measure_speed(model: CharRNN, text: str, seconds: float = 1.0) -> Speed:
     True
     """
     characters = text[: model.seq_len * model.batch_size + 1]
-    streams = Streams(model.vocabulary_.encode(characters), model.seq_len, model.batch_size)
+    streams = Streams(
+        model.vocabulary_.encode(characters, newline=model.newline), model.seq_len, model.batch_size
+    )
     T, N = streams.seq_len, streams.num_streams
     x, y = (part.copy() for part in next(streams.chunks()))
     sequences = range(min(N, math.ceil(TIMED_CHARACTERS / T)))

@@ -13,6 +13,7 @@ import numpy as np
 from fastrnn import diagnostics
 from fastrnn.diagnostics import ClipReport, GradientFlow, HiddenStates, JacobianNorms, Saturation, Spectrum
 from fastrnn.errors import TextError
+from fastrnn.vocabulary import with_newlines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,6 +121,8 @@ def diagnose(model: CharRNN, text: str) -> Diagnosis:
     16 hidden units, 1 layer, tanh; trained to look 8 characters back.
     ...
     """
+    model._check_fitted()
+    text = with_newlines(text, model.newline)
     indices = model.vocabulary_.encode(text, "skip")
     if len(indices) < 3:
         raise TextError(

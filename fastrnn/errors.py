@@ -1,7 +1,14 @@
 """The errors that are fastrnn's own; everything else raises Python's `ValueError`, `TypeError` and
 `IndexError`."""
 
-__all__ = ["BackendUnavailable", "CheckpointError", "TextError"]
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["BackendUnavailable", "CheckpointError", "NotFittedError", "TextError", "not_fitted"]
 
 
 class BackendUnavailable(RuntimeError):
@@ -12,5 +19,68 @@ class CheckpointError(ValueError):
     """A file that is not a checkpoint, is damaged, or does not fit; the message says what is wrong."""
 
 
+class NotFittedError(ValueError, AttributeError):
+    """A model was used before it was fitted.
+
+    Where scikit-learn is loaded, what is raised is its ``sklearn.exceptions.NotFittedError`` as well.
+    """
+
+
 class TextError(ValueError):
-    """A text that cannot be read or cannot be learned; the message says why."""
+    """A text that cannot be read or cannot be learned; the message says why.
+
+    Parameters
+    ----------
+    message : str
+    *settings : tuple of three str
+        Settings that would help, told after the message: name, value, and what it does.
+
+    Examples
+    --------
+    >>> error = TextError("'x' is not known", ("unknown", "skip", "leaves it out"))
+    >>> print(error)
+    'x' is not known; unknown="skip" leaves it out
+    >>> print(error.with_options())
+    'x' is not known; --unknown skip leaves it out
+    """
+
+    def __init__(self, message: str = "", *settings: tuple[str, str, str]) -> None:
+        super().__init__(message, *settings)
+        self.message = message
+        self.settings = settings
+
+    def __str__(self) -> str:
+        return self._told('{}="{}"'.format)
+
+    def with_options(self) -> str:
+        """The message in the words of the command line."""
+        return self._told("--{} {}".format)
+
+    def _told(self, spell: Callable[[str, str], str]) -> str:
+        return "; ".join(
+            [self.message, *(f"{spell(name, value)} {does}" for name, value, does in self.settings)]
+        )
+
+
+def not_fitted(message: str) -> NotFittedError:
+    """Make a `NotFittedError`, which is scikit-learn's as well where that is loaded.
+
+    Examples
+    --------
+    >>> isinstance(not_fitted("call fit first"), ValueError)
+    True
+    """
+    # A program that can catch theirs has loaded the module that it is in.
+    theirs = getattr(sys.modules.get("sklearn.exceptions"), "NotFittedError", None)
+    return NotFittedError(message) if theirs is None else _both(theirs)(message)
+
+
+@functools.lru_cache(maxsize=1)
+def _both(theirs: type[Exception]) -> Any:
+    """Class of errors that are ours and scikit-learn's; pickles are made again where they arrive."""
+    members = {
+        "__doc__": NotFittedError.__doc__,
+        "__module__": __name__,
+        "__reduce__": lambda self: (not_fitted, self.args),
+    }
+    return type("NotFittedError", (NotFittedError, theirs), members)

@@ -12,21 +12,31 @@ import mmap
 import os
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastrnn.checks import INDEX
+from fastrnn.checks import INDEX, describe
 from fastrnn.errors import TextError
-from fastrnn.vocabulary import Vocabulary, check_unknown, code_points, surrogate
+from fastrnn.vocabulary import (
+    Vocabulary,
+    check_newline,
+    check_unknown,
+    code_points,
+    surrogate,
+    with_newlines,
+)
 
-__all__ = ["IndexedText", "TextError", "index_text", "read_text", "standard_library_source"]
+__all__ = ["IndexedText", "TextError", "index_text", "named_file", "read_text", "standard_library_source"]
 
 
-def read_text(path: str, limit: int | None = None) -> tuple[str, bool]:
+def read_text(path: str, limit: int | None = None, newline: str | None = None) -> tuple[str, bool]:
     r"""Read a UTF-8 text as it is: line ends and every other character are kept.
+
+    Only a byte order mark at the very start, which is no character of the text, is left out.
 
     Parameters
     ----------
@@ -34,6 +44,8 @@ def read_text(path: str, limit: int | None = None) -> tuple[str, bool]:
         A file, or ``"-"`` for standard input.
     limit : int or None
         Read at most this many bytes; a character that the limit cuts in two is left out.
+    newline : {"universal"} or None
+        ``"universal"`` reads ``\r\n`` and ``\r`` as ``\n``.
 
     Returns
     -------
@@ -44,7 +56,8 @@ def read_text(path: str, limit: int | None = None) -> tuple[str, bool]:
     Raises
     ------
     TextError
-        If the file cannot be read, or is not UTF-8; the message names the byte offset.
+        If the file cannot be read, or is not UTF-8; the message names the byte offset, and says how to
+        convert UTF-16, UTF-32 and compressed files.
 
     Examples
     --------
@@ -55,7 +68,10 @@ def read_text(path: str, limit: int | None = None) -> tuple[str, bool]:
     ('naïve\r\n', True)
     >>> read_text(file.name, 3)
     ('na', False)
+    >>> read_text(file.name, newline="universal")
+    ('naïve\n', True)
     """
+    check_newline(newline)
     name = "standard input" if path == "-" else repr(path)
     wanted = -1 if limit is None else limit + 1
     try:
@@ -67,11 +83,14 @@ def read_text(path: str, limit: int | None = None) -> tuple[str, bool]:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise _cannot_read(name, error) from None
     whole = limit is None or len(content) <= limit
+    head, content = content[:HEAD], content if whole else content[:limit]
+    letters = content.removeprefix(codecs.BOM_UTF8)
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(content if whole else content[:limit], whole)
+        text = codecs.getincrementaldecoder("utf-8")().decode(letters, whole)
     except UnicodeDecodeError as error:
-        raise _not_utf8(name, error) from None
-    return text, whole
+        raise _not_utf8(name, error, head, len(content) - len(letters)) from None
+    _warn_of_nulls(name, head)
+    return with_newlines(text, newline), whole
 
 
 def standard_library_source(limit: int = 1_000_000) -> str:
@@ -146,6 +165,26 @@ CHUNK = 1 << 20
 #: An index of more bytes than this goes to a temporary file.
 SPILL = 1 << 25
 
+#: A str of more characters names no file.
+LONGEST_NAME = 4095
+
+#: First bytes of a file by which it is recognised.
+HEAD = 16
+
+#: What files that are not UTF-8 begin with, what they are, and how to make UTF-8 of them.
+_KINDS = (
+    (codecs.BOM_UTF32_LE, "UTF-32 text", "convert it with: iconv -f UTF-32 -t UTF-8 IN > OUT"),
+    (codecs.BOM_UTF32_BE, "UTF-32 text", "convert it with: iconv -f UTF-32 -t UTF-8 IN > OUT"),
+    (codecs.BOM_UTF16_LE, "UTF-16 text", "convert it with: iconv -f UTF-16 -t UTF-8 IN > OUT"),
+    (codecs.BOM_UTF16_BE, "UTF-16 text", "convert it with: iconv -f UTF-16 -t UTF-8 IN > OUT"),
+    (b"\x1f\x8b", "a gzip file", "unpack it with: gunzip -c IN > OUT"),
+    (b"BZh", "a bzip2 file", "unpack it with: bunzip2 -c IN > OUT"),
+    (b"\xfd7zXZ\0", "an xz file", "unpack it with: xz -dc IN > OUT"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file", "unpack it with: zstd -dc IN > OUT"),
+    (b"PK\x03\x04", "a zip file (so are .docx, .odt and .epub)", "take the text out of it first"),
+    (b"%PDF-", "a PDF document", "take the text out of it with: pdftotext -enc UTF-8 IN OUT"),
+)
+
 #: Place of a code point that was not met yet, and of one that is left out.
 _NEW, _LEFT_OUT = -1, -2
 
@@ -160,7 +199,8 @@ class IndexedText:
         In the smallest type that holds them; memory-mapped when it is long.  Read-only.
     vocabulary : Vocabulary
     sha256 : str
-        Hexadecimal SHA-256 of the text in UTF-8.
+        Hexadecimal SHA-256 of the text in UTF-8, as it was read: without byte order marks, with its line
+        ends as `newline` makes them, and with its unknown characters.
     """
 
     indices: np.ndarray
@@ -168,7 +208,13 @@ class IndexedText:
     sha256: str
 
 
-def index_text(text: Any, *, vocabulary: Vocabulary | None = None, unknown: str | None = None) -> IndexedText:
+def index_text(
+    text: Any,
+    *,
+    vocabulary: Vocabulary | None = None,
+    unknown: str | None = None,
+    newline: str | None = None,
+) -> IndexedText:
     r"""Class indices of a text of any length, made in chunks.
 
     A file is read once and is never held as a string; an index of more than 32 MiB goes to a
@@ -176,14 +222,18 @@ def index_text(text: Any, *, vocabulary: Vocabulary | None = None, unknown: str 
 
     Parameters
     ----------
-    text : str, path, binary file, or sequence of these
-        A str is the text itself.  A `pathlib.Path` names a UTF-8 file, an object with a ``read``
-        method is one that is open.  A sequence is read as one text, end to end.
+    text : str, bytes, path, binary file, or sequence of these
+        A str is the text itself; bytes are one in UTF-8.  A `pathlib.Path` names a UTF-8 file, an object
+        with a ``read`` method is one that is open.  A sequence, or a column of a table such as a
+        ``pandas.Series``, is read as one text, end to end.  A byte order mark at the start of a file or
+        of bytes is left out; one at the start of a str is a character as any other.
     vocabulary : Vocabulary or None
         None takes every character of the text.
     unknown : str or None
         What to do with characters that are not in `vocabulary`: None refuses them, ``"skip"`` leaves
         them out, a character of the vocabulary takes their place.
+    newline : {"universal"} or None
+        ``"universal"`` reads ``\r\n`` and ``\r`` as ``\n``.
 
     Returns
     -------
@@ -192,88 +242,126 @@ def index_text(text: Any, *, vocabulary: Vocabulary | None = None, unknown: str 
     Raises
     ------
     TextError
-        If a file cannot be read or is not UTF-8 (the message names the byte offset), a str holds half
-        of a surrogate pair, there are unknown characters that `unknown` does not allow, or `vocabulary`
-        is None and there are fewer than two different characters.
+        If a file cannot be read or is not UTF-8 (the message names the byte offset, and says how to
+        convert UTF-16, UTF-32 and compressed files), a str holds half of a surrogate pair, there are
+        unknown characters that `unknown` does not allow, or `vocabulary` is None and there are fewer than
+        two different characters.
     TypeError
         If `text` is none of the above.
     OSError
         If the temporary file cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If a file looks like UTF-16 without a byte order mark: every other byte at its start is 0.
 
     Examples
     --------
     >>> text = index_text("hello")
     >>> text.vocabulary, text.indices
     (Vocabulary('ehlo'), array([1, 0, 2, 2, 3], dtype=uint8))
-    >>> index_text(["hel", "p"], vocabulary=text.vocabulary, unknown="skip").indices
+    >>> index_text(["hel", b"p"], vocabulary=text.vocabulary, unknown="skip").indices
     array([1, 0, 2], dtype=uint8)
     """
     if vocabulary is not None:
         check_unknown(unknown, vocabulary)
+    newlines = _Newlines(check_newline(newline))
     indexer = _Indexer(vocabulary, unknown)
-    for part in _parts(text):
-        pieces = _pieces_of_str(part) if isinstance(part, str) else _pieces_of_file(part)
-        for utf8, piece in pieces:
-            indexer.add(utf8, piece)
+    for name, part in _parts(text):
+        for utf8, piece in _pieces(name, part):
+            indexer.add(*newlines.translate(utf8, piece))
     return indexer.finish()
 
 
-def _parts(text: Any) -> Iterator[Any]:
-    """The texts and files that `text` is made of."""
-    if isinstance(text, str) or _is_file(text):
-        yield text
-        return
+def named_file(text: Any) -> str | None:
+    """The name of a file that a text looks like: a short str, or the first of a sequence, that names one.
+
+    Examples
+    --------
+    >>> named_file("no file has this name")
+    """
+    if not _is_text(text) and _is_sequence(text):
+        text = next(iter(text), None)
     if (
-        isinstance(text, (bytes, bytearray, memoryview))
-        or not isinstance(text, (Sequence, np.ndarray))
-        or (isinstance(text, np.ndarray) and not text.ndim)
+        not isinstance(text, str)
+        or len(text) > LONGEST_NAME
+        or any(c in text for c in "\0\n\r")
+        or text.startswith(("\\\\", "//"))  # asking for it might ask another machine
     ):
-        raise TypeError(
-            f"text must be a str, a pathlib.Path, a binary file or a sequence of these, "
-            f"got {type(text).__name__}"
-        )
+        return None
+    return text if os.path.isfile(text) else None  # noqa: PTH113  (a Path raises for names that are too long)
+
+
+def _parts(text: Any) -> Iterator[tuple[str, Any]]:
+    """The texts and files that `text` is made of, each with what errors call it."""
+    wanted = "a str, bytes, a pathlib.Path, a binary file"
+    if _is_text(text):
+        yield "the text", text
+        return
+    if not _is_sequence(text):
+        shape = getattr(text, "shape", None)
+        of_shape = f" of shape {shape}" if isinstance(shape, tuple) else ""
+        raise TypeError(f"text must be {wanted} or a sequence of these, got {type(text).__name__}{of_shape}")
     for i, part in enumerate(text):
-        if not isinstance(part, str) and not _is_file(part):
+        if not _is_text(part):
             raise TypeError(
-                f"text[{i}] must be a str, a pathlib.Path or a binary file, got {type(part).__name__}"
+                f"text[{i}] must be {wanted.replace(', a binary', ' or a binary')}, got {describe(part)}"
             )
-        yield part
+        yield f"text[{i}]", part
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, (str, bytes, bytearray, memoryview)) or _is_file(part)
 
 
 def _is_file(part: Any) -> bool:
     return isinstance(part, os.PathLike) or callable(getattr(part, "read", None))
 
 
-def _pieces_of_str(text: str) -> Iterator[tuple[bytes, str]]:
+def _is_sequence(text: Any) -> bool:
+    """Whether it is a sequence, an array, or a column of a table, such as a Series of pandas or polars."""
+    shape = getattr(text, "shape", None)
+    if isinstance(shape, tuple):
+        return len(shape) == 1 and hasattr(text, "__iter__")
+    return isinstance(text, Sequence)
+
+
+def _pieces(name: str, part: Any) -> Iterator[tuple[bytes, str | None]]:
+    """UTF-8 of a part, each piece with its text, or with None when it is ASCII and stands for itself."""
+    if isinstance(part, str):
+        return _pieces_of_str(name, part)
+    if isinstance(part, (bytes, bytearray, memoryview)):
+        return _pieces_of_file(name, io.BytesIO(part))
+    if isinstance(part, os.PathLike):
+        name = repr(os.fspath(part))
+        try:
+            file = Path(part).open("rb", buffering=0)  # noqa: SIM115  (closed there)
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            raise _cannot_read(name, error) from None
+        return _pieces_of_file(name, file)
+    return _pieces_of_file(repr(getattr(part, "name", None) or "the file"), contextlib.nullcontext(part))
+
+
+def _pieces_of_str(name: str, text: str) -> Iterator[tuple[bytes, str]]:
     for start in range(0, len(text), CHUNK):
         piece = text[start : start + CHUNK]
         try:
             yield piece.encode(), piece
         except UnicodeEncodeError as error:
-            raise surrogate(piece, error.start, "the text", start) from None
+            raise surrogate(piece, error.start, name, start) from None
 
 
-def _pieces_of_file(part: Any) -> Iterator[tuple[bytes, str | None]]:
-    """Bytes of a file, each with its text, or with None when they are ASCII and stand for themselves."""
-    if isinstance(part, os.PathLike):
-        name = repr(os.fspath(part))
-        try:
-            opened: Any = Path(part).open("rb", buffering=0)  # noqa: SIM115  (closed below)
-        except (OSError, ValueError) as error:  # ValueError: a null character in the path
-            raise _cannot_read(name, error) from None
-    else:
-        name = repr(getattr(part, "name", None) or "the file")
-        opened = contextlib.nullcontext(part)
+def _pieces_of_file(name: str, opened: Any) -> Iterator[tuple[bytes, str | None]]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
     with opened as file:
+        content = _read(name, file)
+        while len(content) < HEAD and (more := _read(name, file)):
+            content += more
+        head = content[:HEAD]
+        content = content.removeprefix(codecs.BOM_UTF8)
+        offset = len(head) - len(head.removeprefix(codecs.BOM_UTF8))
         while True:
-            try:
-                content = file.read(CHUNK)
-            except OSError as error:
-                raise _cannot_read(name, error) from None
-            if not isinstance(content, bytes):
-                raise TypeError(f"{name} must be opened in binary mode: it gave {type(content).__name__}")
             cut = decoder.getstate()[0]  # first bytes of a character that the last chunk ended in
             if content and not cut and content.isascii():
                 yield content, None
@@ -281,23 +369,86 @@ def _pieces_of_file(part: Any) -> Iterator[tuple[bytes, str | None]]:
                 try:
                     piece = decoder.decode(content, final=not content)
                 except UnicodeDecodeError as error:
-                    raise _not_utf8(name, error, offset - len(cut)) from None
+                    raise _not_utf8(name, error, head, offset - len(cut)) from None
                 yield content, piece
             if not content:
-                return
+                break
             offset += len(content)
+            content = _read(name, file)
+    _warn_of_nulls(name, head)
+
+
+def _read(name: str, file: Any) -> bytes:
+    """The next bytes of a file, none at its end."""
+    try:
+        content = file.read(CHUNK)
+    except OSError as error:
+        raise _cannot_read(name, error) from None
+    if not isinstance(content, bytes):
+        raise TypeError(f"{name} must be opened in binary mode: it gave {type(content).__name__}")
+    return content
 
 
 def _cannot_read(name: str, error: Exception) -> TextError:
     return TextError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}")
 
 
-def _not_utf8(name: str, error: UnicodeDecodeError, before: int = 0) -> TextError:
-    """Error about the byte at ``error.start`` of a chunk that `before` bytes precede."""
+def _not_utf8(name: str, error: UnicodeDecodeError, head: bytes, before: int) -> TextError:
+    """Error about the byte at ``error.start`` of a chunk that `before` bytes precede.
+
+    Only here is it asked what kind of file it is: valid UTF-8 may begin as it likes.
+    """
+    kinds = [(kind, how) for magic, kind, how in _KINDS if head.startswith(magic)]
+    utf16 = _utf16_without_mark(head)
+    if utf16 is not None:
+        kinds.append((f"{utf16} text", f"convert it with: iconv -f {utf16} -t UTF-8 IN > OUT"))
+    if kinds:
+        advice = "it looks like {}: {}".format(*kinds[0])
+    else:
+        advice = "text in another encoding is converted with: iconv -f WINDOWS-1252 -t UTF-8 IN > OUT"
     return TextError(
         f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
-        f"{before + error.start} ({error.reason})"
+        f"{before + error.start} ({error.reason}); {advice}"
     )
+
+
+def _utf16_without_mark(head: bytes) -> str | None:
+    """Which UTF-16 it is, if every other byte is 0 and no byte between them."""
+    even, odd = head[::2], head[1::2]
+    if len(head) < HEAD or any(even) == any(odd):
+        return None
+    if 0 in (even if any(even) else odd):
+        return None
+    return "UTF-16LE" if any(even) else "UTF-16BE"
+
+
+def _warn_of_nulls(name: str, head: bytes) -> None:
+    utf16 = _utf16_without_mark(head)
+    if utf16 is not None:
+        warnings.warn(
+            f"{name} is read as UTF-8, and every other character is '\\0': it looks like {utf16} text; "
+            f"convert it with: iconv -f {utf16} -t UTF-8 IN > OUT",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+class _Newlines:
+    """Line ends of the pieces of a text, of which one may end in the middle of ``\\r\\n``."""
+
+    def __init__(self, newline: str | None) -> None:
+        self._newline = newline
+        self._after_cr = False
+
+    def translate(self, utf8: bytes, piece: str | None) -> tuple[bytes, str | None]:
+        if self._newline is None or not utf8:
+            return utf8, piece
+        after_cr, self._after_cr = self._after_cr, utf8.endswith(b"\r")
+        if after_cr:  # which was read as a line end; a character that is cut in two is not after one
+            utf8 = utf8.removeprefix(b"\n")
+            piece = None if piece is None else piece.removeprefix("\n")
+        translated = None if piece is None else with_newlines(piece, self._newline)
+        return with_newlines(utf8, self._newline), translated
 
 
 class _Indexer:

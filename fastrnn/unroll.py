@@ -27,6 +27,7 @@ from fastrnn.checks import (
     check_size,
     kernel_array,
 )
+from fastrnn.errors import not_fitted
 from fastrnn.vocabulary import Vocabulary
 
 __all__ = [
@@ -75,6 +76,8 @@ class OpenModel:
     vocabulary : Vocabulary or None
     unknown : str or None
         What a `CharRNN` does with characters that it never saw.
+    newline : str or None
+        What it does with line ends.
     """
 
     model: Any
@@ -87,6 +90,7 @@ class OpenModel:
     batch_first: bool = False
     vocabulary: Vocabulary | None = None
     unknown: str | None = None
+    newline: str | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -131,7 +135,7 @@ def open_model(model: Any) -> OpenModel:
     ------
     TypeError
         If it is none of these.
-    ValueError
+    NotFittedError
         If it is a `CharRNN` that was not fitted.
     """
     if isinstance(model, OpenModel):
@@ -142,9 +146,14 @@ def open_model(model: Any) -> OpenModel:
     if isinstance(parameters, dict) and "weight_hh_l0" in parameters:
         return _open_layers(model, parameters)
     if hasattr(model, "model_"):
-        return replace(open_model(model.model_), vocabulary=model.vocabulary_, unknown=model.unknown)
+        return replace(
+            open_model(model.model_),
+            vocabulary=model.vocabulary_,
+            unknown=model.unknown,
+            newline=model.newline,
+        )
     if hasattr(model, "partial_fit"):
-        raise ValueError(f"model must be fitted before it can be looked at: call {type(model).__name__}.fit")
+        raise not_fitted(f"model must be fitted before it can be looked at: call {type(model).__name__}.fit")
     raise TypeError(
         f"model must be a SimpleRNN, RNN, LanguageModel or fitted CharRNN, got {type(model).__name__}"
     )
@@ -276,7 +285,7 @@ def _encode(m: OpenModel, text: str, name: str) -> np.ndarray:
         raise TypeError(f"{name} can be text for a CharRNN only; a {m.kind} takes class indices")
     if not text:
         raise ValueError(f"{name} must hold at least two characters of text")
-    return m.vocabulary.encode(text, m.unknown)
+    return m.vocabulary.encode(text, m.unknown, m.newline)
 
 
 def _input_grid(m: OpenModel, inputs: Any) -> tuple[np.ndarray, bool]:

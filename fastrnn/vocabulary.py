@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, AnyStr
 
 import numpy as np
 
-from fastrnn.checks import INDEX
+from fastrnn.checks import INDEX, check_choice
 from fastrnn.errors import TextError
 
-__all__ = ["Vocabulary", "check_unknown"]
+__all__ = ["Vocabulary", "check_newline", "check_unknown", "with_newlines"]
 
 #: How many unknown characters an error names.
 NAMED = 10
@@ -58,8 +58,8 @@ class Vocabulary:
         self._codes = codes
         self.characters = "".join(map(chr, codes.tolist()))
 
-    def encode(self, text: str, unknown: str | None = None) -> np.ndarray:
-        """Class indices of a text.
+    def encode(self, text: str, unknown: str | None = None, newline: str | None = None) -> np.ndarray:
+        r"""Class indices of a text.
 
         Parameters
         ----------
@@ -67,6 +67,8 @@ class Vocabulary:
         unknown : str or None
             What to do with characters that are not in the vocabulary: None refuses them, ``"skip"``
             leaves them out, a character of the vocabulary takes their place.
+        newline : {"universal"} or None
+            ``"universal"`` reads ``\r\n`` and ``\r`` as ``\n``.
 
         Returns
         -------
@@ -83,13 +85,13 @@ class Vocabulary:
         >>> vocabulary.encode("a-b")
         Traceback (most recent call last):
             ...
-        fastrnn.errors.TextError: not in the vocabulary of 3 characters: '-'
+        fastrnn.errors.TextError: not in the vocabulary of 3 characters: '-'; unknown="skip" leaves such characters out
         >>> vocabulary.decode(vocabulary.encode("a-b", unknown=" "))
         'a b'
         """
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, got {type(text).__name__}")
-        codes = code_points(text, "the text")
+        codes = code_points(with_newlines(text, check_newline(newline)), "the text")
         places = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
         known = self._codes[places] == codes
         if not known.all():
@@ -129,7 +131,10 @@ class Vocabulary:
         """Error that names characters, given by their different code points, as unknown."""
         shown = ", ".join(repr(chr(code)) for code in codes[:NAMED].tolist())
         more = f" and {len(codes) - NAMED} more" if len(codes) > NAMED else ""
-        return TextError(f"not in the vocabulary of {len(self)} characters: {shown}{more}")
+        settings = [("unknown", "skip", "leaves such characters out")]
+        if ord("\r") in codes and "\n" in self:
+            settings.insert(0, ("newline", "universal", r"reads '\r\n' and '\r' as '\n'"))
+        return TextError(f"not in the vocabulary of {len(self)} characters: {shown}{more}", *settings)
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -181,3 +186,24 @@ def check_unknown(unknown: Any, vocabulary: Vocabulary | None = None) -> str | N
     if vocabulary is not None and unknown not in vocabulary:
         raise ValueError(f"unknown must be a character of the vocabulary, and {unknown!r} is not")
     return unknown
+
+
+def check_newline(newline: Any) -> str | None:
+    """Return `newline` if it is ``"universal"`` or None."""
+    chosen: str | None = check_choice(newline, "newline", ("universal", None))
+    return chosen
+
+
+def with_newlines(text: AnyStr, newline: str | None) -> AnyStr:
+    r"""A str, or bytes of UTF-8, with the line ends that `newline` asks for.
+
+    Examples
+    --------
+    >>> with_newlines("one\r\ntwo\r", "universal")
+    'one\ntwo\n'
+    """
+    if newline is None:
+        return text
+    if isinstance(text, bytes):
+        return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

@@ -1,12 +1,19 @@
-"""Texts of any length as class indices, and the vocabulary."""
+"""Texts of any length as class indices, what they may come as, and the vocabulary."""
 
+import bz2
+import codecs
 import copy
 import errno
+import gzip
 import hashlib
 import io
+import lzma
 import pickle
+import re
 import tempfile
 import tracemalloc
+import warnings
+import zipfile
 from pathlib import Path
 
 import hypothesis
@@ -15,20 +22,32 @@ import pytest
 from hypothesis import strategies as st
 
 from fastrnn import texts
-from fastrnn.texts import TextError, index_text
+from fastrnn.texts import TextError, index_text, named_file, read_text
 from fastrnn.vocabulary import Vocabulary
 
 TEXTS = {
     "ascii": "hello, world\r\n" * 50,
     "latin": "naïve café ÿ\x80\x7f",
     "wide": "текст 世界 🐍 \U0010ffff\x00\x01" * 30,
-    "mark": "\ufeffab",
+    "mark": "a\ufeffb",
     "256": "".join(map(chr, range(256))),
     "257": "".join(map(chr, range(257))) * 2,
     "many": "".join(map(chr, range(0x4E00, 0x4E00 + 5000))) + "plain ascii at the end",
     "all": "".join(map(chr, [*range(0xD7FF), *range(0xE000, 0x11000)])),
 }
 ALL = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+
+
+class Column:
+    """As a Series of pandas or polars: of one dimension, and no `Sequence`."""
+
+    def __init__(self, parts):
+        self._parts = parts
+        self.shape = (len(parts),)
+
+    def __iter__(self):
+        return iter(self._parts)
+
 
 no_surrogates = st.characters(exclude_categories=["Cs"])
 
@@ -49,6 +68,7 @@ def test_a_str_and_a_file_give_the_text_back(tmp_path, text):
     check(index_text(text), text)
     check(index_text(file), text)
     check(index_text(io.BytesIO(text.encode())), text)
+    check(index_text(text.encode()), text)
 
 
 @ALL
@@ -58,6 +78,7 @@ def test_chunks_that_cut_characters_and_a_small_store(tmp_path, monkeypatch, tex
     monkeypatch.setattr(texts, "CHUNK", 4 * chunk if chunk > 3 else chunk)
     monkeypatch.setattr(texts._Store, "_blocks", lambda self: whole_blocks(self, chunk))
     monkeypatch.setattr(texts, "SPILL", 100)
+    monkeypatch.setattr(texts, "HEAD", 3)
     file = tmp_path / "text"
     file.write_bytes(text.encode())
     check(index_text(file), text)
@@ -84,10 +105,13 @@ def test_a_sequence_is_one_text(parts, chunk):
     hypothesis.assume(len(set(whole)) >= 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "CHUNK", chunk)
+        patch.setattr(texts, "HEAD", 3)
         patch.setattr(texts._Store, "_blocks", lambda self: whole_blocks(self, chunk))
         check(index_text(parts), whole)
-        check(index_text([io.BytesIO(part.encode()) for part in parts]), whole)
+        files = [io.BytesIO(codecs.BOM_UTF8 + part.encode()) for part in parts]
+        check(index_text(files), whole)
         check(index_text(np.array(parts, object)), whole)
+        check(index_text(Column(parts)), whole)
 
 
 def test_each_file_of_a_sequence_is_whole_characters(tmp_path):
@@ -103,6 +127,8 @@ def test_each_file_of_a_sequence_is_whole_characters(tmp_path):
     ("content", "said"),
     [
         (b"ab\xffc", "byte 0xff at offset 2 "),
+        ("äöü".encode() * 9 + b"\xf0\x9fabc", "byte 0xf0 at offset 54 "),
+        (codecs.BOM_UTF8 + "ä".encode() * 9 + b"a\xffb", "byte 0xff at offset 22 "),
         (b"abcde\xe9 more", "byte 0xe9 at offset 5 "),
         ("äöü".encode() + b"\xf0\x9f\x90", "byte 0xf0 at offset 6 "),
         ("äöü".encode() + b"\xf0\x9fabc", "byte 0xf0 at offset 6 "),
@@ -112,6 +138,7 @@ def test_each_file_of_a_sequence_is_whole_characters(tmp_path):
 )
 def test_the_offset_of_what_is_not_utf8(tmp_path, monkeypatch, content, said, chunk):
     monkeypatch.setattr(texts, "CHUNK", chunk)
+    monkeypatch.setattr(texts, "HEAD", 3)
     file = tmp_path / "text"
     file.write_bytes(content)
     with pytest.raises(TextError, match=said):
@@ -136,11 +163,24 @@ def test_a_text_with_nothing_to_predict_is_refused(text, said):
 
 
 @pytest.mark.parametrize(
-    "text", [b"abc", bytearray(b"abc"), np.array("abc"), 3, None, {"a": 1}, [1, 2], ["a", None]]
+    ("text", "said"),
+    [
+        (3, "text must be .* or a sequence of these, got int"),
+        (None, "text .* got NoneType"),
+        ({"a": 1}, "text .* got dict"),
+        ((part for part in "ab"), "text .* got generator"),
+        (np.array("abc"), r"text .* got ndarray of shape \(\)"),
+        (np.array([["a", "b"]]), r"text .* got ndarray of shape \(1, 2\)"),
+        ([1, 2], r"text\[0\] .* got int 1"),
+        (["a", None], r"text\[1\] .* got NoneType None"),
+        (np.array(["a", "b", float("nan")], object), r"text\[2\] .* got float nan"),
+        (np.frombuffer(b"abc", np.uint8), r"text\[0\] .* got uint8"),
+    ],
 )
-def test_what_is_no_text(text):
-    with pytest.raises(TypeError, match=r"must be a str, a pathlib\.Path"):
+def test_what_is_no_text(text, said):
+    with pytest.raises(TypeError, match=said) as error:
         index_text(text)
+    assert "must be a str, bytes, a pathlib.Path" in str(error.value)
 
 
 def test_a_file_in_text_mode_is_refused():
@@ -168,10 +208,15 @@ def test_unknown_characters(file, unknown, wanted):
 def test_unknown_characters_are_named():
     vocabulary = Vocabulary("ab")
     for encode in (vocabulary.encode, lambda text: index_text(text, vocabulary=vocabulary)):
-        with pytest.raises(TextError, match=r"not in the vocabulary of 2 characters: '\\n', 'x', '世'$"):
+        skip = 'unknown="skip" leaves such characters out$'
+        with pytest.raises(
+            TextError, match=rf"not in the vocabulary of 2 characters: '\\n', 'x', '世'; {skip}"
+        ):
             encode("ax世b\nx")
-        with pytest.raises(TextError, match=r"'c', 'd', .* and 14 more$"):
+        with pytest.raises(TextError, match=rf"'c', 'd', .* and 14 more; {skip}"):
             encode("abcdefghijklmnopqrstuvwxyz")
+        with pytest.raises(TextError, match=rf"'\\n', '\\r'; {skip}"):
+            encode("a\r\nb")
 
 
 @pytest.mark.parametrize("unknown", ["", "xy", 3, b"a"])
@@ -256,3 +301,200 @@ def test_no_room_for_the_index(monkeypatch):
     with pytest.raises(OSError, match="TMPDIR names: No space left on device") as error:
         index_text("ab" * 10)
     assert error.value.errno == errno.ENOSPC
+
+
+# -- what a file begins with -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 1000])
+def test_a_byte_order_mark_is_no_letter(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(texts, "CHUNK", chunk)
+    content = codecs.BOM_UTF8 + "naïve".encode()
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(content)
+    two.write_bytes(content)
+    for text in (one, io.BytesIO(content), content, bytearray(content), memoryview(content)):
+        check(index_text(text), "naïve")
+    check(index_text([one, two, content]), "naïve" * 3)
+    assert read_text(str(one)) == ("naïve", True)
+    assert [read_text(str(one), limit)[0] for limit in (0, 1, 2, 3, 4)] == ["", "", "", "", "n"]
+    one.write_bytes(codecs.BOM_UTF8)
+    check(index_text([one, b"ab"]), "ab")
+    assert read_text(str(one)) == ("", True)
+
+
+def test_only_the_first_mark_of_a_file_and_none_of_a_str_is_left_out():
+    check(index_text("\ufeffab"), "\ufeffab")
+    check(index_text(("\ufeff\ufeffa\ufeff").encode()), "\ufeffa\ufeff")
+
+
+def zipped():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("book.txt", "It was a dark and stormy night. " * 99)
+    return file.getvalue()
+
+
+TEXT_OF_A_BOOK = "Ein süßer Hund.\r\n" * 20
+KINDS = {
+    "utf-16": (TEXT_OF_A_BOOK.encode("utf-16"), "like UTF-16 text: .*iconv -f UTF-16 -t UTF-8 IN > OUT$"),
+    "utf-16 big": (codecs.BOM_UTF16_BE + TEXT_OF_A_BOOK.encode("utf-16-be"), "like UTF-16 text: .*iconv -f UTF-16 "),
+    "utf-32": (TEXT_OF_A_BOOK.encode("utf-32"), "like UTF-32 text: .*iconv -f UTF-32 -t UTF-8 IN > OUT$"),
+    "utf-32 big": (codecs.BOM_UTF32_BE + TEXT_OF_A_BOOK.encode("utf-32-be"), "UTF-32 text: .*iconv -f UTF-32 "),
+    "no mark": (TEXT_OF_A_BOOK.encode("utf-16-le"), "UTF-16LE text: .*iconv -f UTF-16LE -t UTF-8 IN > OUT$"),
+    "no mark big": (TEXT_OF_A_BOOK.encode("utf-16-be"), "UTF-16BE text: .*iconv -f UTF-16BE -t UTF-8 IN > OUT$"),
+    "gzip": (gzip.compress(b"text"), "like a gzip file: unpack it with: gunzip -c IN > OUT$"),
+    "bzip2": (bz2.compress(b"text" * 99), "like a bzip2 file: unpack it with: bunzip2 -c"),
+    "xz": (lzma.compress(b"text"), "like an xz file: unpack it with: xz -dc"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04\x58\x21\0\0text", "like a Zstandard file: unpack it with: zstd -dc"),
+    "zip": (zipped(), "like a zip file "),
+    "pdf": (b"%PDF-1.7\n%\xb5\xb5\xb5\xb5\n1 0 obj", "like a PDF document: .*pdftotext"),
+    "latin-1": (TEXT_OF_A_BOOK.encode("latin-1"), "another encoding .*: iconv -f WINDOWS-1252 -t UTF-8 IN > OUT$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "said"), KINDS.values(), ids=KINDS)
+def test_files_that_are_not_utf8_are_recognised(tmp_path, monkeypatch, content, said):
+    file = tmp_path / "text"
+    file.write_bytes(content)
+    calls = [lambda: read_text(str(file)), lambda: index_text(file)]
+    for chunk in (2, 1 << 20):
+        monkeypatch.setattr(texts, "CHUNK", chunk)
+        for call in (*calls, lambda: index_text(content), lambda: index_text(["a", content])):
+            with pytest.raises(TextError, match=said) as error:
+                call()
+            assert re.search(r"is not UTF-8 text: byte 0x\w\w at offset \d+ \(", str(error.value))
+
+
+@pytest.mark.parametrize("begin", ["PK\x03\x04", "%PDF-", "BZh9", "\0", "a\0b\0", "\0" * 20])
+def test_a_text_may_begin_as_it_likes(begin):
+    text = begin + "and more"
+    check(index_text(text.encode()), text)
+
+
+@pytest.mark.parametrize(("encoding", "named"), [("utf-16-le", "UTF-16LE"), ("utf-16-be", "UTF-16BE")])
+def test_utf16_of_ascii_without_a_mark_is_a_warning(tmp_path, encoding, named):
+    text = "nothing but ASCII"
+    file = tmp_path / "text"
+    file.write_bytes(text.encode(encoding))
+    for call in (lambda: index_text(file).vocabulary, lambda: read_text(str(file))):
+        with pytest.warns(
+            UserWarning, match=rf"text' is read as UTF-8, .* it looks like {named} text; .* -f {named} "
+        ):
+            assert "\0" in call()[0]
+
+
+def test_which_element_is_not_utf8():
+    with pytest.raises(TextError, match=r"^text\[1\] is not UTF-8 text: byte 0xff at offset 3 "):
+        index_text(["ab", b"abc\xff"])
+    with pytest.raises(
+        TextError, match=r"^the text is not UTF-8 text: byte 0xc3 at offset 1 .*unexpected end"
+    ):
+        index_text(b"a\xc3")
+    with pytest.raises(TextError, match=r"^text\[1\] holds U\+D83D at position 2: half"):
+        index_text(["ab", "ab\ud83d"])
+
+
+# -- line ends -------------------------------------------------------------------------------------
+
+
+@hypothesis.given(
+    st.lists(st.text(st.sampled_from("a\r\nü"), max_size=12), max_size=4), st.integers(1, 5), st.booleans()
+)
+def test_universal_line_ends_wherever_pieces_are_cut(parts, chunk, as_bytes):
+    wanted = "xy" + io.StringIO("".join(parts), newline=None).read()
+    parts = ["xy", *parts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts, "CHUNK", chunk)
+        patch.setattr(texts, "HEAD", 3)
+        patch.setattr(texts._Store, "_blocks", lambda self: whole_blocks(self, chunk))
+        check(index_text([p.encode() for p in parts] if as_bytes else parts, newline="universal"), wanted)
+        check(index_text(io.BytesIO("".join(parts).encode()), newline="universal"), wanted)
+
+
+def test_line_ends_are_kept_unless_it_is_asked_for(tmp_path):
+    file = tmp_path / "text"
+    file.write_bytes("eins\r\nzwei\rdrei\nfünf\r".encode())
+    assert read_text(str(file))[0] == "eins\r\nzwei\rdrei\nfünf\r"
+    assert read_text(str(file), newline="universal") == ("eins\nzwei\ndrei\nfünf\n", True)
+    assert read_text(str(file), 5, newline="universal") == ("eins\n", False)
+    check(index_text(file), "eins\r\nzwei\rdrei\nfünf\r")
+    vocabulary = Vocabulary("ab\n")
+    np.testing.assert_array_equal(
+        vocabulary.encode("a\r\nb\r", newline="universal"), vocabulary.encode("a\nb\n")
+    )
+    for call in (lambda n: index_text("ab", newline=n), lambda n: read_text(str(file), newline=n),
+                 lambda n: vocabulary.encode("ab", newline=n)):  # fmt: skip
+        with pytest.raises(ValueError, match="newline must be one of 'universal', None, got 'unix'"):
+            call("unix")
+
+
+def test_the_offset_of_what_is_not_utf8_counts_every_byte(monkeypatch):
+    monkeypatch.setattr(texts, "CHUNK", 3)
+    with pytest.raises(TextError, match="byte 0xff at offset 24 "):
+        index_text(b"a\r\nb\r\nc\r\n" * 2 + b"abcd\r\n\xff", newline="universal")
+
+
+def test_an_unknown_carriage_return_names_the_setting_for_line_ends():
+    vocabulary = Vocabulary("ab\n")
+    for encode in (vocabulary.encode, lambda text: index_text(text, vocabulary=vocabulary)):
+        with pytest.raises(TextError) as error:
+            encode("a\r\nx")
+        assert str(error.value) == (
+            r"not in the vocabulary of 3 characters: '\r', 'x'; newline="
+            r""""universal" reads '\r\n' and '\r' as '\n'; unknown="skip" leaves such characters out"""
+        )
+        assert error.value.with_options() == (
+            r"not in the vocabulary of 3 characters: '\r', 'x'; --newline "
+            r"universal reads '\r\n' and '\r' as '\n'; --unknown skip leaves such characters out"
+        )
+        for same in (copy.copy(error.value), pickle.loads(pickle.dumps(error.value))):
+            assert (str(same), same.with_options()) == (str(error.value), error.value.with_options())
+
+
+# -- columns of tables, and names of files ---------------------------------------------------------
+
+
+def test_a_series_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    series = pandas.Series(["ab", "cü", "d"], index=[7, 7, 2])
+    for column in (
+        series,
+        series.astype(object),
+        series.astype("string"),
+        series.astype("category"),
+        series.index.map(str),
+    ):
+        check(index_text(column), "".join(column))
+    check(index_text(pandas.Series([b"ab", "c"])), "abc")
+    for missing in (None, float("nan"), pandas.NA):
+        with pytest.raises(TypeError, match=r"text\[1\] must be a str, .* got "):
+            index_text(pandas.Series(["ab", missing, "c"], dtype=object))
+        with pytest.raises(TypeError, match=r"text\[1\] must be a str, .* got "):
+            index_text(pandas.Series(["ab", missing, "c"], dtype="string"))
+    with pytest.raises(TypeError, match=r"text must be .* got DataFrame of shape \(3, 1\)"):
+        index_text(series.to_frame())
+
+
+def test_named_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text("abc", encoding="utf-8")
+    Path("folder").mkdir()
+    for text in ("book.txt", str(tmp_path / "book.txt"), ["book.txt", "more"], np.array(["book.txt"]),
+                 Column(["book.txt"])):  # fmt: skip
+        assert named_file(text) == (text if isinstance(text, str) else "book.txt")
+    for text in ("folder", "other.txt", "", "book.txt\n", "book.txt\0", "x" * 300, "x" * 4096, "\ud800", "a" * 10**6,
+                 "//machine/share/book.txt", r"\\machine\share\book.txt", Path("book.txt"), b"book.txt", [], [3], 3,
+                 io.BytesIO(b"book.txt"), None, iter(["book.txt"])):  # fmt: skip
+        assert named_file(text) is None
+
+
+def test_no_long_text_is_taken_for_a_name(monkeypatch):
+    def refuse(name):
+        raise AssertionError(name)
+
+    monkeypatch.setattr("os.path.isfile", refuse)
+    for text in ("x" * 4096, "two\nlines", "nul\0", r"\\machine\share", "//machine/share"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert named_file(text) is None
