@@ -948,7 +948,7 @@ class CharRNN:
         except TextError as error:
             if not asked:
                 raise
-            raise TextError(f"{error.message}; {asked}", *error.settings) from None
+            raise TextError(f"{error}; {asked}") from None
         if asked:
             warnings.warn(
                 f"the text {'is' if isinstance(text, str) else 'begins with'} the characters {name!r}, and {asked}",
@@ -1024,7 +1024,7 @@ class CharRNN:
             mark = ""
             if n < progress.characters and "\ufeff" in self.vocabulary_:
                 mark = (
-                    "; that one may have had a byte order mark, which is now left out when a file is read, "
+                    "; the other may have begun with a byte order mark, which is now left out of a file, "
                     "but not of a str"
                 )
             raise TextError(

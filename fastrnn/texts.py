@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import importlib.machinery
 import io
+import itertools
 import mmap
 import os
 import sys
@@ -355,13 +356,14 @@ def _pieces_of_str(name: str, text: str) -> Iterator[tuple[bytes, str]]:
 def _pieces_of_file(name: str, opened: Any) -> Iterator[tuple[bytes, str | None]]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     with opened as file:
-        content = _read(name, file)
-        while len(content) < HEAD and (more := _read(name, file)):
-            content += more
-        head = content[:HEAD]
-        content = content.removeprefix(codecs.BOM_UTF8)
-        offset = len(head) - len(head.removeprefix(codecs.BOM_UTF8))
-        while True:
+        chunks = iter(lambda: _read(name, file), b"")
+        head = b""
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= HEAD:
+                break
+        offset = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+        for content in itertools.chain([head[offset:]], chunks, [b""]):
             cut = decoder.getstate()[0]  # first bytes of a character that the last chunk ended in
             if content and not cut and content.isascii():
                 yield content, None
@@ -369,13 +371,10 @@ def _pieces_of_file(name: str, opened: Any) -> Iterator[tuple[bytes, str | None]
                 try:
                     piece = decoder.decode(content, final=not content)
                 except UnicodeDecodeError as error:
-                    raise _not_utf8(name, error, head, offset - len(cut)) from None
+                    raise _not_utf8(name, error, head[:HEAD], offset - len(cut)) from None
                 yield content, piece
-            if not content:
-                break
             offset += len(content)
-            content = _read(name, file)
-    _warn_of_nulls(name, head)
+    _warn_of_nulls(name, head[:HEAD])
 
 
 def _read(name: str, file: Any) -> bytes:

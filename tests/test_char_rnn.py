@@ -1,5 +1,6 @@
 """`CharRNN`: training, validation, history, sampling, scoring, scikit-learn's conventions."""
 
+import codecs
 import contextlib
 import copy
 import inspect
@@ -8,6 +9,7 @@ import itertools
 import math
 import pickle
 import re
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -18,10 +20,13 @@ import pytest
 from hypothesis import strategies as st
 from support import run_python
 
+import fastrnn
 from fastrnn import CharRNN, LanguageModel, TextError, optim, texts
 from fastrnn import char_rnn as char_rnn_module
 from fastrnn import streams as streams_module
 from fastrnn import training as training_module
+from fastrnn.diagnose_report import diagnose
+from fastrnn.diagnostics import gradient_flow
 from fastrnn.streams import Streams, mean_cross_entropy
 
 TEXT = "the cat sat on the mat,\nthe dog lay on the log.\n" * 25
@@ -300,10 +305,44 @@ def test_random_state():
     assert not weights_equal(
         parameters(small(TEXT, random_state=None)), parameters(small(TEXT, random_state=None))
     )
+    with pytest.raises(TypeError, match=r"random_state must be .* got PCG64"):
+        small(TEXT, random_state=np.random.PCG64(0))
     np.random.seed(3)
     before = np.random.get_state(legacy=False)["state"]["key"].tobytes()
     small(TEXT, random_state=None)
     assert np.random.get_state(legacy=False)["state"]["key"].tobytes() == before
+
+
+def test_a_random_state_of_numpy_is_drawn_from(tmp_path):
+    for bits in (np.random.MT19937, np.random.PCG64):
+        state = np.random.RandomState(bits(7))
+        model = small(TEXT, random_state=state, dropout=0.2, num_layers=2)
+        by_generator = small(
+            TEXT, random_state=np.random.Generator(bits(7)), dropout=0.2, num_layers=2, epochs=2
+        )
+        assert weights_equal(parameters(model), parameters(by_generator))
+        # It goes on, for others too: no number is drawn twice.
+        others = np.random.Generator(bits(7))
+        small(TEXT, random_state=others, dropout=0.2, num_layers=2)
+        assert state.random_sample() == others.random()
+        assert not weights_equal(
+            parameters(model), parameters(small(TEXT, random_state=state, dropout=0.2, num_layers=2))
+        )
+        draws = [model.generate(30, temperature=2.0, random_state=state) for _ in range(2)]
+        assert draws[0] != draws[1]
+        assert "".join(model.stream(30, random_state=np.random.RandomState(bits(3)))) == model.generate(
+            30, random_state=np.random.Generator(bits(3))
+        )
+        # A file keeps where the model's own draws are, and not whose they were.
+        model.save(tmp_path / "model")
+        loaded = CharRNN.load(tmp_path / "model")
+        assert loaded.random_state is None
+        state_of = model.model_.rng.bit_generator.state
+        assert str(loaded.model_.rng.bit_generator.state) == str(state_of)
+        for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert isinstance(same.random_state, np.random.RandomState)
+            assert same.random_state is not state
+        assert repr(model).count("random_state=RandomState(") == 1
 
 
 def test_fit_begins_anew():
@@ -379,7 +418,8 @@ def test_texts_from_files(tmp_path, monkeypatch):
     (tmp_path / "2").write_bytes(text[500:].encode())
     for source in (
         tmp_path / "whole", [tmp_path / "1", tmp_path / "2"], [text[:500], tmp_path / "2"],
-        io.BytesIO(text.encode()), (text[:77], text[77:]), np.array([text]),
+        io.BytesIO(text.encode()), (text[:77], text[77:]), np.array([text]), text.encode(),
+        [text[:77].encode(), text[77:]], io.BytesIO(codecs.BOM_UTF8 + text.encode()),
     ):  # fmt: skip
         model = small(source)
         assert weights_equal(parameters(model), parameters(whole))
@@ -437,6 +477,78 @@ def test_an_error_after_the_last_step_of_an_epoch(monkeypatch):
     assert weights_equal(parameters(model), parameters(whole))
 
 
+def test_a_name_of_a_file_is_asked_about(tmp_path, monkeypatch, fitted):
+    monkeypatch.chdir(tmp_path)
+    Path("the cat").write_text(TEXT, encoding="utf-8")
+    Path("Book.txt").write_text(TEXT, encoding="utf-8")
+    asks = r"there is a file of that name: did you mean pathlib\.Path\('{}'\)\?$"
+    for call in (small().fit, small().partial_fit, fitted.score, fitted.perplexity, fitted.bits_per_char):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            call("the cat")
+        asked = [w for w in warned if "file of that name" in str(w.message)]
+        assert [w.category for w in asked] == [UserWarning]
+        assert re.match(
+            "the text is the characters 'the cat', and " + asks.format("the cat"), str(asked[0].message)
+        )
+    with pytest.warns(
+        UserWarning, match="the text begins with the characters 'the cat', and " + asks.format("the cat")
+    ):
+        fitted.score(["the cat", "the dog"])
+    # Where the text is refused, the error asks.
+    with pytest.raises(TextError, match=r"'B', 'k', 'x'; unknown=.*; " + asks.format("Book.txt")):
+        fitted.score("Book.txt")
+    Path("a").write_text(TEXT, encoding="utf-8")
+    with pytest.raises(TextError, match="at least two characters is needed, got 1; " + asks.format("a")):
+        fitted.score("a")
+    with pytest.raises(TextError, match="only 'a', 1 times; " + asks.format("a")):
+        small().fit(["a"])
+    # What is the file itself is not asked about, and neither is a prompt.
+    assert fitted.score(Path("the cat")) == fitted.score(TEXT)
+    assert len(fitted.generate(3, "the cat")) == 3
+
+
+# -- line ends -------------------------------------------------------------------------------------
+
+
+def test_universal_line_ends_belong_to_the_model(tmp_path):
+    windows, mac = TEXT.replace("\n", "\r\n"), TEXT.replace("\n", "\r")
+    model = small(TEXT)
+    for text in (windows, mac, windows.encode(), io.BytesIO(windows.encode()), [windows[:24], windows[24:]]):
+        assert windows[23:25] == "\r\n"
+        other = small(text, newline="universal")
+        assert weights_equal(parameters(other), parameters(model))
+        assert "\r" not in other.vocabulary_
+    other.save(tmp_path / "model")
+    loaded = CharRNN.load(tmp_path / "model")
+    assert loaded.newline == "universal"
+    assert loaded.score(windows) == loaded.score(mac) == model.score(TEXT)
+    options = {"random_state": 3, "temperature": 0.5}
+    wanted = model.generate(30, "the mat,\nthe", **options)
+    assert loaded.generate(30, "the mat,\r\nthe", **options) == wanted
+    assert "".join(loaded.stream(30, "the mat,\rthe", **options)) == wanted
+    assert gradient_flow(loaded, "mat,\r\nthe").loss == gradient_flow(model, "mat,\nthe").loss
+    assert str(diagnose(loaded, windows)) == str(diagnose(model, TEXT))
+    loaded.partial_fit(windows)
+    assert weights_equal(parameters(loaded), parameters(small(TEXT).partial_fit(TEXT)))
+
+
+def test_without_it_line_ends_of_windows_are_told(fitted):
+    said = r"characters: '\\r'; newline=\"universal\" reads .*; unknown=\"skip\" leaves such characters out$"
+    with pytest.raises(TextError, match=said):
+        fitted.score("the cat\r\n")
+    with pytest.raises(TextError, match="^prompt: .*" + said):
+        fitted.generate(3, "the cat\r\n")
+    kept = small(TEXT.replace("\n", "\r\n"))
+    assert "\r" in kept.vocabulary_
+    other = copy.deepcopy(fitted).set_params(newline="universal")
+    assert other.score("the cat\r\n") == fitted.score("the cat\n")
+    with pytest.raises(ValueError, match="newline must be one of 'universal', None, got 'unix'"):
+        other.set_params(newline="unix").score("the cat")
+    with pytest.raises(ValueError, match="newline must be one of"):
+        other.generate(3)
+
+
 # -- partial_fit -----------------------------------------------------------------------------------
 
 
@@ -454,7 +566,11 @@ def test_partial_fit_over_pieces():
     model.partial_fit(TEXT[:300], vocabulary="".join(sorted(set(TEXT))))
     model.partial_fit(TEXT[300:])
     assert model.epoch_ == 2
-    with pytest.raises(TextError, match=f"not in the vocabulary of {len(set(TEXT))} characters: 'X', 'é'"):
+    with pytest.raises(
+        TextError,
+        match=f"not in the vocabulary of {len(set(TEXT))} characters: 'X', 'é'; the vocabulary is made by the "
+        'first call, where vocabulary= names .*; unknown="skip" leaves such characters out$',
+    ):
         model.partial_fit("the X and é" * 9)
     with pytest.raises(ValueError, match="vocabulary is not the one"):
         model.partial_fit(TEXT, vocabulary="abc")
@@ -705,8 +821,14 @@ def test_prompts_with_unknown_characters(fitted):
         ({"top_p": 0.0}, ValueError, "top_p must be"),
         ({"top_p": 1.5}, ValueError, "top_p must be at most 1"),
         ({"random_state": -1}, ValueError, "random_state must be at least 0"),
-        ({"random_state": "x"}, TypeError, "random_state must be an int, a numpy.random.Generator or None"),
+        (
+            {"random_state": "x"},
+            TypeError,
+            "random_state must be an int, a numpy.random.Generator or RandomState, or None",
+        ),
         ({"num_samples": 0}, ValueError, "num_samples must be at least 1"),
+        ({"stop": ""}, ValueError, "stop must not be empty"),
+        ({"stop": ["a", 3]}, TypeError, r"stop\[1\] must be a str, got int"),
     ],
 )
 def test_wrong_arguments_of_sampling(fitted, options, error, said):
@@ -717,12 +839,92 @@ def test_wrong_arguments_of_sampling(fitted, options, error, said):
             fitted.stream(**{"n": 5} | options)
 
 
+def test_a_sample_ends_before_a_string(backend, monkeypatch):
+    monkeypatch.setattr(char_rnn_module, "SAMPLE_CHUNK", 8)
+    model = small(TEXT, backend=backend, epochs=4)
+    whole = model.generate(300, "the ", random_state=2)
+    for begin, length in ((0, 1), (1, 2), (6, 3), (21, 1), (60, 30), (290, 10), (299, 1)):
+        stop = whole[begin : begin + length]
+        wanted = whole[: whole.index(stop)]
+        for strings in (stop, [stop], ("世界", stop), np.str_(stop)):
+            assert model.generate(300, "the ", random_state=2, stop=strings) == wanted
+            assert "".join(model.stream(300, "the ", random_state=2, stop=strings)) == wanted
+        assert "".join(model.stream(None, "the ", random_state=2, stop=stop)) == wanted
+    two = whole[9:12], whole[20:26]
+    assert model.generate(300, "the ", random_state=2, stop=two) == whole[: min(map(whole.index, two))]
+    for stop in ("Z", "世界", whole + "x", None, []):
+        assert model.generate(300, "the ", random_state=2, stop=stop) == whole
+        assert list(model.stream(300, "the ", random_state=2, stop=stop)) == list(whole)
+    # What it begins with is the last of n characters, which belong to the sample then.
+    assert model.generate(40, "the ", random_state=2, stop=whole[35:40] + "Z") == whole[:40]
+
+
+def test_the_prompt_does_not_end_a_sample(fitted):
+    whole = fitted.generate(60, "the dog", temperature=0)
+    first = whole[: whole.index("the")]
+    assert "dog" not in first
+    assert fitted.generate(60, "the dog", temperature=0, stop=["dog" + whole[0], "the"]) == first
+
+
+def test_each_of_many_samples_ends_at_a_place_of_its_own(backend):
+    model = small(TEXT, backend=backend, epochs=4)
+    whole = model.generate(200, "the ", num_samples=5, random_state=0)
+    got = model.generate(200, "the ", num_samples=5, random_state=0, stop=["at", "\n"])
+    cut = [re.split("at|\n", sample)[0] for sample in whole]
+    assert got == cut
+    assert len(set(map(len, cut))) > 1
+
+
+def test_sampling_ends_with_the_last_sample(fitted, monkeypatch):
+    asked = []
+    sample = LanguageModel.sample
+
+    def counting(self, h, start, n, **options):
+        asked.append(n)
+        return sample(self, h, start, n, **options)
+
+    monkeypatch.setattr(LanguageModel, "sample", counting)
+    whole = fitted.generate(100, temperature=0)
+    asked.clear()
+    assert fitted.generate(10**12, temperature=0, stop=whole[:20], num_samples=2) == ["", ""]
+    assert asked == [0, 1, 2, 4, 8, 16]
+    asked.clear()
+    stream = fitted.stream(temperature=0, stop=whole[4:9])
+    assert (next(stream), asked) == (whole[0], [0, 1])  # which no string begins with is there at once
+    assert "".join(stream) == whole[1:4]
+    assert sum(asked) < 20
+
+
 @pytest.mark.parametrize(
-    "call", ["generate", "stream", "score", "perplexity", "bits_per_char", "use_weights"]
-)
-def test_what_needs_a_fitted_model(call):
-    with pytest.raises(ValueError, match="not fitted yet: call fit"):
-        getattr(CharRNN(), call)(5 if call in ("generate", "stream") else "last")
+    "call",
+    [
+        lambda model: model.generate(5), lambda model: model.stream(5), lambda model: model.score("text"),
+        lambda model: model.perplexity("text"), lambda model: model.bits_per_char("text"),
+        lambda model: model.use_weights("last"), lambda model: model.save("model"),
+        lambda model: model.last_weights_, lambda model: model.start_state_, lambda model: model.step_,
+        lambda model: model.epoch_, lambda model: model.best_step_, lambda model: model.best_valid_nats_,
+        lambda model: model.fit("text", resume=True), lambda model: gradient_flow(model, "text"),
+        lambda model: diagnose(model, "text"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("loaded", [True, False], ids=["scikit-learn", "alone"])
+def test_what_needs_a_fitted_model(call, loaded, monkeypatch):
+    """The error is scikit-learn's as well, where that is loaded."""
+    kinds = [fastrnn.NotFittedError, ValueError, AttributeError]
+    if loaded:
+        kinds.append(pytest.importorskip("sklearn.exceptions").NotFittedError)
+    else:
+        monkeypatch.delitem(sys.modules, "sklearn.exceptions", raising=False)
+    for kind in kinds:
+        with pytest.raises(kind, match=r"(not fitted yet: call fit|call CharRNN\.fit)") as error:
+            call(CharRNN())
+    assert type(error.value).__name__ == "NotFittedError"
+    for same in (pickle.loads(pickle.dumps(error.value)), copy.copy(error.value)):
+        assert (type(same), str(same)) == (type(error.value), str(error.value))
+
+
+def test_a_property_of_what_is_not_fitted_is_not_there():
+    assert not any(hasattr(CharRNN(), name) for name in ("step_", "last_weights_", "model_", "vocabulary_"))
 
 
 # -- hyper-parameters ------------------------------------------------------------------------------
@@ -743,7 +945,8 @@ def test_what_needs_a_fitted_model(call):
         ("patience", 0, ValueError), ("dtype", "float16", TypeError), ("random_state", -1, ValueError),
         ("random_state", "x", TypeError), ("random_state", True, TypeError), ("num_threads", 0, ValueError),
         ("backend", "cuda", ValueError), ("checkpoint", 3, TypeError), ("checkpoint_every", 0, ValueError),
-        ("unknown", "??", ValueError), ("unknown", "Z", ValueError), ("verbose", "yes", TypeError),
+        ("unknown", "??", ValueError), ("unknown", "Z", ValueError), ("newline", "unix", ValueError),
+        ("newline", "\n", ValueError), ("verbose", "yes", TypeError),
     ],
 )  # fmt: skip
 def test_wrong_hyper_parameters_are_refused_by_fit(name, value, error):
@@ -860,6 +1063,20 @@ def test_grid_search_over_texts(sklearn, workers, fitted):
     for train, test in KFold(3).split(texts):
         scores.append(alone.fit([texts[i] for i in train]).score([texts[i] for i in test]))
     np.testing.assert_array_equal(search.cv_results_["mean_test_score"][search.best_index_], np.mean(scores))
+
+
+def test_grid_search_over_a_column_of_a_table(sklearn):
+    pandas = pytest.importorskip("pandas")
+    from sklearn.model_selection import GridSearchCV, KFold
+
+    texts = [TEXT[i : i + 120] for i in range(0, 480, 120)]
+    model = small(validation_fraction=0, backend="numpy", epochs=1, unknown="skip")
+    searches = [
+        GridSearchCV(model, {"lr": [0.02, 1e-6]}, cv=KFold(2), error_score="raise").fit(column)
+        for column in (texts, pandas.Series(texts, index=list("abcd")))
+    ]
+    for name in ("split0_test_score", "split1_test_score"):
+        np.testing.assert_array_equal(*(search.cv_results_[name] for search in searches))
 
 
 def test_copies_and_pickles(fitted):

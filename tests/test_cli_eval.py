@@ -69,10 +69,23 @@ def test_the_best_weights_and_unknown_characters(folder):
     assert measured["weights"] == "best"
 
 
+def test_a_text_from_windows(folder, model):
+    (folder / "windows").write_bytes(b"\xef\xbb\xbfThe lazy fox\r\njumps")
+    arguments = ["eval", folder / "model", folder / "windows", "--json"]
+    result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        r"'\r'; --newline universal reads '\r\n' and '\r' as '\n'; --unknown skip leaves such characters out"
+        "\n"
+    )
+    result = invoke(*arguments, "--newline", "universal")
+    assert json.loads(result.stdout)["nats_per_char"] == -model.score("The lazy fox\njumps")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["one"], 1, "Error: not in the vocabulary of 30 characters: 'A'"),
+        (["one"], 1, "characters: 'A'; --unknown skip leaves such characters out\n"),
         (["missing"], 1, "Error: cannot read 'missing': No such file or directory"),
         (["."], 1, "Error: cannot read '.': Is a directory"),
         (["short"], 1, "Error: a text of at least two characters is needed, got 1"),

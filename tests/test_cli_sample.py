@@ -82,11 +82,39 @@ def test_unknown_characters(file, model):
     result = invoke("sample", file, "-p", "Über")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert re.fullmatch(r"Error: prompt: not in the vocabulary of \d+ characters: 'Ü'\n", result.stderr)
+    assert re.fullmatch(
+        r"Error: prompt: not in the vocabulary of \d+ characters: 'Ü'; --unknown skip leaves such characters "
+        r"out\n",
+        result.stderr,
+    )
     result = invoke("sample", file, "-p", "Über", "--unknown", "skip", "-n", 9, "--random-state", 1)
     assert result.stdout == "Über" + model.generate(9, "ber", random_state=1)
     result = invoke("sample", file, "-p", "Über", "--unknown", "o", "-n", 9, "--random-state", 1)
     assert result.stdout == "Über" + model.generate(9, "ober", random_state=1)
+
+
+def test_line_ends_of_windows_in_a_prompt(file, model):
+    done = run("sample", file, "-p", "-", input=b"brown\r\n")
+    assert done.returncode == 1
+    assert re.search(r"'\\r'; --newline universal reads .* as '\\n'; --unknown skip leaves", done.stderr)
+    done = run("sample", file, "-p", "-", "-n", 20, "--random-state", 1, "--newline=universal", "--no-echo",
+               input=b"\xef\xbb\xbfbrown\r\n")  # fmt: skip
+    assert done.stdout == model.generate(20, "brown\n", random_state=1)
+
+
+def test_a_sample_ends_before_a_string(file, model):
+    whole = model.generate(300, "The", random_state=1)
+    assert whole[:60].count("\n") < whole.count("\n")
+    arguments = ["sample", file, "-p", "The", "--random-state", 1, "--stop"]
+    for length in (300, "none"):
+        assert run(*arguments, "\n", "-n", length).stdout == "The" + whole[: whole.index("\n")]
+    two = whole[9:13], whole[30:33]
+    wanted = "The" + whole[: min(map(whole.index, two))]
+    assert invoke(*arguments, two[0], "--stop", two[1], "-n", 300).stdout == wanted
+    assert invoke(*arguments, "no such text", "-n", 300).stdout == "The" + whole
+    samples = invoke(*arguments, "o", "-n", 80, "--num-samples", 3, "--no-echo").stdout
+    wanted = model.generate(80, "The", num_samples=3, random_state=1, stop="o")
+    assert samples == f"\n{'-' * 72}\n".join(wanted)
 
 
 # -- as it comes -----------------------------------------------------------------------------------
@@ -184,7 +212,8 @@ def test_the_first_character_is_there_at_once(file):
     [
         ["-n", "-1"], ["-n", "many"], ["-t", "-1"], ["-t", "nan"], ["--top-k", "0"], ["--top-p", "0"],
         ["--top-p", "1.1"], ["--top-p", "nan"], ["--num-samples", "0"], ["--random-state", "-1"], ["--backend", "fortran"],
-        ["--num-samples", "2", "-n", "none"], ["--unknown", "??"], ["--unknown", "Ü"], ["surplus"],
+        ["--num-samples", "2", "-n", "none"], ["--unknown", "??"], ["--unknown", "Ü"],
+        ["--newline", "unix"], ["--stop", ""], ["surplus"],
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """`fastrnn train`: files, processes, signals; the same bits as `CharRNN.fit`."""
 
+import gzip
 import inspect
 import os
 import re
@@ -70,7 +71,7 @@ def test_every_hyper_parameter_arrives(text, out):
         "lr_decay": 0.9, "clip": "value", "clip_threshold": 2.5, "dropout": 0.1, "epochs": 3, "max_steps": 7,
         "max_seconds": 500.0, "validation_fraction": 0.2, "validate_every": 4, "patience": 9,
         "dtype": "float64", "random_state": 5, "num_threads": 1, "backend": "numpy",
-        "checkpoint_every": 3, "diagnostics_every": 2, "unknown": "e",
+        "checkpoint_every": 3, "diagnostics_every": 2, "unknown": "e", "newline": "universal",
     }  # fmt: skip
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     result = invoke("train", text, "--out", out, *arguments)
@@ -97,6 +98,7 @@ def test_none_is_a_value(text, out):
             ["--epochs", "0"], ["--max-steps", "1.5"], ["--seconds", "0"], ["--seconds", "inf"],
             ["--validation-fraction", "1"], ["--patience", "-1"], ["--dtype", "float16"],
             ["--random-state", "-1"], ["--backend", "fortran"], ["--unknown", "??"], ["--unknown", "Z"],
+            ["--newline", "unix"],
             ["--resume", "--force"], ["--patience", "2", "--validation-fraction", "0"],
         )),
     ],
@@ -138,6 +140,49 @@ def test_texts_are_read_as_one_and_from_standard_input(text, tmp_path, out):
     assert done.returncode == 0, done.stderr
     whole = TEXT + "from a pipe. " * 10 + "größer\r\n" * 20
     assert same(CharRNN.load(out), trained(whole, max_steps=30))
+
+
+def test_line_ends_of_windows_and_byte_order_marks(text, tmp_path, out):
+    lines = TEXT.replace(". ", ".\n")
+    for i in range(2):
+        half = lines[i * len(lines) // 2 : (i + 1) * len(lines) // 2]
+        (tmp_path / f"{i}.txt").write_bytes(b"\xef\xbb\xbf" + half.replace("\n", "\r\n").encode())
+    arguments = [tmp_path / "0.txt", "-", "-o", out, *SMALL, "--newline", "universal", "--max-steps"]
+    done = run("train", *arguments, 10, input=(tmp_path / "1.txt").read_bytes())
+    assert done.returncode == 0, done.stderr
+    model = trained(lines, max_steps=10)
+    assert same(CharRNN.load(out), model)
+    done = run("train", *arguments, 20, "--resume", input=(tmp_path / "1.txt").read_bytes())
+    assert done.returncode == 0, done.stderr
+    assert same(CharRNN.load(out), model.set_params(max_steps=20).fit(lines, resume=True))
+    result = invoke("train", text, "-o", out, "--resume", "--newline", "none")
+    assert result.exit_code == 2
+    assert "newline was 'universal' when training began, and cannot be None now" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (TEXT.encode("utf-16"), "UTF-16 text: convert it with: iconv -f UTF-16 -t UTF-8 IN > OUT"),
+        (gzip.compress(TEXT.encode()), "a gzip file: unpack it with: gunzip -c IN > OUT"),
+    ],
+)
+def test_texts_that_are_not_utf8_are_told_with_what_to_do(tmp_path, out, content, said):
+    (tmp_path / "text").write_bytes(content)
+    CharRNN(4, max_steps=1, backend="numpy", verbose=0, seq_len=8, batch_size=2).fit(TEXT).save(
+        tmp_path / "model"
+    )
+    for arguments in (
+        ["train", tmp_path / "text", "-o", out, "-q"], ["train", "-", "-o", out, "-q"],
+        ["eval", tmp_path / "model", tmp_path / "text"], ["demo", "--text", tmp_path / "text"],
+        ["diagnose", tmp_path / "model", tmp_path / "text"], ["sample", tmp_path / "model", "-p", "-"],
+    ):  # fmt: skip
+        result = invoke(*arguments, input=content)
+        assert result.exit_code == 1
+        assert re.fullmatch(
+            rf"Error: .* is not UTF-8 text: .* it looks like {re.escape(said)}\n", result.stderr
+        )
+        assert not result.stdout
 
 
 def test_quiet_says_nothing(text, out):

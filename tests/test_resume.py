@@ -302,7 +302,7 @@ def test_what_cannot_be_resumed(tmp_path):
     with pytest.raises(TextError, match=r"not the text .*: its SHA-256 is [0-9a-f]{64}, that of the other"):
         model.fit(text[::-1], resume=True)
     changes = {"hidden_size": 13, "num_layers": 1, "dtype": "float64", "optimizer": "sgd", "seq_len": 9,
-               "batch_size": 3, "validation_fraction": 0.2}  # fmt: skip
+               "batch_size": 3, "validation_fraction": 0.2, "newline": "universal"}  # fmt: skip
     for name, value in changes.items():
         kept = model.get_params()[name]
         with pytest.raises(
@@ -320,6 +320,19 @@ def test_what_cannot_be_resumed(tmp_path):
     model.partial_fit(text)
     with pytest.raises(ValueError, match="no run to resume: the last call was partial_fit"):
         model.fit(text, resume=True)
+
+
+def test_a_run_that_took_a_byte_order_mark_for_a_letter(tmp_path):
+    """As runs over such a file did before the mark was left out."""
+    text, file = "\ufeff" + text_of(800), tmp_path / "text"
+    file.write_bytes(text.encode())
+    model = small("numpy", epochs=1).fit(text)
+    with pytest.raises(
+        TextError, match=r"it has \d+ characters, that one had \d+; .* byte order mark, .* but not of a str$"
+    ):
+        model.fit(file, resume=True)
+    model.set_params(epochs=2).fit(file.read_text(encoding="utf-8"), resume=True)
+    assert model.epoch_ == 2
 
 
 # -- Ctrl-C ----------------------------------------------------------------------------------------
