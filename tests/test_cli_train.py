@@ -166,6 +166,7 @@ def test_line_ends_of_windows_and_byte_order_marks(text, tmp_path, out):
         (TEXT.encode("utf-16"), "UTF-16 text: convert it with: iconv -f UTF-16 -t UTF-8 IN > OUT"),
         (gzip.compress(TEXT.encode()), "a gzip file: unpack it with: gunzip -c IN > OUT"),
     ],
+    ids=["UTF-16", "gzip"],
 )
 def test_texts_that_are_not_utf8_are_told_with_what_to_do(tmp_path, out, content, said):
     (tmp_path / "text").write_bytes(content)
