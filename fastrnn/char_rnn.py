@@ -287,6 +287,12 @@ class CharRNN:
         ]
         return f"CharRNN({', '.join(changed)})"
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a pickle holds, which may be older than some hyper-parameters."""
+        self.__dict__.update(_DEFAULTS | state)
+        if "_followed" in state:
+            self._followed = {name: _DEFAULTS[name] for name in _OF_RUN} | state["_followed"]
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 

@@ -1088,6 +1088,16 @@ def test_copies_and_pickles(fitted):
         assert not weights_equal(parameters(other), parameters(fitted))
 
 
+def test_pickles_from_before_a_hyper_parameter(fitted):
+    old = copy.deepcopy(fitted)
+    del old.newline, old._followed["newline"]
+    loaded = pickle.loads(pickle.dumps(old))
+    assert loaded.get_params() == fitted.get_params()
+    assert loaded.generate(20, random_state=0) == fitted.generate(20, random_state=0)
+    loaded.set_params(epochs=26).fit(TEXT, resume=True)
+    assert loaded.epoch_ == 26
+
+
 # -- a real text -----------------------------------------------------------------------------------
 
 
