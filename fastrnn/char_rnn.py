@@ -26,7 +26,7 @@ from fastrnn.language_model import LanguageModel
 from fastrnn.model_file import Misfit, Snapshot, misfits, pack, plain, unpack
 from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.stop_strings import StopStrings, check_stop
-from fastrnn.streams import Streams, mean_cross_entropy
+from fastrnn.streams import Streams, mean_cross_entropy, perplexity
 from fastrnn.texts import IndexedText, index_text, named_file
 from fastrnn.training import Limits, Progress, Training
 from fastrnn.vocabulary import Vocabulary, check_newline, check_unknown
@@ -590,13 +590,15 @@ class CharRNN:
     def perplexity(self, text: Any) -> float:
         """Exponential of the cross-entropy; lower is better, at least 1.  As `score`.
 
+        Infinity beyond what a float holds.
+
         Examples
         --------
         >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
         >>> 1 < model.perplexity("hello world. ") < 15
         True
         """
-        return math.exp(min(-self.score(text), 700.0))
+        return perplexity(-self.score(text))
 
     # -- sampling --------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Dimension letters: N streams, T time steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from fastrnn.checks import INDEX
 
-__all__ = ["Streams", "mean_cross_entropy", "start_state"]
+__all__ = ["Streams", "mean_cross_entropy", "perplexity", "start_state"]
 
 #: Class indices that are laid out at a time: 2 MB, which stay in a level-two cache.
 BLOCK = 1 << 18
@@ -157,6 +158,28 @@ def mean_cross_entropy(
         x, y = _chunk(indices, places[:longer] + length, 1)
         total += model.loss(x, y, np.ascontiguousarray(h[:, :longer]), reduction="sum")[0]
     return float(total) / (length * N + longer)
+
+
+def perplexity(nats: float) -> float:
+    """Exponential of a mean cross-entropy; infinity beyond what a float holds.
+
+    Parameters
+    ----------
+    nats : float
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> perplexity(0.0), perplexity(1e4)
+    (1.0, inf)
+    """
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
 
 
 def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> np.ndarray:
