@@ -16,6 +16,7 @@ import numpy as np
 
 from fastrnn.reference import ReferenceRNN
 from fastrnn.simple import SimpleRNN
+from fastrnn.threads import one_blas_thread
 
 __all__ = ["OPERATIONS", "Disagreement", "Row", "agree", "compare", "reference_copy", "time_calls"]
 
@@ -184,7 +185,7 @@ def compare(
     backends: Sequence[str],
     seconds: float,
 ) -> Iterator[Row]:
-    """Time every operation at every size, as the rows of a table.
+    """Time every operation at every size on one thread, as the rows of a table.
 
     Parameters
     ----------
@@ -218,7 +219,9 @@ def compare(
     for operation in OPERATIONS:
         for dtype in dtypes:
             for h, T in sizes:
-                yield _row(operation, h, T, dtype, backends, seconds)
+                with one_blas_thread():
+                    row = _row(operation, h, T, dtype, backends, seconds)
+                yield row
 
 
 def _row(operation: str, h: int, T: int, dtype: str, backends: Sequence[str], seconds: float) -> Row:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -17,9 +14,6 @@ if TYPE_CHECKING:
     from fastrnn.bench import Row
 
 __all__ = ["bench"]
-
-#: Variables that hold the BLAS libraries to one thread; they are read when NumPy is imported.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 #: Hidden sizes and time steps that `bench` measures when none are named.
 BENCH_SIZES = ((32, 100), (100, 4), (100, 25), (100, 100), (256, 100))
@@ -60,10 +54,6 @@ def bench(
       fastrnn bench --hidden-size 100 --hidden-size 512 --seq-len 25
       fastrnn bench --dtype float32 --backend numba
     """
-    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
-        _again_with_one_thread(hidden_size, seq_len, dtype, backend, seconds)
-        return
-
     from fastrnn.bench import Disagreement, compare
 
     dtypes = dtype or ("float64",)
@@ -110,21 +100,3 @@ def _available_backends() -> tuple[str, ...]:
         else:
             found.append(name)
     return tuple(found)
-
-
-def _again_with_one_thread(
-    hidden_size: tuple[int, ...],
-    seq_len: tuple[int, ...],
-    dtype: tuple[str, ...],
-    backend: tuple[str, ...],
-    seconds: float,
-) -> None:
-    """Run `bench` in a process of its own: BLAS libraries take their threads when they are loaded."""
-    options = {"--hidden-size": hidden_size, "--seq-len": seq_len, "--dtype": dtype, "--backend": backend}
-    arguments = ["bench", f"--seconds={seconds}"]
-    arguments += [f"{option}={value}" for option, values in options.items() for value in values]
-    # The same sys.path, so that it is the same fastrnn.
-    start = f"import sys; sys.path[:] = {sys.path!r}; from fastrnn.cli import main; main(prog_name='fastrnn')"
-    status = subprocess.call([sys.executable, "-c", start, *arguments], env={**os.environ, **ONE_THREAD})
-    if status:
-        raise click.exceptions.Exit(status if status > 0 else 1)
