@@ -1,8 +1,9 @@
 """The command line `fastrnn`.
 
-Results go to standard output; progress and messages to standard error.  Exit status: 0 done, 1
-failed, 2 wrong usage, 130 and 143 ended by Ctrl-C and by SIGTERM.  Commands are imported when they are
-asked for, and import what they need when they run.
+Results go to standard output; progress and messages to standard error.  A result that cannot be written
+is a failure, a message that cannot be shown is none.  Exit status: 0 done, 1 failed, 2 wrong usage, 130
+and 143 ended by Ctrl-C and by SIGTERM.  Commands are imported when they are asked for, and import what
+they need when they run.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 import fastrnn
 from fastrnn.errors import BackendUnavailable, CheckpointError, TextError
+from fastrnn.terminal import printable, standard_streams
 
 __all__ = ["main"]
 
@@ -34,8 +36,7 @@ COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Commands that are imported when they are needed.  What a user can put right is told in one line,
-    without a traceback."""
+    """Commands that are imported when they are needed, and run in `standard_streams`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -46,30 +47,50 @@ class _Commands(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name])
         return next(c for c in vars(module).values() if isinstance(c, click.Command) and c.name == cmd_name)
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with standard_streams():
+            return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _in_one_line():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _in_one_line():
             result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a failure is told in one line, and not when Python ends
             return result
-        except TextError as error:
-            raise click.ClickException(error.with_options()) from None
-        except (CheckpointError, BackendUnavailable) as error:
-            raise click.ClickException(str(error)) from None
-        except MemoryError as error:
-            raise click.ClickException(f"not enough memory: {error}") from None
-        except KeyboardInterrupt:
-            click.echo("\nAborted!", err=True)
-            raise click.exceptions.Exit(130) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # the reader has had enough, as in `| head`: click ends quietly
-            # What is still in the buffer would fail again at exit, with another status.
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            reason = error.strerror or str(error)
-            if not reason.startswith("cannot "):  # one that tells which file is the package's own
-                reason = f"cannot write: {reason}"
-            raise click.ClickException(reason) from None
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Have what a user can put right, and Ctrl-C, told in one line."""
+    try:
+        yield
+    except click.UsageError:
+        raise  # with the usage, so of several lines
+    except click.ClickException as error:
+        raise _failure(error.format_message()) from None
+    except TextError as error:
+        raise _failure(error.with_options()) from None
+    except (CheckpointError, BackendUnavailable, Warning) as error:
+        raise _failure(str(error)) from None  # a warning is an error where PYTHONWARNINGS says so
+    except MemoryError as error:
+        raise _failure(f"not enough memory: {error}") from None
+    except KeyboardInterrupt:
+        click.echo("\nStopped by Ctrl-C.", err=True)
+        raise click.exceptions.Exit(130) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # the reader has had enough, as in `| head`: click ends quietly
+        reason = error.strerror or str(error)
+        if not reason.startswith("cannot "):  # one that tells which file is the package's own
+            reason = f"cannot write: {reason}"
+        raise _failure(reason) from None
+
+
+def _failure(message: str) -> click.ClickException:
+    return click.ClickException(printable(message, keep=""))
 
 
 @click.group(
@@ -95,7 +116,3 @@ usage, 130 ended by Ctrl-C, 143 ended by SIGTERM.""",
 @click.version_option(fastrnn.__version__, prog_name="fastrnn")
 def main() -> None:
     """Vanilla recurrent networks, fast on a CPU."""
-    for stream in (sys.stdout, sys.stderr):
-        # A sample may hold characters that the terminal's encoding lacks.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastrnn.cli_shared import BACKEND, DTYPE, SIZE, check_converged, get_kernels_ready, positive, printable
+from fastrnn.cli_shared import BACKEND, DTYPE, SIZE, check_converged, get_kernels_ready, positive
+from fastrnn.terminal import decimals
 
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
@@ -120,11 +121,11 @@ def demo(
     click.echo(
         f"Trained for {took:.1f} s on {characters:,} characters, "
         f"{characters / len(content):.2f} times the text: {nats:.3f} nats per character"
-        + (f", {valid:.3f} on text that it did not learn" if valid is not None else "")
+        + (f", {decimals(valid, 3)} on text that it did not learn" if valid is not None else "")
         + f"; {characters / took:,.0f} characters per second."
     )
     written = model.generate(sample_length, random_state=random_state)
-    click.echo(f"\nA sample:\n{'-' * 72}\n{printable(str(written))}\n{'-' * 72}\n")
+    click.echo(f"\nA sample:\n{'-' * 72}\n{written}\n{'-' * 72}\n")
     try:
         speed = measure_speed(model, content)
     except Disagreement as error:

@@ -17,6 +17,7 @@ from fastrnn.cli_shared import (
     unknown_option,
     weights_option,
 )
+from fastrnn.terminal import decimals
 
 __all__ = ["evaluate"]
 
@@ -43,26 +44,33 @@ def evaluate(
     MODEL is a file that `fastrnn train` or CharRNN.save wrote; TEXT is a UTF-8 file, - for standard
     input; several are read as one text. The numbers say the same in three ways: the mean cross-entropy
     in nats per character, that in bits, and the perplexity: among so many equally probable characters
-    a model as uncertain as this one would choose. Lower is better.
+    a model as uncertain as this one would choose. Lower is better. What is beyond every number is inf,
+    and null in JSON.
 
     \b
     Examples:
       fastrnn eval book.safetensors another.txt
       fastrnn eval book.safetensors another.txt --json --unknown skip
     """
+    from fastrnn.streams import perplexity
+
     fitted = load_model(model, weights, unknown=unknown, newline=newline, backend=backend)
     nats = -fitted.score(open_texts(texts) if len(texts) > 1 else open_texts(texts)[0])
+    if math.isnan(nats):
+        raise click.ClickException(f"{model!r} predicts no numbers: its weights are too large")
     measured = {
         "nats_per_char": nats,
         "bits_per_char": nats / math.log(2),
-        "perplexity": math.exp(min(nats, 700.0)),
+        "perplexity": perplexity(nats),
     }
     guess = math.log(len(fitted.vocabulary_))
     if as_json:
-        # JSON knows no NaN.
+        # JSON knows no infinity.
         plain = {name: value if math.isfinite(value) else None for name, value in measured.items()}
         click.echo(json.dumps({**plain, "guess_nats_per_char": guess, "weights": fitted.weights_}))
         return
-    click.echo(f"nats per character  {nats:.4f}  (a guess among {len(fitted.vocabulary_)}: {guess:.4f})")
-    click.echo(f"bits per character  {measured['bits_per_char']:.4f}")
-    click.echo(f"perplexity          {measured['perplexity']:.4f}")
+    click.echo(
+        f"nats per character  {decimals(nats, 4)}  (a guess among {len(fitted.vocabulary_)}: {guess:.4f})"
+    )
+    click.echo(f"bits per character  {decimals(measured['bits_per_char'], 4)}")
+    click.echo(f"perplexity          {decimals(measured['perplexity'], 4)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import fastrnn
+from fastrnn.terminal import decimals, printable
 
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
@@ -25,7 +26,8 @@ def info(model: str | None, as_json: bool) -> None:
     Without MODEL: versions, backends, instruction set, threads and cache folder.
 
     MODEL is a file that `fastrnn train` or CharRNN.save wrote: its hyper-parameters, its characters,
-    how long it was trained and how well it predicts.
+    how long it was trained and how well it predicts. Weights, the last or the best, that hold NaN or
+    infinity are named as not finite. JSON has null for a number that is not finite.
 
     \b
     Examples:
@@ -49,18 +51,30 @@ def info(model: str | None, as_json: bool) -> None:
         return
     width = max(map(len, described["params"]))
     for name, value in described.pop("params").items():
-        click.echo(f"{name:<{width}}  {value}")
+        click.echo(f"{name:<{width}}  {printable(str(value), keep='')}")
     click.echo()
     described["vocabulary"] = repr(described["vocabulary"])  # line breaks and what commands a terminal
     for name, value in described.items():
-        shown = (
-            f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value
-        )
-        click.echo(f"{name.replace('_', ' '):<{width}}  {'none' if shown is None else shown}")
+        click.echo(f"{name.replace('_', ' '):<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None | []:
+            return "none"
+        case list():
+            return ", ".join(value)
+        case int():
+            return f"{value:,}"
+        case float():
+            return decimals(value, 4)
+    return str(value)
 
 
 def _describe(model: CharRNN) -> dict[str, Any]:
     """What a model is, as JSON has it."""
+    import numpy as np
+
     from fastrnn.model_file import plain
 
     hidden = ("checkpoint", "backend", "verbose")  # which are those of a call, not of the model
@@ -76,6 +90,11 @@ def _describe(model: CharRNN) -> dict[str, Any]:
         "best_valid_nats": _finite(model.best_valid_nats_),
         "best_step": model.best_step_,
         "weights": model.weights_,
+        "not_finite": [
+            which
+            for which, weights in (("last", model.last_weights_), ("best", model.best_weights_ or {}))
+            if not all(np.isfinite(W).all() for W in weights.values())
+        ],
     }
 
 

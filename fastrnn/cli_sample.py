@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -15,7 +15,6 @@ from fastrnn.cli_shared import (
     load_model,
     model_argument,
     newline_option,
-    printable,
     unknown_option,
     weights_option,
 )
@@ -90,7 +89,8 @@ def sample(
     """Let a model write, character by character.
 
     MODEL is a file that `fastrnn train` or CharRNN.save wrote. On a terminal, control characters are
-    shown as escapes and a line break ends the sample; a file or a pipe gets exactly the characters.
+    shown as escapes and a line break ends the sample; a file or a pipe gets exactly the characters, in
+    UTF-8.
 
     \b
     Examples:
@@ -111,19 +111,23 @@ def sample(
     }  # fmt: skip
     echo = "" if no_echo else prompt
     try:
-        if num_samples == 1:
-            _write(echo, fitted.stream(length, prompt, **options))
-            return
-        samples = fitted.generate(length or 0, prompt, num_samples=num_samples, **options)
-        for i, text in enumerate(samples):
-            _write(f"\n{'-' * 72}\n" * (i > 0) + echo, iter(text))
+        characters = fitted.stream(length, prompt, **options)  # checks the options
     except ValueError as error:
         if type(error) is not ValueError:
             raise
         raise click.UsageError(str(error)) from None
-    except KeyboardInterrupt:
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+    try:
+        if num_samples == 1:
+            _write(echo, characters)
+            return
+        samples = fitted.generate(length or 0, prompt, num_samples=num_samples, **options)
+        for i, text in enumerate(samples):
+            _write(f"\n{'-' * 72}\n" * (i > 0) + echo, iter(text))
+    except ValueError as error:  # about the model, whose weights are finite but too large
+        raise click.ClickException(f"{model!r}: {error}") from None
+    except KeyboardInterrupt:  # the usual end of an endless sample, and no news
+        if sys.stdout.isatty():
+            click.echo()
         raise click.exceptions.Exit(130) from None
 
 
@@ -139,11 +143,10 @@ def _read_prompt() -> str:
 
 def _write(before: str, characters: Iterator[str]) -> None:
     """Write text and characters to standard output as they come: each at once on a terminal."""
-    out: TextIO = sys.stdout
+    out: Any = sys.stdout
     if out.isatty():
         last = "\n"
-        for character in _first(before, characters):
-            last = printable(character)
+        for last in _first(before, characters):
             out.write(last)
             out.flush()
         if not last.endswith("\n"):
@@ -151,7 +154,7 @@ def _write(before: str, characters: Iterator[str]) -> None:
         return
     flushed = 0.0
     for character in _first(before, characters):
-        out.write(character)
+        out.write_exactly(character)
         now = time.perf_counter()
         if now - flushed > FLUSH_EVERY:
             out.flush()

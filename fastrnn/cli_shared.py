@@ -10,6 +10,7 @@ import click
 
 import fastrnn
 from fastrnn.backends import BACKENDS, load
+from fastrnn.terminal import Shown
 
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
@@ -19,8 +20,8 @@ else:
     _ParamType = click.ParamType  # older ones have no parameter
 
 __all__ = [
-    "BACKEND", "DTYPE", "SIZE", "OrNone", "backend_option", "check_converged", "get_kernels_ready", "is_given", "load_model",
-    "model_argument", "newline_option", "open_texts", "positive", "printable", "texts_argument", "unknown_option", "weights_option",
+    "BACKEND", "DTYPE", "SIZE", "OrNone", "backend_option", "check_converged", "echo_summary", "get_kernels_ready", "is_given", "load_model",
+    "model_argument", "newline_option", "open_texts", "positive", "texts_argument", "unknown_option", "weights_option",
 ]  # fmt: skip
 
 SIZE = click.IntRange(1, 100_000)
@@ -129,10 +130,12 @@ def load_model(path: str, weights: str | None, **params: Any) -> CharRNN:
     Raises
     ------
     CheckpointError, OSError
-        As `CharRNN.load`.
+        As `CharRNN.load`, and if the weights are not finite.
     click.UsageError
         If a parameter does not fit it.
     """
+    import numpy as np
+
     from fastrnn.char_rnn import CharRNN
     from fastrnn.vocabulary import check_unknown
 
@@ -147,6 +150,11 @@ def load_model(path: str, weights: str | None, **params: Any) -> CharRNN:
         raise
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if not all(np.isfinite(W).all() for W in (*model.model_.parameters.values(), model.start_state_)):
+        raise fastrnn.CheckpointError(
+            f"the {model.weights_} weights in {path!r} hold NaN or infinity, as after a training that diverged: "
+            f"there is nothing to be had from them"
+        )
     return model
 
 
@@ -185,6 +193,7 @@ def get_kernels_ready(backend: str | None, dtype: str) -> str:
     return backend
 
 
-def printable(text: str) -> str:
-    """Control characters as escapes, so that a sample cannot command the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+def echo_summary(text: str) -> None:
+    """Write a line that says what was done; a program that has no standard output ends well without it."""
+    if not Shown(sys.stdout, optional=False).is_missing:
+        click.echo(text)

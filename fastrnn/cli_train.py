@@ -19,6 +19,7 @@ from fastrnn.cli_shared import (
     SIZE,
     OrNone,
     check_converged,
+    echo_summary,
     get_kernels_ready,
     is_given,
     open_texts,
@@ -224,7 +225,7 @@ def _summarise(model: CharRNN, checkpoint: str) -> None:
     figures = [f"{model.step_:,} steps", f"{last['train_nats']:.3f} nats per character"]
     if model.best_valid_nats_ is not None:
         figures.append(f"best validation {model.best_valid_nats_:.3f} after step {model.best_step_:,}")
-    click.echo(f"{checkpoint}: {', '.join(figures)}")
+    echo_summary(f"{checkpoint}: {', '.join(figures)}")
 
 
 def _identity(file: str) -> tuple[int, int] | None:

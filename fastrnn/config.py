@@ -116,7 +116,9 @@ def warmup(dtype: Any = None, *, backend: str | None = None, verbose: bool = Fal
         return
     from tqdm import tqdm
 
-    with tqdm(steps, desc=f"warm-up ({kernels.NAME})", unit="kernel") as bar:
+    from fastrnn.terminal import for_progress
+
+    with tqdm(steps, desc=f"warm-up ({kernels.NAME})", unit="kernel", file=for_progress(sys.stderr)) as bar:
         for label, run in bar:
             bar.set_postfix_str(label)
             run()

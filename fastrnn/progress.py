@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from fastrnn.terminal import for_progress
+
 __all__ = ["Display"]
 
 #: Seconds between two moves of the bar.
@@ -23,7 +25,8 @@ _WITHOUT_END = "{elapsed}{postfix}"
 class Display:
     """Progress on standard error.
 
-    A notebook, whose standard error is no terminal but moves back at a carriage return, gets the bar.
+    What cannot be shown there, because it is closed, full or missing, is dropped.  A notebook, whose
+    standard error is no terminal but moves back at a carriage return, gets the bar.
 
     Parameters
     ----------
@@ -43,24 +46,32 @@ class Display:
         self._endless = endless
         self._bar: Any = None
         self._shown = ""
-        if not sys.stderr.isatty() and "ipykernel" not in sys.modules:
+        self._stream = for_progress(sys.stderr)
+        if not self._stream.isatty() and "ipykernel" not in sys.modules:
             self._next = self._start + LINE_EVERY
             return
         from tqdm import tqdm
 
         self._next = self._start + BAR_EVERY
         # tqdm shows nothing on a terminal that does not tell its size.
-        size: dict[str, Any] = {"dynamic_ncols": True} if _tells_its_size() else {"ncols": 80, "nrows": 24}
+        size: dict[str, Any] = (
+            {"dynamic_ncols": True} if _tells_its_size(self._stream) else {"ncols": 80, "nrows": 24}
+        )
         self._bar = tqdm(
             total=None if endless else 1.0,
             bar_format=_WITHOUT_END if endless else _WITH_END,
-            file=sys.stderr,
+            file=self._stream,
             **size,
         )
 
     def is_due(self) -> bool:
         """Whether it is time for `show`."""
         return time.perf_counter() >= self._next
+
+    def begin(self, done: float, text: str) -> None:
+        """Say what begins now and may take long: a bar moves at once, a line is written if it is due."""
+        if self._bar is not None or self.is_due():
+            self.show(done, text)
 
     def show(self, done: float, text: str) -> None:
         """Move the bar, or write a line.
@@ -77,7 +88,7 @@ class Display:
             share = "" if self._endless else f"{done:4.0%}  "
             line = f"{share}{passed:7.1f} s  {text}"
             if line != self._shown:
-                print(line, file=sys.stderr, flush=True)
+                print(line, file=self._stream, flush=True)
             self._shown = line
             self._next = now + min(max(LINE_EVERY, passed / 10), LONGEST_LINE_EVERY)
             return
@@ -92,8 +103,8 @@ class Display:
             self._bar.close()
 
 
-def _tells_its_size() -> bool:
+def _tells_its_size(stream: Any) -> bool:
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+        return os.get_terminal_size(stream.fileno()).columns > 0
     except (OSError, ValueError):  # a notebook's standard error has no number
         return False

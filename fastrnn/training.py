@@ -18,6 +18,7 @@ from fastrnn.language_model import LanguageModel
 from fastrnn.optim import Optimizer
 from fastrnn.progress import Display
 from fastrnn.streams import Streams, mean_cross_entropy, start_state
+from fastrnn.terminal import decimals
 
 __all__ = ["Limits", "Progress", "Training", "interrupt"]
 
@@ -347,12 +348,12 @@ class _Bar:
         losses = [e["train_nats"] for e in training.history[-1:]]
         if count:
             losses = [progress.loss_sum / count]
-        shown += [f"loss {loss:.3f}" for loss in losses]
+        shown += [f"loss {decimals(loss, 3)}" for loss in losses]
         valid = next(
             (e["valid_nats"] for e in reversed(training.history) if e["valid_nats"] is not None), None
         )
         if valid is not None:
-            shown.append(f"valid {valid:.3f}")
+            shown.append(f"valid {decimals(valid, 3)}")
         steps, seconds = progress.step - self._first_step, max(time.perf_counter() - self._start, 1e-9)
         shown.append(f"{steps * training._chars / seconds:,.0f} chars/s")
         # The limit that is nearest.

@@ -47,12 +47,12 @@ def invoke(*arguments, **options):
         return CliRunner().invoke(cli.main, list(map(str, arguments)), **options)
 
 
-def on_a_terminal(*arguments, stream):
+def on_a_terminal(*arguments, stream, encoding="utf-8", **options):
     """Run with `stream` ("stdout" or "stderr") on a terminal; return what it shows, and the process."""
     import pty
 
     master, slave = pty.openpty()
-    with start(*arguments, **{stream: slave}) as process:
+    with start(*arguments, **{stream: slave}, **options) as process:
         os.close(slave)
         shown = b""
         while True:
@@ -65,4 +65,4 @@ def on_a_terminal(*arguments, stream):
             shown += piece
         process.communicate()
     os.close(master)
-    return shown.decode().replace("\r\n", "\n"), process
+    return shown.decode(encoding).replace("\r\n", "\n"), process

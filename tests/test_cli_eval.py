@@ -119,6 +119,42 @@ def test_best_weights_where_there_are_none(tmp_path):
     assert "there are no best weights" in result.stderr
 
 
+def scaled(folder, tmp_path, factor):
+    """The model with larger output weights, in a file."""
+    model = CharRNN.load(folder / "model")
+    for name in ("weight_out", "bias_out"):
+        model.model_.parameters[name] *= factor
+    model.save(tmp_path / "scaled")
+    return tmp_path / "scaled", -model.score("The lazy fox jumps")
+
+
+@pytest.mark.parametrize("factor", [1000, 30_000, 1e36])
+def test_large_numbers_are_shown_in_scientific_notation(folder, tmp_path, factor):
+    file, nats = scaled(folder, tmp_path, factor)
+    shown = dict(
+        re.split(r"  +", line, maxsplit=2)[:2]
+        for line in invoke("eval", file, folder / "known").stdout.splitlines()
+    )
+    assert set(map(len, shown.values())) <= set(range(1, 11))
+    assert float(shown["nats per character"]) == pytest.approx(nats, rel=1e-3)
+    assert float(shown["bits per character"]) == pytest.approx(nats / math.log(2), rel=1e-3)
+    perplexity = math.exp(nats) if nats < 709 else math.inf
+    assert float(shown["perplexity"]) == pytest.approx(perplexity, rel=1e-3)
+    assert CharRNN.load(file).perplexity("The lazy fox jumps") == perplexity
+    measured = json.loads(invoke("eval", file, folder / "known", "--json").stdout, parse_constant=refuse)
+    assert measured["nats_per_char"] == nats
+    assert measured["perplexity"] == (perplexity if math.isfinite(perplexity) else None)
+
+
+def test_the_factors_above_make_perplexities_of_every_kind(folder, tmp_path):
+    nats = [scaled(folder, tmp_path, factor)[1] for factor in (1000, 30_000, 1e36)]
+    assert math.log(1e6) < nats[0] < 700 < nats[1] < 1e6 < nats[2]
+
+
+def refuse(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
 # -- info ------------------------------------------------------------------------------------------
 
 
@@ -133,6 +169,7 @@ def test_info_of_a_model_for_people(folder, model):
     assert shown["steps"] == "60"
     assert shown["best valid nats"] == f"{model.best_valid_nats_:.4f}"
     assert shown["best step"] == str(model.best_step_)
+    assert shown["not finite"] == "none"
     q, h = len(model.vocabulary_), 16
     assert shown["parameters"] == f"{h * q + h * h + 2 * h + q * h + q:,}"
 
@@ -142,6 +179,7 @@ def test_info_of_a_model_for_programs(folder, model):
     assert described["params"]["lr"] == 0.02
     assert described["vocabulary"] == model.vocabulary_.characters
     assert described["steps"] == 60
+    assert described["not_finite"] == []
     assert described["train_nats"] == model.history_[-1]["train_nats"]
     assert [entry["step"] for entry in described["history"]] == [e["step"] for e in model.history_]
 
@@ -161,12 +199,12 @@ def test_info_of_a_model_that_diverged_is_json_all_the_same(tmp_path):
     with pytest.warns(RuntimeWarning):
         model.fit("abcd" * 20)
     model.save(tmp_path / "model")
-
-    def refuse(name):
-        raise AssertionError(name)
-
     described = json.loads(invoke("info", tmp_path / "model", "--json").stdout, parse_constant=refuse)
     assert described["train_nats"] is None
+    assert described["not_finite"] == ["last"]
+    result = invoke("info", tmp_path / "model")
+    assert result.exit_code == 0
+    assert re.search(r"^not finite +last$", result.stdout, re.MULTILINE)
 
 
 def test_info_of_this_machine_for_programs():

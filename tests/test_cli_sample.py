@@ -1,5 +1,7 @@
 """`fastrnn sample`: exactly the characters of `CharRNN.stream`, as they come."""
 
+import io
+import math
 import os
 import re
 import signal
@@ -7,10 +9,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
-from cli_support import environment, invoke, on_a_terminal, run, start
+from cli_support import FASTRNN, environment, invoke, on_a_terminal, run, start
 
-from fastrnn import CharRNN
+from fastrnn import CharRNN, cli
 
 TEXT = "The quick brown fox jumps over the lazy dög.\n" * 60
 
@@ -117,6 +120,58 @@ def test_a_sample_ends_before_a_string(file, model):
     assert samples == f"\n{'-' * 72}\n".join(wanted)
 
 
+LOCALES = {
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""},
+    "cp1252": {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
+    "utf-16": {"PYTHONIOENCODING": "utf-16", "PYTHONUTF8": "0"},
+    "strict ascii": {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"},
+    "unbuffered": {"PYTHONUNBUFFERED": "1"},
+}
+
+
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory):
+    """A model of characters that few encodings have, of line ends and control characters."""
+    path = tmp_path_factory.mktemp("strange") / "model"
+    CharRNN(16, seq_len=8, batch_size=4, max_steps=9, random_state=0, backend="numpy", verbose=0).fit(
+        "\U0001f600 größer\r\n\u20ac\x1b[2J\u2028\n" * 30
+    ).save(path)
+    return path
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_pipe_gets_exactly_the_characters_in_utf8(strange, locale):
+    prompt = "größer\r\n\U0001f600"
+    done = subprocess.run(
+        [*FASTRNN, "sample", str(strange), "-n", "400", "-t", "3", "-p", "-", "--random-state", "1"],
+        input=prompt.encode(), env=environment(**LOCALES[locale]), capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    wanted = CharRNN.load(strange).generate(400, prompt, temperature=3, random_state=1)
+    assert set("\U0001f600\r\n\u20ac\x1b\u2028") <= set(wanted)
+    assert done.stdout == (prompt + wanted).encode()
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_windows_line_ends_are_not_made_of_line_breaks(strange, samples, monkeypatch):
+    """Standard output translates them there; here it is made to."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="\r\n")
+    monkeypatch.setattr(sys, "stdout", out)
+    arguments = ["sample", str(strange), "-n", "400", "-t", "3", "--random-state", "1"]
+    cli.main([*arguments, "--num-samples", str(samples)], standalone_mode=False)
+    written = CharRNN.load(strange).generate(400, temperature=3, num_samples=samples, random_state=1)
+    wanted = written if samples == 1 else f"\n{'-' * 72}\n".join(written)
+    assert "\n" in wanted
+    assert out.buffer.getvalue() == wanted.encode()
+
+
+def test_an_object_in_place_of_standard_output_gets_the_characters(strange, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO(newline=""))
+    cli.main(["sample", str(strange), "-n", "99", "-t", "3", "--random-state", "1"], standalone_mode=False)
+    wanted = CharRNN.load(strange).generate(99, temperature=3, random_state=1)
+    assert sys.stdout.getvalue() == wanted
+
+
 # -- as it comes -----------------------------------------------------------------------------------
 
 unix = pytest.mark.skipif(os.name == "nt", reason="needs pipes and signals of Unix")
@@ -143,6 +198,18 @@ def test_ctrl_c_ends_an_endless_sample_quietly(file):
 
 
 @unix
+def test_ctrl_c_adds_no_line_break_to_what_a_pipe_gets(file, model):
+    """Only a terminal gets one, so that the shell's prompt begins a line."""
+    options = ["sample", file, "-n", "none", "--random-state", 1]
+    with start(*options) as process:
+        begun = process.stdout.read(10)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    written = (begun + rest).decode()
+    assert written == model.generate(len(written), random_state=1)
+
+
+@unix
 def test_a_terminal_gets_a_line_break_and_no_commands(tmp_path):
     path = tmp_path / "model"
     CharRNN(8, seq_len=8, batch_size=2, max_steps=100, lr=0.05, random_state=0, backend="numpy",
@@ -154,6 +221,14 @@ def test_a_terminal_gets_a_line_break_and_no_commands(tmp_path):
     assert not set("\x1b\x07") & set(shown)
     assert "\\x1b[2J\\x07ab" in shown
     assert "\x1b[2J\x07ab" in run(*options).stdout
+
+
+@unix
+def test_a_terminal_gets_escapes_for_what_its_encoding_lacks(strange):
+    env = environment(PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    options = ["sample", strange, "-n", 0, "-p", "ß\u20ac\x1b\u2028"]
+    shown, process = on_a_terminal(*options, stream="stdout", env=env, encoding="latin-1")
+    assert (process.returncode, shown) == (0, "ß\\u20ac\\x1b\\u2028\n")
 
 
 def test_sample_imports_nothing_that_it_does_not_need(file):
@@ -202,6 +277,62 @@ def test_the_first_character_is_there_at_once(file):
             times.append(time.perf_counter() - begin)
             process.stdout.close()
     assert min(times) < 0.3
+
+
+# -- models that are not finite --------------------------------------------------------------------
+
+
+def broken(path, spoil):
+    """A model whose weights `spoil` has changed, in a file."""
+    model = CharRNN(8, seq_len=8, batch_size=4, max_steps=20, validate_every=10, random_state=0, backend="numpy",
+                    verbose=0).fit(TEXT)  # fmt: skip
+    spoil(model.model_.parameters)
+    model.save(path / "broken")
+    (path / "text").write_text(TEXT, encoding="utf-8")
+    return path / "broken", path / "text"
+
+
+def put(name, value):
+    def spoil(parameters):
+        parameters[name].flat[0] = value
+
+    return spoil
+
+
+def too_large(parameters):
+    """Finite, but the logits are not: they are sums of numbers near the largest."""
+    parameters["weight_out"][:] = 3e38 * np.sign(parameters["weight_out"])
+    parameters["weight_out"][0] = 3e38
+    parameters["bias_hh_l0"][:] = 50
+
+
+@pytest.mark.parametrize("command", ["sample", "sample 2", "eval", "eval --json", "diagnose"])
+@pytest.mark.parametrize(
+    "spoil",
+    [put("weight_hh_l0", math.nan), put("bias_out", math.inf), put("weight_ih_l0", -math.inf), too_large],
+    ids=["nan", "inf", "-inf", "too large"],
+)
+def test_a_model_that_gives_no_numbers_is_told_in_one_line(tmp_path, command, spoil):
+    model, text = broken(tmp_path, spoil)
+    arguments = {
+        "sample": ["sample", model], "sample 2": ["sample", model, "--num-samples", 2],
+        "eval": ["eval", model, text], "eval --json": ["eval", model, text, "--json"],
+        "diagnose": ["diagnose", model, text],
+    }[command]  # fmt: skip
+    result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert re.fullmatch(r"Error: .*broken'.*\n", result.stderr)
+    if spoil is not too_large:
+        assert "the last weights in" in result.stderr
+        assert "hold NaN or infinity" in result.stderr
+
+
+def test_the_best_weights_are_of_use_where_the_last_are_not_finite(tmp_path):
+    model, text = broken(tmp_path, put("weight_hh_l0", math.nan))
+    for command in (["sample", model], ["eval", model, text]):
+        assert invoke(*command).exit_code == 1
+        assert invoke(*command, "--weights", "best").exit_code == 0
 
 
 # -- what is refused -------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_no_share_of_what_has_no_end(clock, shown):
 @pytest.mark.parametrize("columns", [0, 120])
 def test_a_bar_on_a_terminal(monkeypatch, shown, endless, columns):
     monkeypatch.setattr(shown, "isatty", lambda: True)
-    monkeypatch.setattr(progress, "_tells_its_size", lambda: columns > 0)
+    monkeypatch.setattr(progress, "_tells_its_size", lambda stream: columns > 0)
     display = progress.Display(endless=endless)
     display.show(0.25, "loss 1.5")
     display.show(1.0, "loss 0.5")
@@ -81,3 +81,17 @@ def test_a_notebook_gets_the_bar(monkeypatch, shown):
     display.show(0.5, "loss 1.5")
     display.close()
     assert " 50%|" in shown.getvalue()
+
+
+def test_what_begins_moves_a_bar_at_once_and_is_a_line_when_it_is_due(clock, shown, monkeypatch):
+    display = progress.Display()
+    display.begin(0.0, "first")
+    clock.now += 6
+    display.begin(0.5, "second")
+    assert shown.getvalue() == " 50%      6.0 s  second\n"
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    display = progress.Display()
+    display.begin(0.25, "third")
+    display.close()
+    assert " 25%|" in shown.getvalue()
+    assert "third" in shown.getvalue()
