@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from fastrnn.cli_shared import load_model
+from fastrnn.errors import TextError
+
 __all__ = ["diagnose"]
 
 #: Bytes of the text that are read at most: passages are taken from all over them.
@@ -33,17 +36,22 @@ def diagnose(model: str, text: str, plot: str | None) -> None:
       fastrnn diagnose model.safetensors book.txt
       fastrnn diagnose model.safetensors book.txt --plot gradients.png
     """
-    from fastrnn.char_rnn import CharRNN
     from fastrnn.diagnose_report import diagnose as measure
     from fastrnn.texts import read_text
 
     if plot is not None:
         _check_picture(plot)  # before the work, not after it
     content, whole = read_text(text, TEXT_LIMIT)
-    fitted = CharRNN.load(model)
+    fitted = load_model(model, None)
     if not whole:
         click.echo(f"The text is long: only its first {TEXT_LIMIT:,} bytes are looked at.", err=True)
-    result = measure(fitted, content)
+    try:
+        result = measure(fitted, content, verbose=True)
+    except ValueError as error:
+        if isinstance(error, TextError):
+            raise
+        # About the model, whose weights are finite but too large.
+        raise click.ClickException(f"{model!r}: {error}") from None
     click.echo(str(result))
     if plot is not None:
         result.plot().savefig(plot)

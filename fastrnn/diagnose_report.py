@@ -13,6 +13,9 @@ import numpy as np
 from fastrnn import diagnostics
 from fastrnn.diagnostics import ClipReport, GradientFlow, HiddenStates, JacobianNorms, Saturation, Spectrum
 from fastrnn.errors import TextError
+from fastrnn.progress import Display
+from fastrnn.terminal import decimals
+from fastrnn.threads import one_blas_thread
 from fastrnn.vocabulary import with_newlines
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ PASSAGES, CHUNKS = 16, 2
 VANISHED, EXPLODED = 0.01, 10.0
 
 WIDTH = 78
+
+#: Shares of the work that are done before and after the memory is measured, roughly.
+MEMORY = 0.03, 0.93
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +99,10 @@ class Diagnosis:
         return "\n".join(_report(self))
 
 
-def diagnose(model: CharRNN, text: str) -> Diagnosis:
+def diagnose(model: CharRNN, text: str, *, verbose: bool = False) -> Diagnosis:
     """Measure a fitted model on passages of a text.
+
+    BLAS is held to one thread meanwhile: products as small as these take longer on several.
 
     Parameters
     ----------
@@ -102,6 +110,8 @@ def diagnose(model: CharRNN, text: str) -> Diagnosis:
         Fitted.
     text : str
         At least three characters that the model knows; others are left out.
+    verbose : bool, default False
+        Show on standard error which measure is at work.
 
     Returns
     -------
@@ -111,6 +121,8 @@ def diagnose(model: CharRNN, text: str) -> Diagnosis:
     ------
     TextError
         If the text is too short.
+    ValueError
+        If what the model predicts is no number.
 
     Examples
     --------
@@ -135,16 +147,51 @@ def diagnose(model: CharRNN, text: str) -> Diagnosis:
     where = first[None] + np.arange(steps)[:, None]
     x, y = indices[where], indices[where + 1]
     lm = model.model_
-    flow = diagnostics.gradient_flow(lm, x, y)
-    states = diagnostics.hidden_states(lm, x)
-    states.labels[:] = [model.vocabulary_[i] for i in x[:, 0]]
     # A threshold that clips nothing says nothing about the gradients.
     threshold = model.clip_threshold if math.isfinite(model.clip_threshold) else 5.0
+    with one_blas_thread(), _Shares(verbose) as share:
+        share(0.0, "gradient flow")
+        flow = diagnostics.gradient_flow(lm, x, y)
+        if not math.isfinite(flow.loss):
+            raise ValueError("the model predicts no numbers: its weights are not finite, or too large")
+        share(MEMORY[0], "memory")  # which takes nearly all of the time
+        memory = diagnostics.jacobian_norms(lm, x, on_progress=share.of_memory)
+        share(MEMORY[1], "recurrent weights")
+        spectrum = diagnostics.spectrum(lm)
+        share(0.97, "saturation")
+        saturation = diagnostics.saturation(lm, x)
+        share(0.98, "clipping")
+        clipping = diagnostics.clip_report(lm, x, y, threshold=threshold)
+        share(0.99, "hidden states")
+        states = diagnostics.hidden_states(lm, x)
+        share(1.0, "done")
+    states.labels[:] = [model.vocabulary_[i] for i in x[:, 0]]
     return Diagnosis(
-        flow, diagnostics.jacobian_norms(lm, x), diagnostics.spectrum(lm), diagnostics.saturation(lm, x),
-        diagnostics.clip_report(lm, x, y, threshold=threshold), states, flow.loss, model.seq_len, model.clip,
+        flow, memory, spectrum, saturation, clipping, states, flow.loss, model.seq_len, model.clip,
         lm.nonlinearity, lm.hidden_size, lm.num_layers, count, steps, len(text) - len(indices),
     )  # fmt: skip
+
+
+class _Shares:
+    """Shows what is at work, and the share of the work that is done before it."""
+
+    def __init__(self, shown: bool) -> None:
+        self._display = Display() if shown else None
+
+    def __call__(self, done: float, name: str) -> None:
+        if self._display is not None:
+            self._display.begin(done, name)
+
+    def of_memory(self, share: float) -> None:
+        if self._display is not None and self._display.is_due():
+            self._display.show(MEMORY[0] + share * (MEMORY[1] - MEMORY[0]), "memory")
+
+    def __enter__(self) -> _Shares:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._display is not None:
+            self._display.close()
 
 
 # -- the text ----------------------------------------------------------------------------------------
@@ -156,7 +203,7 @@ def _report(d: Diagnosis) -> list[str]:
         f"{d.hidden_size} hidden units, {layers}, {d.nonlinearity}; trained to look {d.seq_len} characters "
         "back.",
         f"Looked at {d.passages} passage{'s' * (d.passages > 1)} of {d.steps} characters: "
-        f"{d.loss:.3f} nats per character"
+        f"{decimals(d.loss, 3)} nats per character"
         + (f" ({d.skipped} characters that the model does not know were left out)." if d.skipped else "."),
     ]
     lines = [line for text in head for line in textwrap.wrap(text, WIDTH)] + [""]

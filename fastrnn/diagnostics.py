@@ -25,6 +25,7 @@ True
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -327,6 +328,7 @@ def jacobian_norms(
     method: str = "auto",
     layer: int = -1,
     direction: int = 0,
+    on_progress: Callable[[float], object] | None = None,
 ) -> JacobianNorms:
     """How much a state depends on the one some steps before: norms of dh_t/dh_k (eq. 14).
 
@@ -350,6 +352,8 @@ def jacobian_norms(
         Which layer's states; the product is that of the recurrence of this layer alone.
     direction : {0, 1}, default 0
         1 for the reverse direction of a bidirectional `RNN`; lags count backwards in time then.
+    on_progress : callable or None
+        Is called after each lag with the share of the work that is done, up to 1.
 
     Returns
     -------
@@ -400,7 +404,8 @@ def jacobian_norms(
     if direction:
         slopes = slopes[::-1]
     met = _slopes_on_the_way(slopes, L, most)
-    logs = (_exact_norms if method == "exact" else _power_norms)(met, W)
+    done = on_progress or (lambda share: None)
+    logs = (_exact_norms if method == "exact" else _power_norms)(met, W, done)
     with np.errstate(all="ignore"):
         mean = np.logaddexp.reduce(logs, axis=1) - math.log(logs.shape[1])
         norms = np.exp(mean)
@@ -431,7 +436,7 @@ def _slopes_on_the_way(slopes: np.ndarray, L: int, most: int) -> np.ndarray:
     return slopes[k[None] + np.arange(1, L + 1)[:, None], n[None]]
 
 
-def _exact_norms(slopes: np.ndarray, W: np.ndarray) -> np.ndarray:
+def _exact_norms(slopes: np.ndarray, W: np.ndarray, done: Callable[[float], object]) -> np.ndarray:
     """Logarithm of the largest singular value of each product of Jacobians, shape (L, starts)."""
     L, S, h = slopes.shape
     product = np.broadcast_to(np.eye(h), (S, h, h))
@@ -445,10 +450,11 @@ def _exact_norms(slopes: np.ndarray, W: np.ndarray) -> np.ndarray:
             product /= np.where(largest > 0, largest, 1)[:, None, None]
             scale += np.log(largest)
             logs[i] = scale + np.log(np.linalg.norm(product, 2, axis=(1, 2)))
+            done((i + 1) / L)
     return np.where(np.isnan(logs), -np.inf, logs)
 
 
-def _power_norms(slopes: np.ndarray, W: np.ndarray) -> np.ndarray:
+def _power_norms(slopes: np.ndarray, W: np.ndarray, done: Callable[[float], object]) -> np.ndarray:
     """The same without forming a product P: by power iteration with ``P' P``, whose vectors are kept.
 
     The largest eigenvalue in the space that they span (Lanczos) is there after a few of them, also
@@ -464,6 +470,7 @@ def _power_norms(slopes: np.ndarray, W: np.ndarray) -> np.ndarray:
             logs[i], v, converged = _lanczos(slopes[: i + 1], W, v)
             if converged:
                 break
+        done(((i + 1) / L) ** 2)  # a product of i steps takes i times as long
     return logs
 
 

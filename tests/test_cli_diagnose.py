@@ -1,12 +1,17 @@
 """`fastrnn diagnose`: a report that a beginner understands, and the picture."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from cli_support import invoke
+from cli_support import environment, invoke, on_a_terminal
+from threadpoolctl import ThreadpoolController
 
-from fastrnn import CharRNN
+from fastrnn import CharRNN, diagnostics, progress
 from fastrnn.diagnose_report import diagnose
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
@@ -152,6 +157,104 @@ def test_bad_files_are_told_in_one_line(folder, model, text, said):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert re.fullmatch(rf"Error: .*{re.escape(said)}.*\n", result.stderr)
+
+
+# -- while it works ------------------------------------------------------------------------------
+
+
+def test_the_library_call_prints_nothing_unless_it_is_asked_to(folder, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    model = CharRNN.load(folder / "model.safetensors")
+    diagnose(model, TEXT)
+    assert capsys.readouterr() == ("", "")
+    diagnose(model, TEXT, verbose=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"  0% +0\.0 s  gradient flow\n( *\d+% +\d+\.\d s  [a-z ]+\n)+", err)
+
+
+@pytest.mark.parametrize("method", ["exact", "power"])
+def test_the_longest_measure_tells_how_far_it_is(folder, method):
+    model = CharRNN.load(folder / "model.safetensors")
+    x = model.vocabulary_.encode(TEXT)[:40, None]
+    shares = []
+    told = diagnostics.jacobian_norms(model, x, method=method, on_progress=shares.append)
+    assert len(shares) == len(told.lags) == 20
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.1 < 0.9 < shares[-2] < shares[-1] == 1
+    untold = diagnostics.jacobian_norms(model, x, method=method)
+    assert np.array_equal(told.norms, untold.norms)
+
+
+def test_a_bar_moves_within_the_longest_measure(folder, capsys, monkeypatch):
+    monkeypatch.setattr(progress.Display, "is_due", lambda self: True)
+    diagnose(CharRNN.load(folder / "model.safetensors"), TEXT, verbose=True)
+    shares = [
+        int(share) for share in re.findall(r"^ *(\d+)% .* memory$", capsys.readouterr().err, re.MULTILINE)
+    ]
+    assert len(set(shares)) > 5
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (3, 93)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
+def test_a_terminal_sees_each_measure(folder):
+    files = folder / "model.safetensors", folder / "text.txt"
+    shown, process = on_a_terminal("diagnose", *files, stream="stderr")
+    assert process.returncode == 0
+    moves = re.findall(r"\r *(\d+)%\|.*?\| [\d:]+<[\d:?]+, ([a-z ]+?) *(?=[\r\n])", shown)
+    assert list(dict.fromkeys(name for _, name in moves)) == [
+        "gradient flow", "memory", "recurrent weights", "saturation", "clipping", "hidden states", "done",
+    ]  # fmt: skip
+    shares = [int(share) for share, _ in moves]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 100)
+    assert shown.endswith("\n")
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_blas_is_held_to_one_thread(folder, monkeypatch, verbose):
+    seen = []
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+
+    def noting(measure):
+        def noted(*arguments, **options):
+            seen.extend(library.get_num_threads() for library in libraries)
+            return measure(*arguments, **options)
+
+        return noted
+
+    names = ("gradient_flow", "hidden_states", "jacobian_norms", "spectrum", "saturation", "clip_report")
+    for name in names:
+        monkeypatch.setattr(diagnostics, name, noting(getattr(diagnostics, name)))
+    before = [library.get_num_threads() for library in libraries]
+    for library in libraries:
+        library.set_num_threads(2)
+    try:
+        diagnose(CharRNN.load(folder / "model.safetensors"), TEXT, verbose=verbose)
+        assert [library.get_num_threads() for library in libraries] == [2] * len(libraries)
+    finally:
+        for library, number in zip(libraries, before, strict=True):
+            library.set_num_threads(number)
+    assert seen == [1] * len(names) * len(libraries)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send to one process on Windows")
+def test_ctrl_c_ends_it_without_a_traceback(folder):
+    code = (
+        "import time; from fastrnn import cli, diagnostics; "
+        "diagnostics.spectrum = lambda *_: print('measuring', flush=True) or time.sleep(60); "
+        "cli.main(prog_name='fastrnn')"
+    )
+    files = map(str, (folder / "model.safetensors", folder / "text.txt"))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "diagnose", *files],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "measuring\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "\nStopped by Ctrl-C.\n")
 
 
 def test_usage():
