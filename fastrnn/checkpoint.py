@@ -11,23 +11,32 @@ The file is one that any safetensors reader opens.  Its metadata hold
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import secrets
+import shutil
+import stat
+import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 import fastrnn
 from fastrnn.errors import CheckpointError
 
-__all__ = ["CheckpointError", "check_writable", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "CheckpointError", "all_finite", "brief", "check_is_no_text", "check_writable", "hold", "is_finite",
+    "previous_of", "read_checkpoint", "write_checkpoint",
+]  # fmt: skip
 
 FORMAT = "fastrnn"
 FORMAT_VERSION = 1
@@ -38,11 +47,19 @@ PREVIOUS = ".previous"
 #: Longest header that safetensors allows.
 _HEADER_LIMIT = 100_000_000
 
-#: Bytes of each type of number in safetensors' words.
-_ITEM_SIZES = {"F32": 4, "F64": 8}
+#: Types of numbers in safetensors' words.
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+
+#: Arrays of a file at most: a model of 1000 layers and Adam has 16 000.  Each takes some 50 microseconds.
+MOST_ARRAYS = 20_000
+
+#: Lists and dicts within each other at most.
+_DEEPEST = 64
 
 #: Dimensions of an array at most; no model has more than three.
 _MOST_DIMENSIONS = 8
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: Seconds after which a temporary file is one that a killed process left.
 _STALE = 600
@@ -57,6 +74,10 @@ def write_checkpoint(
     checkpoint that was there is kept as ``<path>.previous``.  Whenever the process is killed, `path`
     names a complete file, the old or the new one, if it named one before.
 
+    A file that is replaced passes its permissions on, and its owner and group where that is allowed.  NaN
+    and infinity never take the place of finite numbers: not those of `path`, which is an error, nor those
+    of ``<path>.previous``, which then stays.
+
     Parameters
     ----------
     path : str or path
@@ -68,6 +89,8 @@ def write_checkpoint(
     ------
     OSError
         If it cannot be written; what was there is as it was.
+    CheckpointError
+        If `arrays` hold NaN or infinity, and `path` is a checkpoint that holds neither.
 
     Examples
     --------
@@ -91,17 +114,23 @@ def write_checkpoint(
     }
     # A link stays a link: what it points to is replaced.
     place = Path(os.path.realpath(path))
+    if not all_finite(arrays.values()) and is_finite(place):
+        raise CheckpointError(
+            f"{os.fsdecode(path)!r} holds a model of finite numbers, and is not replaced by one that "
+            f"holds NaN or infinity: choose another name"
+        )
     with _saying_what_failed(path), _temporary_file(place) as temporary:
+        if len(arrays) > MOST_ARRAYS:
+            raise OSError(errno.EFBIG, f"{len(arrays)} arrays, and a file takes {MOST_ARRAYS}")
         try:
             serialized = save(arrays, metadata)
         except SafetensorError as error:
             raise OSError(errno.EFBIG, f"what is no array takes {len(text)} characters ({error})") from None
-        _check_place(place)
-        with temporary.open("xb") as file:
+        before = _check_place(place)
+        with _create(temporary, before) as file:
             file.write(serialized)
-            file.flush()
-            os.fsync(file.fileno())
-        _keep_previous(place)
+            _finish(file, before)
+        _keep_previous(place, before)
         temporary.replace(place)
         _force_to_disk(place.parent)
     _remove_stale(place)
@@ -111,16 +140,71 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise the `OSError` now that `write_checkpoint` would raise after hours of work."""
     place = Path(os.path.realpath(path))
     with _saying_what_failed(path), _temporary_file(place) as temporary:
-        _check_place(place)
-        temporary.open("xb").close()
+        before = _check_place(place, to_be_replaced=True)
+        _create(temporary, before).close()
 
 
-def _check_place(place: Path) -> None:
-    """Refuse to put a file in the place of what is none, such as a device."""
-    if place.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if place.exists() and not place.is_file():
-        raise OSError(errno.EINVAL, "it is there, and is not a regular file")
+def previous_of(path: str | os.PathLike[str]) -> Path:
+    """Where the checkpoint is kept that was there before the last one."""
+    link = os.path.islink(path)  # noqa: PTH114  (that of pathlib raises where a name is too long)
+    name = os.path.realpath(path) if link else os.fsdecode(path)
+    return Path(name + PREVIOUS)
+
+
+def _check_place(place: Path, *, to_be_replaced: bool = False) -> os.stat_result | None:
+    """Refuse to put a file in the place of what is none, such as a device; return what is known of the
+    one that is there.  If it will be replaced, it has to go somewhere as well."""
+    before = None
+    if place.exists():
+        before = place.stat()
+        if stat.S_ISDIR(before.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(before.st_mode):
+            raise OSError(errno.EINVAL, "it is there, and is not a regular file")
+    previous = place.parent / (place.name + PREVIOUS)
+    if (to_be_replaced or before is not None) and os.path.lexists(previous):
+        mode = previous.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+            kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(number, f"the one before it is kept as {str(previous)!r}, which is {kind}")
+    return before
+
+
+def _create(file: Path, like: os.stat_result | None) -> IO[bytes]:
+    """Open a new file, for this user alone until `_finish` if it is to be like another one."""
+    if like is None:
+        return file.open("xb")
+    return open(file, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def _finish(file: IO[bytes], like: os.stat_result | None) -> None:
+    """Force what was written to the disk, with the permissions, owner and group of `like`."""
+    file.flush()
+    if like is not None and sys.platform != "win32":
+        mode = stat.S_IMODE(like.st_mode) & 0o777
+        if not _give_to(file.fileno(), like):
+            # Another group is not to be allowed more than everybody.
+            mode = mode & 0o707 | (mode & 0o007) << 3
+        with contextlib.suppress(OSError):  # a file system without permissions
+            os.fchmod(file.fileno(), mode)
+    os.fsync(file.fileno())
+
+
+if sys.platform != "win32":
+
+    def _give_to(descriptor: int, like: os.stat_result) -> bool:
+        """Give a file the owner and group of another where that is allowed; return whether its group fits."""
+        mine = os.fstat(descriptor)
+        if mine.st_uid != like.st_uid:
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, like.st_uid, -1)
+        if mine.st_gid != like.st_gid:
+            try:
+                os.fchown(descriptor, -1, like.st_gid)
+            except OSError:
+                return False
+        return True
 
 
 @contextlib.contextmanager
@@ -145,20 +229,21 @@ def _temporary_file(place: Path, suffix: str = ".tmp") -> Iterator[Path]:
             temporary.unlink()
 
 
-def _keep_previous(place: Path) -> None:
+def _keep_previous(place: Path, status: os.stat_result | None) -> None:
     """Give the file at `place`, which stays there, a second name."""
-    if not place.exists():
+    if status is None:
+        return
+    previous = place.parent / (place.name + PREVIOUS)
+    if is_finite(place) is False and is_finite(previous):
         return
     with _temporary_file(place) as temporary:
         try:
             os.link(place, temporary)
         except OSError:  # a file system without hard links
-            import shutil
-
-            shutil.copyfile(place, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(place.with_name(place.name + PREVIOUS))
+            with place.open("rb") as source, _create(temporary, status) as copy:
+                shutil.copyfileobj(source, copy)
+                _finish(copy, status)
+        temporary.replace(previous)
 
 
 def _force_to_disk(folder: Path) -> None:
@@ -201,6 +286,194 @@ def _digest(content: str, arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+# -- one run at a time -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Held:
+    """A lock that a thread of this process has."""
+
+    thread: int
+    #: None where files cannot be locked.
+    descriptor: int | None
+    #: How often it was taken.
+    count: int = 0
+
+
+#: Locks of this process by the names of their files.
+_held: dict[str, _Held] = {}
+_guard = threading.Lock()
+
+
+@contextlib.contextmanager
+def hold(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep every other run from writing a checkpoint, in this process or another one.
+
+    A file beside it, ``.<name>.lock``, is locked and at last removed.  The lock goes with its process,
+    however that ends.  Where files cannot be locked, or none can be made, only the threads of this
+    process are kept out.  The thread that holds it may take it once more.
+
+    Parameters
+    ----------
+    path : str or path
+        ``<path>.previous``, which the same run writes, is held with it.
+
+    Raises
+    ------
+    OSError
+        If another run holds it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, hold(f"{folder}/model"):
+    ...     write_checkpoint(f"{folder}/model", {"step": 3}, {})
+    """
+    place = Path(os.path.realpath(path))
+    name = place.name
+    while name.removesuffix(PREVIOUS) not in ("", name):
+        name = name.removesuffix(PREVIOUS)
+    lock = place.parent / f".{name}.lock"
+    key = os.path.normcase(lock)
+    thread = threading.get_ident()
+    with _saying_what_failed(path), _guard:
+        held = _held.get(key)
+        if held is None:
+            held = _held[key] = _Held(thread, _lock(lock))
+        elif held.thread != thread:
+            raise _busy()
+        held.count += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            if _held.get(key) is held:  # else this is a child that was forked meanwhile
+                held.count -= 1
+                if not held.count:
+                    del _held[key]
+                    _unlock(lock, held.descriptor)
+
+
+def _busy() -> OSError:
+    return OSError(errno.EBUSY, "another run that is going on writes it; wait for its end, or choose another")
+
+
+def _lock(lock: Path) -> int | None:
+    """Descriptor of a file that is locked now, or None where that cannot be."""
+    for _ in range(100):
+        descriptor = _open_lock(lock)
+        if descriptor is None:
+            return None
+        try:
+            _take(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            # Windows and network file systems have numbers of their own for a lock that is taken.
+            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise _busy() from None
+            with contextlib.suppress(OSError):
+                lock.unlink()
+            return None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                return descriptor
+        # The run before has removed it since it was opened here.
+        os.close(descriptor)
+    return None
+
+
+def _open_lock(lock: Path) -> int | None:
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    with contextlib.suppress(OSError):
+        return os.open(lock, flags | os.O_CREAT, 0o666)
+    # That of a run of another user may be there to be read only.
+    with contextlib.suppress(OSError):
+        return os.open(lock, flags & ~os.O_RDWR | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    return None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+    def _unlock(lock: Path, descriptor: int | None) -> None:
+        if descriptor is not None:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):  # another run has it open
+                lock.unlink()
+
+else:
+    import fcntl
+
+    def _take(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(lock: Path, descriptor: int | None) -> None:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # a folder that may no longer be written
+                lock.unlink()
+            # A child that was forked has the same lock, which would stay with it.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+def _forget_locks() -> None:
+    """In a forked child: they are its parent's."""
+    global _guard
+    _guard = threading.Lock()
+    for held in _held.values():
+        if held.descriptor is not None:
+            os.close(held.descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
+
+
+def check_is_no_text(path: str | os.PathLike[str], texts: Iterable[Any]) -> None:
+    """Refuse to write a checkpoint to where a text is read from, by whatever name.
+
+    Parameters
+    ----------
+    path : str or path
+    texts : iterable
+        Of paths, open files, and what is neither.
+
+    Raises
+    ------
+    ValueError
+        If one of `texts` is the file at `path`, or at ``<path>.previous``.
+
+    Examples
+    --------
+    >>> check_is_no_text("model", ["a text", Path("book.txt")])
+    """
+    statuses = [(text, status) for text in texts if (status := _status(text)) is not None]
+    for file in (Path(path), previous_of(path)):
+        there = _status(file)
+        for text, status in statuses:
+            if there is not None and os.path.samestat(there, status):
+                name = os.fsdecode(text) if isinstance(text, os.PathLike) else getattr(text, "name", "text")
+                kept = "" if file == Path(path) else f" (the one before it is kept as {str(file)!r})"
+                raise ValueError(
+                    f"checkpoint {os.fsdecode(path)!r}{kept} would replace the text {name!r}: choose another "
+                    f"file"
+                )
+
+
+def _status(file: Any) -> os.stat_result | None:
+    """What tells a path or an open file from others; None if there is no such file."""
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(file, os.PathLike):
+            return os.stat(file)  # noqa: PTH116  (not only of pathlib's)
+        if callable(getattr(file, "fileno", None)):
+            return os.fstat(file.fileno())
+    return None
+
+
 # -- reading ---------------------------------------------------------------------------------------
 
 
@@ -231,9 +504,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         return _read(Path(name))
     except CheckpointError as error:
         message = f"{name!r} {error}"
-        previous = os.path.realpath(name) + PREVIOUS if Path(name).is_symlink() else name + PREVIOUS
-        if Path(previous).exists():
-            message += f"; the one before it is {previous!r}"
+        previous = previous_of(name)
+        if previous.exists():
+            message += f"; the one before it is {str(previous)!r}"
         raise CheckpointError(message) from None
     except OSError as error:
         raise OSError(error.errno, f"cannot read checkpoint {name!r}: {error.strerror or error}") from None
@@ -244,31 +517,87 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(9)
-        if not start:
-            raise CheckpointError("is empty")
-        length = int.from_bytes(start[:8], "little")
-        if len(start) < 9 or start[8:] != b"{" or length > _HEADER_LIMIT:
-            raise CheckpointError("is not a checkpoint of fastrnn (not a safetensors file)")
-        if length > size - 8:
-            raise CheckpointError(f"is truncated: its header takes {length} bytes and {size - 8} are there")
-        header = b"{" + file.read(length - 1)
-        metadata = _check_header(header, size - 8 - length)
-        serialized = start[:8] + header + file.read(size - 8 - length)
-    if len(serialized) != size:
+    with _open(path) as file:
+        metadata, _, start, size = _read_header(file)
+        serialized = start + file.read(size)
+    if len(serialized) != len(start) + size:
         raise CheckpointError("changed while it was read")
     try:
         arrays = load(serialized)
     except SafetensorError as error:
-        raise CheckpointError(f"is damaged: {error}") from None
+        raise CheckpointError(f"is damaged: {brief(str(error), 200)}") from None
     if _digest(metadata["content"], arrays) != metadata["sha256"]:
         raise CheckpointError("was altered or damaged: its SHA-256 does not agree with what it holds")
     content = _parse(metadata["content"])
     if not isinstance(content, dict):
         raise CheckpointError("is damaged: its content is not a JSON object")
+    _check_json(content)
     return content, arrays
+
+
+def is_finite(path: str | os.PathLike[str]) -> bool | None:
+    """Whether all numbers in the arrays of a checkpoint are finite; None if there is none to be read.
+
+    The digest is not looked at.
+    """
+    try:
+        with _open(Path(path)) as file:
+            _, entries, start, _ = _read_header(file)
+            for entry in entries.values():
+                begin, stop = entry["data_offsets"]
+                file.seek(len(start) + begin)
+                array = np.frombuffer(file.read(stop - begin), _DTYPES[entry["dtype"]])
+                if not all_finite([array]):
+                    return False
+    except (CheckpointError, OSError, ValueError):
+        return None
+    return True
+
+
+def all_finite(arrays: Iterable[np.ndarray]) -> bool:
+    """Whether no number in arrays is NaN or infinite."""
+    return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def brief(text: str, most: int = 60) -> str:
+    """What a file says, for a message: `repr`, which leaves no control character, of `most` characters."""
+    return repr(text) if len(text) <= most else f"{text[:most]!r}..."
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file; a pipe, which would be waited for, and devices are refused."""
+    _check_regular(path.stat())
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    file = open(path, "rb", opener=lambda name, usual: os.open(name, usual | flags))  # noqa: SIM115
+    try:
+        _check_regular(os.fstat(file.fileno()))  # another one may be there by now
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def _read_header(file: IO[bytes]) -> tuple[dict[str, str], dict[str, Any], bytes, int]:
+    """Metadata, entries of arrays, the bytes up to the data, and how many of data there are."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(9)
+    if not start:
+        raise CheckpointError("is empty")
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 9 or start[8:] != b"{" or length > _HEADER_LIMIT:
+        raise CheckpointError("is not a checkpoint of fastrnn (not a safetensors file)")
+    if length > size - 8:
+        raise CheckpointError(f"is truncated: its header takes {length} bytes and {size - 8} are there")
+    start += file.read(length - 1)
+    metadata, entries = _check_header(start[8:], size - 8 - length)
+    return metadata, entries, start, size - 8 - length
 
 
 def _parse(text: str | bytes) -> Any:
@@ -278,6 +607,20 @@ def _parse(text: str | bytes) -> Any:
         raise CheckpointError(f"is damaged: its header is not JSON ({error})") from None
 
 
+def _check_json(value: Any, depth: int = 0) -> None:
+    """Refuse what JSON may hold and a later `write_checkpoint` would stumble over."""
+    if isinstance(value, str):
+        if not value.isascii() and (half := _SURROGATE.search(value)):
+            raise CheckpointError(f"is damaged: it holds U+{ord(half[0]):04X}, half of a surrogate pair")
+    elif isinstance(value, (dict, list)):
+        if depth == _DEEPEST:
+            raise CheckpointError(f"is damaged: it holds more than {_DEEPEST} lists within each other")
+        for member in value:
+            _check_json(member, depth + 1)
+        for member in value.values() if isinstance(value, dict) else ():
+            _check_json(member, depth + 1)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
@@ -285,10 +628,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _check_header(header: bytes, size: int) -> dict[str, str]:
-    """Check a header against the `size` of the data that follow it; return the metadata."""
+def _check_header(header: bytes, size: int) -> tuple[dict[str, str], dict[str, Any]]:
+    """Check a header against the `size` of the data that follow it; return the metadata and the rest."""
+    too_many = CheckpointError(f"is damaged: its header names more than {MOST_ARRAYS} arrays")
+    if header.count(b'"data_offsets"') > MOST_ARRAYS:  # before objects are made of them, which takes a while
+        raise too_many
     entries = _parse(header)
     metadata = entries.pop("__metadata__", None)
+    if len(entries) > MOST_ARRAYS:
+        raise too_many
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError("is a safetensors file, but not a checkpoint of fastrnn")
     version = metadata.get("format_version")
@@ -313,20 +661,20 @@ def _check_header(header: bytes, size: int) -> dict[str, str]:
         raise CheckpointError(f"is truncated: its arrays take {end} bytes and {size} are there")
     if end < size:
         raise CheckpointError(f"is damaged: {size - end} bytes follow its arrays")
-    return metadata
+    return metadata, entries
 
 
 def _extent(name: str, entry: Any) -> tuple[int, int]:
     """First byte of an array and the one after its last."""
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(stop)]} if (
-            dtype in _ITEM_SIZES
+            dtype in _DTYPES
             and len(shape) <= _MOST_DIMENSIONS
             and all(type(n) is int and n >= 0 for n in shape)
             # NumPy's bound, of empty arrays too.
-            and math.prod(n or 1 for n in shape) * _ITEM_SIZES[dtype] < 2**63
+            and math.prod(n or 1 for n in shape) * _DTYPES[dtype].itemsize < 2**63
             and type(begin) is type(stop) is int
-            and stop - begin == math.prod(shape) * _ITEM_SIZES[dtype]
+            and stop - begin == math.prod(shape) * _DTYPES[dtype].itemsize
         ):
             return begin, stop
-    raise CheckpointError(f"is damaged: the header's entry of array {name!r} makes no sense")
+    raise CheckpointError(f"is damaged: the header's entry of array {brief(name)} makes no sense")
