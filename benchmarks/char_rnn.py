@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from turns import stats, write_json  # noqa: E402
 
 from fastrnn import CharRNN, LanguageModel, ReferenceRNN  # noqa: E402
 from fastrnn.texts import index_text, read_text, standard_library_source  # noqa: E402
+
+# Runs that go on in the same object are kept nowhere on purpose.
+warnings.filterwarnings("ignore", "checkpoint is None")
 
 SEED = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import math
@@ -13,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from fastrnn import backends
-from fastrnn.checkpoint import check_writable, read_checkpoint, write_checkpoint
+from fastrnn.checkpoint import (
+    all_finite,
+    check_is_no_text,
+    check_writable,
+    hold,
+    is_finite,
+    previous_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 from fastrnn.checks import (
     check_choice,
     check_dtype,
@@ -27,7 +37,7 @@ from fastrnn.model_file import Misfit, Snapshot, misfits, pack, plain, unpack
 from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.stop_strings import StopStrings, check_stop
 from fastrnn.streams import Streams, mean_cross_entropy, perplexity
-from fastrnn.texts import IndexedText, index_text, named_file
+from fastrnn.texts import IndexedText, index_text, named_file, parts_of
 from fastrnn.training import Limits, Progress, Training
 from fastrnn.vocabulary import Vocabulary, check_newline, check_unknown
 
@@ -97,7 +107,8 @@ class CharRNN:
     backend : {"cython", "numba", "numpy"} or None
         None follows `fastrnn.backend`.
     checkpoint : path or None
-        File that is kept up to date during training, from which a run can go on with the same bits.
+        File that is kept up to date during training, from which a run can go on with the same bits.  Weights
+        that are not finite are never written there.  Only one run at a time may have it.
     checkpoint_every : int or None
         Steps between checkpoints; None writes one about every 30 seconds.  One is written at the end, and
         when Ctrl-C ends the training.
@@ -227,6 +238,10 @@ class CharRNN:
     _last_weights: dict[str, np.ndarray] | None
     #: Hyper-parameters that the arrays and the run follow.
     _followed: dict[str, Any]
+    #: Of the last call of `fit` or `partial_fit`: the step that `checkpoint` was written after, and whether
+    #: it ended with NaN or infinity.
+    _kept_step: int | None
+    _diverged: bool
 
     # -- scikit-learn's conventions --------------------------------------------------------------
 
@@ -326,7 +341,7 @@ class CharRNN:
             that was interrupted, up to the limits that its hyper-parameters set now.  The text must be
             the same.  A run that is stopped and resumed ends with the same bits as one that was not.
             (A run that one of its limits ends is validated once more, which counts for the best weights
-            and for `patience`.)
+            and for `patience`.)  Without a `checkpoint`, a warning says that nothing is kept.
 
         Returns
         -------
@@ -340,13 +355,19 @@ class CharRNN:
             for with another text.
         TypeError, ValueError
             If a hyper-parameter is not what it must be, or `resume` is asked for when there is nothing to
-            go on with, or after a hyper-parameter was changed that a run must keep.
+            go on with, or after a hyper-parameter was changed that a run must keep; or if `checkpoint` is
+            one of the texts.
+        CheckpointError
+            If `resume` is asked for, and the weights or the optimizer's state hold NaN or infinity.
         OSError
-            If a checkpoint cannot be written.  The model is what it was before the write, and may be
-            saved elsewhere.
+            If a checkpoint cannot be written, or another run is writing it.  The model is what it was
+            before the write, and may be saved elsewhere.
 
         Warns
         -----
+        RuntimeWarning
+            If the training diverges: it stops when the loss is no longer a number.  `checkpoint` keeps the
+            last state that was finite, and the warning says of which step.
         UserWarning
             If the text is too short for `batch_size` streams, or is a short str that names a file: which
             ``pathlib.Path`` would read.
@@ -360,12 +381,21 @@ class CharRNN:
         --------
         >>> text = "hello world. " * 40
         >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, random_state=0, verbose=0).fit(text)
-        >>> again = CharRNN(8, seq_len=8, batch_size=2, epochs=1, random_state=0, verbose=0).fit(text)
-        >>> _ = again.set_params(epochs=2).fit(text, resume=True)
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = f"{folder}/hello.safetensors"
+        ...     _ = model.set_params(epochs=1, checkpoint=file).fit(text)
+        ...     again = CharRNN.load(file, checkpoint=file, epochs=2).fit(text, resume=True)
+        >>> _ = model.set_params(epochs=2, checkpoint=None).fit(text)
         >>> bool((again.model_.parameters["weight_hh_l0"] == model.model_.parameters["weight_hh_l0"]).all())
         True
         """
         self._check_params()
+        with self._place_held(text):
+            self._fit(text, resume=resume)
+        return self
+
+    def _fit(self, text: Any, *, resume: bool) -> None:
         if resume:
             self._check_can_resume()
         indexed = self._index(text)
@@ -378,8 +408,7 @@ class CharRNN:
             )
         if resume:
             self._check_same_text(n, indexed.sha256)
-        else:
-            check_unknown(self.unknown, indexed.vocabulary)
+        check_unknown(self.unknown, indexed.vocabulary)
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
         streams = self._streams(indices[:first_held_out], warn=not resume)
@@ -392,8 +421,7 @@ class CharRNN:
         if last_step is None and self.epochs is not None:
             last_step = int(self.epochs) * streams.steps
         held_out = None if first_held_out == n else (indices, first_held_out)
-        self._train(streams, held_out, last_step)
-        return self
+        self._train(streams, held_out, last_step, resumed=resume)
 
     def partial_fit(self, text: Any, y: None = None, *, vocabulary: str | None = None) -> CharRNN:
         """Take one pass over a text, from the weights and the optimizer state there are.
@@ -430,6 +458,11 @@ class CharRNN:
         (2, 8)
         """
         self._check_params()
+        with self._place_held(text):
+            self._partial_fit(text, vocabulary)
+        return self
+
+    def _partial_fit(self, text: Any, vocabulary: str | None) -> None:
         known = getattr(self, "vocabulary_", None)
         if vocabulary is not None:
             wanted = Vocabulary(vocabulary)
@@ -439,6 +472,7 @@ class CharRNN:
         fitted = hasattr(self, "model_")
         if fitted:
             self._check_unchanged(_OF_MODEL)
+            self._check_can_go_on(resuming=False)
         try:
             indexed = self._index(text, known)
         except TextError as error:
@@ -463,8 +497,7 @@ class CharRNN:
         progress.epoch_start = progress.step
         progress.rounds_since_best = 0
         self._remember(_OF_RUN)
-        self._train(streams, None, progress.step + streams.steps)
-        return self
+        self._train(streams, None, progress.step + streams.steps, resumed=fitted)
 
     def use_weights(self, which: str) -> CharRNN:
         """Let `model_` use the weights of the last step or of the best validation.
@@ -573,7 +606,7 @@ class CharRNN:
         """
         self._check_fitted()
         check_unknown(self.unknown)
-        indices = self._index(text, self.vocabulary_).indices
+        indices = self._index(text, self.vocabulary_, stacklevel=3).indices
         return -mean_cross_entropy(self.model_, indices, start=self.start_state_)
 
     def bits_per_char(self, text: Any) -> float:
@@ -777,12 +810,16 @@ class CharRNN:
         Parameters
         ----------
         path : str or path
-            A file that is there is replaced, and kept as ``<path>.previous``.
+            A file that is there is replaced, and kept as ``<path>.previous``.  The new one gets its
+            permissions.
 
         Raises
         ------
         OSError
             If it cannot be written; what was there is as it was.
+        CheckpointError
+            If weights, or the optimizer's state, hold NaN or infinity, and `path` is a model that holds
+            neither.
         TypeError, ValueError
             If a hyper-parameter is not what it must be.
 
@@ -803,7 +840,8 @@ class CharRNN:
         """
         self._check_fitted()
         self._check_params()
-        write_checkpoint(path, *pack(self._snapshot(is_checkpoint=False)))
+        check_unknown(self.unknown, self.vocabulary_)
+        write_checkpoint(path, *pack(self._snapshot(is_checkpoint=False), _DEFAULTS))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **params: Any) -> CharRNN:
@@ -818,8 +856,9 @@ class CharRNN:
         Returns
         -------
         CharRNN
-            If the file is a checkpoint of `fit`, its `checkpoint` is `path`:
-            ``CharRNN.load(path).fit(text, resume=True)`` goes on where it stopped.
+            Its `checkpoint` is None, so that no training of it, or of a clone, writes to a file before it
+            is told to.  ``CharRNN.load(path, checkpoint=path).fit(text, resume=True)`` goes on where the
+            run that wrote the file stopped, and keeps the file up to date.
 
         Raises
         ------
@@ -841,8 +880,6 @@ class CharRNN:
                 model.set_params(**snapshot.params | {"backend": None})._check_params()
             model.backend = snapshot.params["backend"]
             model._remember(_OF_RUN)
-            if snapshot.is_checkpoint:
-                model.checkpoint = path
             model.set_params(**params)
             model._check_params()
             model._check_unchanged(_OF_MODEL)
@@ -940,7 +977,7 @@ class CharRNN:
         if not isinstance(self.verbose, (int, np.integer, np.bool_)):
             raise TypeError(f"verbose must be an integer, got {type(self.verbose).__name__}")
 
-    def _index(self, text: Any, vocabulary: Vocabulary | None = None) -> IndexedText:
+    def _index(self, text: Any, vocabulary: Vocabulary | None = None, *, stacklevel: int = 4) -> IndexedText:
         """Read a text of at least two characters, as the model reads texts."""
         name = named_file(text)
         asked = "" if name is None else f"there is a file of that name: did you mean pathlib.Path({name!r})?"
@@ -961,7 +998,7 @@ class CharRNN:
             warnings.warn(
                 f"the text {'is' if isinstance(text, str) else 'begins with'} the characters {name!r}, and {asked}",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
         return indexed
 
@@ -1001,7 +1038,7 @@ class CharRNN:
                 f"{len(indices)} characters to train on are less than one batch of {self.batch_size} "
                 f"streams of {self.seq_len} characters: training on {N} stream{'s' if N > 1 else ''} of {T}",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return streams
 
@@ -1025,6 +1062,40 @@ class CharRNN:
         if self._progress.kind != "fit":
             raise ValueError("there is no run to resume: the last call was partial_fit")
         self._check_unchanged(_OF_RUN)
+        self._check_can_go_on(resuming=True)
+        if self.checkpoint is None:
+            warnings.warn(
+                "checkpoint is None: nothing of what follows is kept in a file; "
+                "CharRNN.load(path, checkpoint=path), or set_params(checkpoint=path), keeps it",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def _weights_are_finite(self) -> bool:
+        """Whether those of the last step are."""
+        weights = self.model_.parameters if self._last_weights is None else self._last_weights
+        return all_finite(weights.values())
+
+    def _check_can_go_on(self, *, resuming: bool) -> None:
+        """Refuse to train weights, or with an optimizer, from which nothing finite comes any more."""
+        # Everything is looked at for a run that is resumed; pieces of a text may be many and short.
+        arrays = pack(self._snapshot(is_checkpoint=False), _DEFAULTS)[1] if resuming else {}
+        if self._weights_are_finite() and all_finite(arrays.values()):
+            return
+        message = (
+            f"training cannot go on: after step {self.step_} weights or the optimizer's state are NaN or "
+            f"infinite, which no lr mends"
+        )
+        how = "begin anew"
+        if self.checkpoint is not None:
+            previous = previous_of(self.checkpoint)
+            if is_finite(self.checkpoint):
+                how = f"{os.fsdecode(self.checkpoint)!r} holds an earlier state: load it, and resume"
+            elif is_finite(previous):
+                how = (
+                    f"{str(previous)!r} holds an earlier state: put it in the place of the other, and resume"
+                )
+        raise CheckpointError(f"{message}; {how} with a lr of less than {self.lr:g}")
 
     def _check_same_text(self, n: int, sha256: str) -> None:
         progress = self._progress
@@ -1063,8 +1134,23 @@ class CharRNN:
             self._last_weights = None
         self.weights_ = which
 
+    @contextlib.contextmanager
+    def _place_held(self, text: Any) -> Iterator[None]:
+        """Let no other run write `checkpoint`; refuse one that is a text."""
+        if self.checkpoint is None:
+            yield
+            return
+        check_is_no_text(self.checkpoint, (part for _, part in parts_of(text)))
+        with hold(self.checkpoint):
+            yield
+
     def _train(
-        self, streams: Streams, held_out: tuple[np.ndarray, int] | None, last_step: int | None
+        self,
+        streams: Streams,
+        held_out: tuple[np.ndarray, int] | None,
+        last_step: int | None,
+        *,
+        resumed: bool,
     ) -> None:
         every: int | str | None = _int(self.checkpoint_every) or "timed"
         # As a file keeps them: NumPy's short numbers would give other bits after `load`.
@@ -1091,11 +1177,41 @@ class CharRNN:
             on_checkpoint=lambda final: self._take_over(training, final),
             verbose=bool(self.verbose),
         )
+        self._kept_step = None
         try:
             training.run()
         finally:
             self._keep(training)
+            self._diverged = training.diverged
         self._choose_weights()
+        if training.diverged:
+            # Last of all: where warnings are errors, everything is as without one.
+            warnings.warn(self._divergence(resumed), RuntimeWarning, stacklevel=4)
+
+    def _divergence(self, resumed: bool) -> str:
+        """What has happened, and how to go on."""
+        what = "the weights, the optimizer's state or the loss that they give are no longer finite"
+        if not math.isfinite(self.history_[-1]["train_nats"]):
+            what = "the loss is no longer a number"
+        said = f"{what}: training stopped at step {self.step_}; a smaller lr, or clip='norm', may help"
+        if self.checkpoint is None:
+            return said
+        file = repr(os.fsdecode(self.checkpoint))
+        step = self._step_in_file(resumed)
+        if step is None:
+            return f"{said}; nothing of it was written to {file}"
+        call = "fit(text, resume=True)" if self._progress.kind == "fit" else "partial_fit(text)"
+        return (
+            f"{said}: CharRNN.load({file}, checkpoint={file}, lr=...).{call} goes on after step {step}, the "
+            f"last one that was kept"
+        )
+
+    def _step_in_file(self, resumed: bool) -> int | None:
+        """Step of this run that `checkpoint` holds."""
+        if self._kept_step is None and resumed and self.checkpoint is not None:
+            with contextlib.suppress(CheckpointError, OSError):
+                return CharRNN.load(self.checkpoint, backend=None).step_
+        return self._kept_step
 
     def _choose_weights(self) -> None:
         """Let the model use those that a run ends with."""
@@ -1109,13 +1225,19 @@ class CharRNN:
             self.best_weights_, self._starts["best"] = training.best_weights, training.best_start
 
     def _take_over(self, training: Training, final: bool) -> None:
-        """Write a checkpoint, if there is to be one."""
+        """Write a checkpoint, if there is to be one and nothing in it has come to NaN or infinity."""
         self._keep(training)
         self._starts["last"] = training.start()
         if final:
             self._choose_weights()
-        if self.checkpoint is not None:
-            write_checkpoint(self.checkpoint, *pack(self._snapshot(is_checkpoint=True)))
+        if self.checkpoint is None:
+            training.diverged |= not self._weights_are_finite()
+            return
+        content, arrays = pack(self._snapshot(is_checkpoint=True), _DEFAULTS)
+        training.diverged |= not all_finite(arrays.values())
+        if not training.diverged:
+            write_checkpoint(self.checkpoint, content, arrays)
+            self._kept_step = self.step_
 
 
 _DEFAULTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,15 +12,31 @@ import numpy as np
 
 import fastrnn
 from fastrnn import backends
+from fastrnn.checkpoint import brief
 from fastrnn.checks import LARGEST_SIZE, check_choice, check_dtype, check_size
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.training import Progress
-from fastrnn.vocabulary import Vocabulary
+from fastrnn.vocabulary import Vocabulary, check_unknown
 
 __all__ = ["Misfit", "Snapshot", "misfits", "pack", "plain", "unpack"]
 
 #: Kinds of generators whose state can be in a file.
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+#: Hyper-parameters of the first files.  One that came later is in a file only where it has not its
+#: default, so that versions which do not know it read all others.
+_FIRST_PARAMS = frozenset({
+    "hidden_size", "num_layers", "seq_len", "batch_size", "optimizer", "lr", "lr_decay", "clip",
+    "clip_threshold", "dropout", "epochs", "max_steps", "max_seconds", "validation_fraction",
+    "validate_every", "patience", "dtype", "random_state", "num_threads", "backend", "checkpoint_every",
+    "diagnostics_every", "unknown", "verbose",
+})  # fmt: skip
+
+#: What versions of fastrnn look like.
+_VERSION = re.compile(r"\d[0-9A-Za-z.+!_-]{0,99}")
+
+#: Unknown hyper-parameters that a message names.
+_NAMED = 5
 
 
 class Misfit(Exception):
@@ -59,12 +76,14 @@ def plain(value: Any) -> Any:
     return np.dtype(value).name  # dtype is the only one that may be anything else
 
 
-def pack(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def pack(snapshot: Snapshot, defaults: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Content for JSON, and arrays.
 
     Parameters
     ----------
     snapshot : Snapshot
+    defaults : dict
+        Every hyper-parameter.
 
     Returns
     -------
@@ -83,7 +102,11 @@ def pack(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     content = {
         "class": "CharRNN",
         "fastrnn": fastrnn.__version__,
-        "params": snapshot.params,
+        "params": {
+            name: value
+            for name, value in snapshot.params.items()
+            if name in _FIRST_PARAMS or value != plain(defaults[name])
+        },
         "vocabulary": snapshot.vocabulary.characters,
         "progress": dataclasses.asdict(snapshot.progress),
         "optimizer": optimizer,
@@ -119,10 +142,16 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
     """
     _check_members(content, _CONTENT, "the file")
     if content["class"] != "CharRNN":
-        raise Misfit(f"it holds a {content['class']!r}")
+        raise Misfit(f"it holds a {brief(content['class'])}")
+    if not _VERSION.fullmatch(content["fastrnn"]):
+        raise Misfit(f"{brief(content['fastrnn'])} is no version of fastrnn")
     unknown = sorted(content["params"].keys() - defaults.keys())
     if unknown:
-        raise Misfit(f"hyper-parameters that are not known: {', '.join(map(repr, unknown))}")
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        raise Misfit(
+            f"hyper-parameters that are not known: {', '.join(map(brief, unknown[:_NAMED]))}{more} "
+            f"(fastrnn {content['fastrnn']} wrote it, this is {fastrnn.__version__})"
+        )
     if "checkpoint" in content["params"]:
         raise Misfit("it names a place to write checkpoints to, which a file must not")
     params = defaults | content["params"]
@@ -133,6 +162,7 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
         check_choice(params["optimizer"], "optimizer", tuple(OPTIMIZERS))
         check_choice(params["backend"], "backend", (*backends.BACKENDS, None))
         vocabulary = Vocabulary(content["vocabulary"])
+        check_unknown(params["unknown"], vocabulary)
     _check_members(content["progress"], _PROGRESS, "the progress")
     progress = Progress(**content["progress"])
     _check_progress(progress)
@@ -150,9 +180,9 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
         group, _, parameter = name.rpartition(".")
         wanted = shapes_of_starts if group == "start" else shapes
         if name != "state" and (parameter not in wanted or array.shape != wanted[parameter]):
-            raise Misfit(f"array {name!r} of shape {array.shape} is not one of this model's")
+            raise Misfit(f"array {brief(name)} of shape {array.shape} is not one of this model's")
         if array.dtype != dtype:
-            raise Misfit(f"array {name!r} is {array.dtype}, and dtype = {dtype.name!r}")
+            raise Misfit(f"array {brief(name)} is {array.dtype}, and dtype = {dtype.name!r}")
         groups.setdefault(group, {})[parameter] = array
     state = groups.pop("", {}).get("state")
     if state is None or state.shape != (num_layers, progress.num_streams, hidden_size):
@@ -162,12 +192,12 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
         raise Misfit("arrays 'start' are not complete")
     for group, members in groups.items():
         if group not in ("last", "best") and not group.startswith("optimizer."):
-            raise Misfit(f"arrays {group!r} are not expected")
+            raise Misfit(f"arrays {brief(group)} are not expected")
         if members.keys() != shapes.keys():
-            raise Misfit(f"arrays {group!r} are not complete")
+            raise Misfit(f"arrays {brief(group)} are not complete")
     best = groups.get("best")
     if content["weights"] not in ("last", "best"):
-        raise Misfit(f"weights {content['weights']!r} are not known")
+        raise Misfit(f"weights {brief(content['weights'])} are not known")
     if content["weights"] == "best" and best is None:
         raise Misfit("the best weights are in use, and are not there")
     slots = {
@@ -197,7 +227,10 @@ def misfits(what: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, LookupError, OverflowError, RecursionError) as error:
-        raise Misfit(f"{what}: {error}") from None
+        said = str(error)
+        if not said.isprintable() or len(said) > 500:  # it may repeat what the file says, and all of that
+            said = brief(said, 500)
+        raise Misfit(f"{what}: {said}") from None
 
 
 #: Types of the members of a file's parts.
@@ -237,6 +270,7 @@ def _check_progress(progress: Progress) -> None:
         or min(*counts, *starts) < 0
         or max(starts) > progress.step
         or max(*counts, progress.step) > LARGEST_SIZE
+        or not re.fullmatch("([0-9a-f]{64})?", progress.sha256)
     ):
         raise Misfit("the progress makes no sense")
 

@@ -182,7 +182,7 @@ def perplexity(nats: float) -> float:
         return math.inf
 
 
-def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> np.ndarray:
+def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, float]:
     """State to begin a text with: zero, unless the model knows what to do only with the one it carries.
 
     A model that was trained in one pass over few streams has hardly ever seen a state of zero.  With a
@@ -199,9 +199,11 @@ def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> np.ndarra
 
     Returns
     -------
-    ndarray, shape (num_layers, 1, h)
+    start : ndarray, shape (num_layers, 1, h)
         That of the first stream, if a text that begins with it is predicted better by `START_GAIN` after
         it has had time to be forgotten, else zeros.
+    nats : float
+        Mean cross-entropy of that text.
     """
     n = min(len(indices) - 1, START_CHARACTERS)
     zero, carried = model.initial_state(1), state[:, :1].copy()
@@ -211,7 +213,7 @@ def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> np.ndarra
             h = model.loss(*_chunk(indices, np.ones(1, INDEX), WARM_UP), h)[1]
         first = WARM_UP if n > WARM_UP else 0
         losses.append(model.loss(*_chunk(indices, np.array([first + 1]), n - first), h)[0])
-    return carried if losses[1] < losses[0] - START_GAIN else zero
+    return (carried, losses[1]) if losses[1] < losses[0] - START_GAIN else (zero, losses[0])
 
 
 def _chunk(indices: np.ndarray, places: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:

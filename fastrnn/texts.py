@@ -31,7 +31,9 @@ from fastrnn.vocabulary import (
     with_newlines,
 )
 
-__all__ = ["IndexedText", "TextError", "index_text", "named_file", "read_text", "standard_library_source"]
+__all__ = [
+    "IndexedText", "TextError", "index_text", "named_file", "parts_of", "read_text", "standard_library_source",
+]  # fmt: skip
 
 
 def read_text(path: str, limit: int | None = None, newline: str | None = None) -> tuple[str, bool]:
@@ -269,7 +271,7 @@ def index_text(
         check_unknown(unknown, vocabulary)
     newlines = _Newlines(check_newline(newline))
     indexer = _Indexer(vocabulary, unknown)
-    for name, part in _parts(text):
+    for name, part in parts_of(text):
         for utf8, piece in _pieces(name, part):
             indexer.add(*newlines.translate(utf8, piece))
     return indexer.finish()
@@ -294,7 +296,7 @@ def named_file(text: Any) -> str | None:
     return text if os.path.isfile(text) else None  # noqa: PTH113  (a Path raises for names that are too long)
 
 
-def _parts(text: Any) -> Iterator[tuple[str, Any]]:
+def parts_of(text: Any) -> Iterator[tuple[str, Any]]:
     """The texts and files that `text` is made of, each with what errors call it."""
     wanted = "a str, bytes, a pathlib.Path, a binary file"
     if _is_text(text):

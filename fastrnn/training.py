@@ -8,7 +8,6 @@ import math
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +19,13 @@ from fastrnn.progress import Display
 from fastrnn.streams import Streams, mean_cross_entropy, start_state
 from fastrnn.terminal import decimals
 
-__all__ = ["Limits", "Progress", "Training", "interrupt"]
+__all__ = ["ENDING_SIGNALS", "Limits", "Progress", "Training", "interrupt"]
+
+#: Signals that are to end a training as Ctrl-C does, those of them that the system has: asked to end, and
+#: a terminal that was closed.
+ENDING_SIGNALS = tuple(
+    signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+)
 
 #: Seconds between two checkpoints when no number of steps is given; writing them takes at most the
 #: reciprocal of `CHECKPOINT_SHARE` of the time.
@@ -98,7 +103,8 @@ class Training:
         For `LanguageModel.train_step`.
     limits : Limits
     on_checkpoint : callable
-        Is called when a checkpoint is due, with whether it is the last one.
+        Is called when a checkpoint is due, with whether it is the last one; sets `diverged` if what it
+        should write holds NaN or infinity.
     verbose : bool
         Whether a bar is shown.
 
@@ -110,6 +116,9 @@ class Training:
         Of the best validation of this call.
     best_start : ndarray, shape (num_layers, 1, h)
         What `start` was then.
+    diverged : bool
+        Whether the loss, or what a checkpoint would hold, has come to NaN or infinity, which ends the
+        training.
     """
 
     def __init__(
@@ -135,6 +144,7 @@ class Training:
         self.limits = limits
         self.best_weights: dict[str, np.ndarray] | None = None
         self.best_start = model.initial_state(1)
+        self.diverged = False
         self._on_checkpoint = on_checkpoint
         self._chars = streams.num_streams * streams.seq_len
         self._verbose = verbose
@@ -168,21 +178,20 @@ class Training:
                     self.progress.num_streams = self.streams.num_streams
                     self.state = self.model.initial_state(self.streams.num_streams)
                 going_on = self._train_epoch(interrupts, bar)
-            self._on_checkpoint(True)
+            self._save(final=True)
         if interrupts:
             raise _interruption(interrupts[0])
-        if not math.isfinite(self.history[-1]["train_nats"]):
-            # Last of all: where warnings are errors, everything is as without one.
-            warnings.warn(
-                f"the loss is no longer a number: training stopped at step {self.progress.step}; "
-                f"a smaller lr, or clip='norm', may help",
-                RuntimeWarning,
-                stacklevel=4,
-            )
 
     def start(self) -> np.ndarray:
         """State, shape (num_layers, 1, h), to begin a text with."""
-        return start_state(self.model, self.streams.indices, self.state)
+        start, nats = start_state(self.model, self.streams.indices, self.state)
+        # The last update has its effect on the loss here first: weights may be finite, and far too large.
+        self.diverged |= not math.isfinite(nats)
+        return start
+
+    def _save(self, *, final: bool) -> None:
+        self.diverged |= not math.isfinite(self.progress.loss_sum)
+        self._on_checkpoint(final)
 
     def _train_epoch(self, interrupts: list[int], bar: _Bar) -> bool:
         """Train to the end of the epoch at hand, or to a limit; return whether it was not a limit."""
@@ -262,12 +271,14 @@ class Training:
         if not save and not interrupts:
             return True
         before = time.perf_counter()
-        self._on_checkpoint(False)
+        self._save(final=False)
         self._saved = time.perf_counter()
         self._save_wait = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (self._saved - before))
         if interrupts:
             raise _interruption(interrupts[0])
-        return True
+        if self.diverged and step > progress.window_start:
+            self._record(False, False)
+        return not self.diverged
 
     def _record(self, validate: bool, diagnose: bool) -> bool:
         """Append an entry to the history; return whether training cannot go on."""
@@ -295,7 +306,8 @@ class Training:
         progress.loss_sum = progress.norm_sum = 0.0
         progress.window_start = self._recorded_step = step
         self._recorded = time.perf_counter()
-        return not math.isfinite(train_nats)
+        self.diverged |= not math.isfinite(train_nats)
+        return self.diverged
 
     def _end_epoch(self) -> None:
         self.progress.epoch += 1
@@ -340,6 +352,12 @@ class _Bar:
             self._show(self._display)
 
     def _show(self, display: Display) -> None:
+        try:
+            display.show(*self._standing())
+        except (OSError, ValueError):  # a terminal that was closed: training goes on, or saves
+            self._display = None
+
+    def _standing(self) -> tuple[float, str]:
         training, progress, limits = self._training, self._training.progress, self._training.limits
         # Between two epochs, the one that has ended.
         epoch = progress.epoch + (progress.step > progress.epoch_start or not progress.step)
@@ -362,7 +380,7 @@ class _Bar:
             done = steps / max(limits.last_step - self._first_step, 1)
         if limits.max_seconds is not None:
             done = max(done, seconds / limits.max_seconds)
-        display.show(min(done, 1.0), ", ".join(shown))
+        return min(done, 1.0), ", ".join(shown)
 
     def __enter__(self) -> _Bar:
         return self
@@ -370,7 +388,9 @@ class _Bar:
     def __exit__(self, *error: object) -> None:
         if self._display is not None:
             self._show(self._display)
-            self._display.close()
+        if self._display is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._display.close()
 
 
 def interrupt(signal_number: int, frame: Any) -> None:
@@ -384,11 +404,12 @@ def _interruption(signal_number: int) -> KeyboardInterrupt:
 
 @contextlib.contextmanager
 def _interrupts_noted() -> Iterator[list[int]]:
-    """Have Ctrl-C noted in a list in place of an exception in the middle of an update; and SIGTERM, if
-    `interrupt` handles it.
+    """Have Ctrl-C noted in a list in place of an exception in the middle of an update; and those of
+    `ENDING_SIGNALS` that `interrupt` handles.
 
-    The second one is an exception.  Nothing changes in other threads than the main one, which never get
-    it, and where the program has a handler of its own.
+    A second Ctrl-C is an exception.  The others often come twice, from the system and from the shell, and
+    do not hasten anything.  Nothing changes in other threads than the main one, which never get any, and
+    where the program has a handler of its own.
     """
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -396,11 +417,11 @@ def _interrupts_noted() -> Iterator[list[int]]:
         return
 
     def note(signal_number: int, frame: Any) -> None:
-        if noted:
+        if noted and signal_number == signal.SIGINT:
             raise _interruption(signal_number)
         noted.append(signal_number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING_SIGNALS)}
     taken = [n for n, handler in before.items() if handler in (signal.default_int_handler, interrupt)]
     try:
         for number in taken:

@@ -50,7 +50,8 @@ if __name__ == "__main__":
     if sys.argv[4:]:
         die_at(sys.argv[4], int(sys.argv[5]), sys.argv[6])
     resume = checkpoint.exists()
-    model = CharRNN.load(checkpoint, **params) if resume else CharRNN(**params, checkpoint=checkpoint)
+    params["checkpoint"] = checkpoint
+    model = CharRNN.load(checkpoint, **params) if resume else CharRNN(**params)
     print("training", flush=True)
     model.fit(text, resume=resume)
     print(result(model), flush=True)

@@ -5,8 +5,11 @@ import errno
 import json
 import os
 import pickle
+import random
+import socket
 import stat
 import time
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -16,7 +19,16 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import BackendUnavailable, CharRNN, CheckpointError, backends
-from fastrnn.checkpoint import FORMAT_VERSION, check_writable, read_checkpoint, write_checkpoint
+from fastrnn.checkpoint import (
+    FORMAT_VERSION,
+    MOST_ARRAYS,
+    _digest,
+    check_writable,
+    is_finite,
+    read_checkpoint,
+    write_checkpoint,
+)
+from fastrnn.model_file import pack
 
 TEXT = "hello world, it is warm. " * 30
 
@@ -160,6 +172,115 @@ def test_the_file_has_the_usual_permissions(file):
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(usual)
 
 
+posix = pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+
+
+def mode_of(file):
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+@posix
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o664, 0o777])
+def test_a_file_passes_its_permissions_on(file, monkeypatch, mode, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *a: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    file.chmod(mode)
+    before = os.umask(0o027)
+    try:
+        for step in (4, 5):
+            check_writable(file)
+            write_checkpoint(file, {"step": step}, {})
+    finally:
+        os.umask(before)
+    assert (mode_of(file), mode_of(file.with_name("model.previous"))) == (mode, mode)
+
+
+@posix
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_no_moment_of_wider_permissions(file, monkeypatch, links):
+    file.chmod(0o600)
+    seen, fsync, replace = [], os.fsync, type(file).replace
+
+    def looking(*arguments):
+        seen.extend((f.name, mode_of(f)) for f in file.parent.iterdir())
+        return fsync(*arguments)
+
+    def looking_too(*arguments):
+        seen.extend((f.name, mode_of(f)) for f in file.parent.iterdir())
+        return replace(*arguments)
+
+    def create(name, flags, mode=0o777, **more):
+        descriptor = opened(name, flags, mode, **more)
+        if flags & os.O_CREAT:
+            seen.append((str(name), stat.S_IMODE(os.fstat(descriptor).st_mode)))
+        return descriptor
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", create)
+    monkeypatch.setattr(os, "fsync", looking)
+    monkeypatch.setattr(type(file), "replace", looking_too)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *a: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    before = os.umask(0)
+    try:
+        write_checkpoint(file, {"step": 4}, {})
+        check_writable(file)
+    finally:
+        os.umask(before)
+    assert len({name for name, _ in seen}) >= 4
+    assert {mode for _, mode in seen} == {0o600}
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_passes_its_owner_on(file):
+    file.chmod(0o664)
+    os.chown(file, 12345, 23456)
+    write_checkpoint(file, {"step": 4}, {})
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, mode_of(file)) == (12345, 23456, 0o664)
+    # Another user, who may not give files away: what the group might is not for another group.
+    os.chown(file.parent, 54321, 54321)
+    for folder in (file.parent.parent, file.parent.parent.parent):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(54321)
+            os.setuid(54321)
+            write_checkpoint(file, {"step": 5}, {})
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, mode_of(file)) == (54321, 54321, 0o644)
+    assert read_checkpoint(file)[0] == {"step": 5}
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_place_that_cannot_be_moved_to(file, kind):
+    before, previous = file.read_bytes(), file.with_name("model.previous")
+    if kind == "pipe" and not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes with a name on this system")
+    previous.mkdir() if kind == "folder" else os.mkfifo(previous)
+    said = "a directory" if kind == "folder" else "not a regular file"
+    for call in (check_writable, lambda path: write_checkpoint(path, {}, {})):
+        with pytest.raises(
+            OSError, match=rf"cannot write checkpoint '.*model': .* '.*\.previous', which is {said}"
+        ):
+            call(file)
+    assert file.read_bytes() == before
+    file.unlink()
+    with pytest.raises(OSError, match=f"which is {said}"):
+        check_writable(file)  # which is for more than one
+    write_checkpoint(file, {}, {})
+    assert sorted(f.name for f in file.parent.iterdir()) == ["model", "model.previous"]
+
+
 def test_what_killed_writers_left_is_removed_after_a_while(file):
     old, new, other = (
         file.with_name(name)
@@ -204,6 +325,29 @@ def test_files_that_are_none_of_ours(tmp_path, content, said):
     with pytest.raises(CheckpointError, match=said) as error:
         read_checkpoint(file)
     assert repr(str(file)) in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name on this system")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)  # the name of a socket is short
+        listening.bind("socket")
+        for name in ("pipe", "socket", os.devnull):
+            with pytest.raises(OSError, match=f"cannot read checkpoint '.*{name}': it is not a regular file"):
+                read_checkpoint(name)
+            with pytest.raises(OSError, match="it is not a regular file"):
+                CharRNN.load(name)
+            assert is_finite(name) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name on this system")
+def test_a_pipe_that_comes_after_the_look_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    ordinary = Path(__file__).stat()
+    monkeypatch.setattr(type(tmp_path), "stat", lambda self: ordinary)
+    with pytest.raises(OSError, match="it is not a regular file"):
+        read_checkpoint(tmp_path / "pipe")
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -284,6 +428,84 @@ def test_arrays_that_do_not_cover_the_file(file):
         read_checkpoint(file)
 
 
+def signed(path, content, arrays):
+    """A file with a digest that is right, of content that is text already."""
+    entries, place = {}, 0
+    for name, array in arrays.items():
+        entries[name] = {"dtype": {4: "F32", 8: "F64"}[array.itemsize], "shape": array.shape,
+                         "data_offsets": [place, place + array.nbytes]}  # fmt: skip
+        place += array.nbytes
+    metadata = {"format": "fastrnn", "format_version": str(FORMAT_VERSION), "content": content,
+                "sha256": _digest(content, arrays)}  # fmt: skip
+    path.write_bytes(
+        with_header({"__metadata__": metadata, **entries}, b"".join(map(bytes, arrays.values())))
+    )
+
+
+def test_more_arrays_than_a_model_has(tmp_path, monkeypatch):
+    arrays = {f"a{i}": np.zeros(0, np.float32) for i in range(MOST_ARRAYS + 1)}
+    with pytest.raises(OSError, match="20001 arrays, and a file takes 20000"):
+        write_checkpoint(tmp_path / "m", {}, arrays)
+    signed(tmp_path / "m", "{}", arrays)
+    with pytest.raises(CheckpointError, match="its header names more than 20000 arrays"):
+        read_checkpoint(tmp_path / "m")
+    content = (tmp_path / "m").read_bytes().replace(b"data_offsets", b"data_offset\\u0073")
+    (tmp_path / "m").write_bytes((len(content) - 8).to_bytes(8, "little") + content[8:])
+    with pytest.raises(CheckpointError, match="its header names more than 20000 arrays"):
+        read_checkpoint(tmp_path / "m")
+    monkeypatch.setattr(json, "loads", lambda *a, **o: pytest.fail("made objects of all of them"))
+    signed(tmp_path / "m", "{}", arrays)
+    with pytest.raises(CheckpointError, match="its header names more than 20000 arrays"):
+        read_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"a":"\\ud800"}', r"U\+D800, half of a surrogate pair"),
+        ('{"a":["x\\udfffy"]}', r"U\+DFFF, half of a surrogate pair"),
+        ('{"\\uDC80":1}', r"U\+DC80, half of a surrogate pair"),
+        ('{"a":' + "[" * 70 + "]" * 70 + "}", "more than 64 lists within each other"),
+        ('{"a":' + '{"b":' * 70 + "0" + "}" * 71, "more than 64 lists within each other"),
+        ('{"a":' + "[" * 10**5 + "]" * 10**5 + "}", "not JSON"),
+        ('{"a":' + "9" * 5000 + "}", "not JSON"),
+        ("[]", "not a JSON object"),
+        ("\x1b[31m", "not JSON"),
+    ],
+)  # fmt: skip
+def test_content_that_would_be_stumbled_over_later(tmp_path, content, said):
+    signed(tmp_path / "m", content, {})
+    with pytest.raises(CheckpointError, match=said) as error:
+        read_checkpoint(tmp_path / "m")
+    assert str(error.value).isprintable()
+
+
+def test_a_surrogate_in_the_header_itself(tmp_path):
+    for old in ("content", "sha256", "a"):
+        write_checkpoint(tmp_path / "m", {"b": 1}, {"a": ARRAYS["a"]})
+        header, data = header_of((tmp_path / "m").read_bytes())
+        if old == "a":
+            header["\ud800"] = header.pop("a")
+        else:
+            header["__metadata__"][old] = '{"b":"\ud800"}'
+        (tmp_path / "m").write_bytes(with_header(header, data))
+        with pytest.raises(CheckpointError, match="is damaged") as error:
+            read_checkpoint(tmp_path / "m")
+        assert str(error.value).isprintable()
+
+
+def test_names_of_arrays_are_shown_without_what_commands_a_terminal(tmp_path):
+    name = "\x1b]0;title\x07\u202e" + "x" * 1000
+    write_checkpoint(tmp_path / "m", {}, {name: ARRAYS["a"]})
+    header, data = header_of((tmp_path / "m").read_bytes())
+    header[name]["shape"] = [2, 2]
+    (tmp_path / "m").write_bytes(with_header(header, data))
+    with pytest.raises(CheckpointError, match="makes no sense") as error:
+        read_checkpoint(tmp_path / "m")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 600
+
+
 def test_every_truncation_is_refused(file):
     content = file.read_bytes()
     for length in range(len(content)):
@@ -354,7 +576,7 @@ def test_the_file_says_nothing_of_where_it_was(fitted, tmp_path):
     model = CharRNN(8, epochs=1, seq_len=4, batch_size=2, verbose=0, checkpoint=tmp_path / "a secret")
     model.fit(TEXT)
     assert b"secret" not in (tmp_path / "a secret").read_bytes()
-    assert CharRNN.load(tmp_path / "a secret").checkpoint == tmp_path / "a secret"
+    assert CharRNN.load(tmp_path / "a secret").checkpoint is None
     model.save(tmp_path / "b")
     assert CharRNN.load(tmp_path / "b").checkpoint is None
 
@@ -428,13 +650,28 @@ def deep(n):
 #: Changes to what a file of a model holds, under a digest that is right, and what is said of them.
 CRAFTED = {
     "class": (lambda c, a: c.update({"class": "Other"}), "it holds a 'Other'"),
+    "version": (lambda c, a: c.update(fastrnn="1.0\x1b[2J"), "is no version of fastrnn"),
+    "long version": (lambda c, a: c.update(fastrnn="1" * 200), "is no version of fastrnn"),
+    "unknown": (lambda c, a: c["params"].update(unknown="Z"), "unknown must be a character of the vocab"),
+    "unknown escape": (lambda c, a: c["params"].update(unknown="\x1b"), "unknown must be a character of"),
+    "unknown text": (lambda c, a: c["params"].update(unknown="\x1b[2J"), "unknown must be None"),
+    "digest": (lambda c, a: c["progress"].update(sha256="\x1b[2J"), "the progress makes no sense"),
+    "digest length": (lambda c, a: c["progress"].update(sha256="a" * 63), "the progress makes no sense"),
+    "digest line": (lambda c, a: c["progress"].update(sha256="a" * 64 + "\n"), "the progress makes no"),
     "no params": (lambda c, a: drop(c, "params"), "must have the members class, "),
     "params list": (lambda c, a: c.update(params=[]), "'params' of the file is a list"),
     "place": (lambda c, a: c["params"].update(checkpoint="/etc/passwd"), "names a place to write"),
     "no place": (lambda c, a: c["params"].update(checkpoint=None), "names a place to write"),
     "backend": (lambda c, a: c["params"].update(backend="cuda"), "backend must be one of"),
     "backend list": (lambda c, a: c["params"].update(backend=[]), "backend must be one of"),
-    "unknown param": (lambda c, a: c["params"].update(x=1), "hyper-parameters that are not known: 'x'"),
+    "unknown param": (
+        lambda c, a: (c["params"].update(x=1), c.update(fastrnn="99.1.dev0")),
+        r"not known: 'x' \(fastrnn 99\.1\.dev0 wrote it, this is ",
+    ),
+    "unknown params": (
+        lambda c, a: c["params"].update({f"\x1b{i:0900}": i for i in range(9)}),
+        r"0'?\.\.\. and 4 more \(",
+    ),
     "missing param": (lambda c, a: drop(c["params"], "hidden_size"), "is not one of this model's"),
     "hidden size": (lambda c, a: c["params"].update(hidden_size=2**40), "is not one of this model's"),
     "hidden size text": (lambda c, a: c["params"].update(hidden_size="8"), "hidden_size must be an integer"),
@@ -465,7 +702,11 @@ CRAFTED = {
     "weights": (lambda c, a: c.update(weights="first"), "weights 'first' are not known"),
     "generator": (lambda c, a: c["random_state"].update(bit_generator="os.system"), "bit_generator must be"),
     "generator state": (lambda c, a: c["random_state"].update(state={}), "the random state"),
-    "generator deep": (lambda c, a: c["random_state"].update(state=deep(900)), "the random state"),
+    "generator deep": (lambda c, a: c["random_state"].update(state=deep(50)), "the random state"),
+    "generator terminal": (
+        lambda c, a: c["random_state"].update(bit_generator="\x1b[2J"),
+        "bit_generator must",
+    ),
     "last": (lambda c, a: drop(a, "last.weight_out"), "not those of so many layers"),
     "best": (lambda c, a: drop(a, "best.weight_out"), "arrays 'best' are not complete"),
     "slot": (lambda c, a: drop(a, "optimizer.exp_avg.weight_out"), "are not complete"),
@@ -492,6 +733,165 @@ def test_models_whose_parts_do_not_fit(fitted, tmp_path, name):
     with pytest.raises(CheckpointError, match=said) as error:
         CharRNN.load(file)
     assert f"{str(file)!r} is not a model of CharRNN: " in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1500
+
+
+def test_an_unknown_character_that_no_file_may_hold(fitted, tmp_path):
+    model = copy.deepcopy(fitted).set_params(unknown="Z")
+    with pytest.raises(ValueError, match="unknown must be a character of the vocabulary, and 'Z' is not"):
+        model.save(tmp_path / "m")
+    with pytest.raises(ValueError, match="unknown must be a character of the vocabulary, and 'Z' is not"):
+        model.set_params(checkpoint=tmp_path / "m", epochs=3).fit(TEXT, resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+#: What a part of a file is replaced by.
+ODDITIES = [
+    None, True, False, -1, 0, 1, 2**31, 2**63, -(2**70), 10**4000, 0.5, -0.0, 1e308, 5e-324, float("inf"),
+    float("nan"), "", "x", "adam", "\x1b[31m", "\u202e", "a" * 5000, [], {}, [1], [[[]]], {"x": 1}, {"dtype": 1},
+    {"dtype": "uint64", "values": [1]}, [0.5] * 3, "2026", deep(40),
+]  # fmt: skip
+
+
+def mutate(rng, content, arrays):
+    """Change one thing in what a file holds."""
+    if rng.random() < 0.25:
+        name = rng.choice(sorted(arrays))
+        change = rng.randrange(5)
+        if change == 0:
+            arrays[rng.choice(["x", "last.x", "optimizer.x.bias_out", "\x1b[2J", "state.state"])] = arrays[
+                name
+            ]
+        elif change == 1:
+            del arrays[name]
+        elif change == 2:
+            arrays[name] = arrays[name].astype(rng.choice(["f4", "f8"]))
+        elif change == 3:
+            arrays[name] = arrays[name].reshape(rng.choice([-1, (1, -1), (-1, 1)]))
+        else:
+            arrays[name] = np.full_like(arrays[name], rng.choice([np.nan, np.inf, 1e38, 0]))
+        return
+    part = content
+    while True:
+        key = rng.choice(sorted(part)) if isinstance(part, dict) else rng.randrange(len(part))
+        if not isinstance(part[key], (dict, list)) or not part[key] or rng.random() < 0.2:
+            break
+        part = part[key]
+    change = rng.random()
+    if change < 0.15:
+        del part[key]
+    elif change < 0.25 and isinstance(part, dict):
+        part[rng.choice(["x", "\x1b[2J", "", "step", "lr"])] = rng.choice(ODDITIES)
+    else:
+        part[key] = copy.deepcopy(rng.choice(ODDITIES))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_signed_files_with_anything_in_them(fitted, tmp_path, seed):
+    """A model, or one line about what is wrong; and a model that was taken can be used and saved."""
+    rng = random.Random(seed)
+    fitted.save(tmp_path / "whole")
+    whole = read_checkpoint(tmp_path / "whole")
+    taken = 0
+    for _ in range(60):
+        content, arrays = copy.deepcopy(whole)
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):
+            mutate(rng, content, arrays)
+        signed(tmp_path / "m", json.dumps(content), arrays)
+        said = ""
+        try:
+            model = CharRNN.load(tmp_path / "m")
+        except CheckpointError as error:
+            said = str(error)
+        assert said.isprintable()
+        assert len(said) < 1500
+        if said:
+            continue
+        taken += 1
+        assert repr(model).isprintable()
+        model.save(tmp_path / f"again{taken}")
+        assert CharRNN.load(tmp_path / f"again{taken}").step_ == model.step_
+        if is_finite(tmp_path / "m"):
+            assert len(model.generate(3)) == 3
+    assert 0 < taken < 30
+
+
+def test_hyper_parameters_that_came_later_are_in_a_file_only_where_they_matter(fitted, tmp_path):
+    """Those who do not know them read all files that do without."""
+    snapshot = fitted._snapshot(is_checkpoint=False)
+    defaults = {name: CharRNN().get_params()[name] for name in snapshot.params}
+    assert pack(snapshot, defaults)[0]["params"] == snapshot.params
+    for value, there in (("universal", True), ("keep", False)):
+        snapshot.params["newer"] = value
+        params = pack(snapshot, defaults | {"newer": "keep"})[0]["params"]
+        assert ("newer" in params) == there
+    assert params == {name: value for name, value in snapshot.params.items() if name != "newer"}
+
+
+# -- a model that was loaded is nobody's but its user's ----------------------------------------------
+
+
+def states(*files):
+    """What would show that a file was replaced."""
+    return [(f.read_bytes(), f.stat().st_mtime_ns, f.stat().st_ino) for f in files]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A checkpoint of `fit`, and the one before it."""
+    file = tmp_path / "own.safetensors"
+    CharRNN(
+        8, seq_len=8, batch_size=2, epochs=1, random_state=0, verbose=0, backend="numpy", checkpoint=file,
+        checkpoint_every=20, unknown="skip",
+    ).fit(TEXT)  # fmt: skip
+    return file, file.with_name(file.name + ".previous")
+
+
+@pytest.mark.parametrize("how", ["loaded", "cloned", "copied", "pickled"])
+def test_a_model_that_was_loaded_writes_to_no_file(kept, tmp_path, how):
+    model = CharRNN.load(kept[0])
+    if how == "cloned":
+        model = pytest.importorskip("sklearn").base.clone(model)
+    elif how == "copied":
+        model = copy.deepcopy(model)
+    elif how == "pickled":
+        model = pickle.loads(pickle.dumps(model))
+    assert model.checkpoint is None
+    before = states(*kept)
+    model.fit("another text, " * 40)
+    model.partial_fit("another text. " * 40)
+    assert states(*kept) == before
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_search_over_a_model_that_was_loaded_writes_to_no_file(kept, tmp_path):
+    pytest.importorskip("sklearn")
+    from sklearn.model_selection import GridSearchCV
+
+    before = states(*kept)
+    texts = [TEXT[i : i + 100] for i in range(0, 600, 100)]
+    search = GridSearchCV(CharRNN.load(kept[0], validation_fraction=0), {"lr": [0.01, 0.001]}, cv=2).fit(
+        texts
+    )
+    assert search.best_estimator_.checkpoint is None
+    assert states(*kept) == before
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_run_that_goes_on_is_kept_where_it_is_told_to(kept):
+    before = states(*kept)
+    for verbose in (0, 1):
+        model = CharRNN.load(kept[0], epochs=2, verbose=verbose)
+        with pytest.warns(
+            UserWarning, match=r"checkpoint is None: nothing .* kept .*, checkpoint=path\)"
+        ) as told:
+            model.fit(TEXT, resume=True)
+        assert [w.filename for w in told] == [__file__]
+        assert states(*kept) == before
+    again = CharRNN.load(kept[0], epochs=2, checkpoint=kept[0]).fit(TEXT, resume=True)
+    assert CharRNN.load(kept[0]).step_ == again.step_ == model.step_
+    assert states(kept[1]) != before[1:]
 
 
 @pytest.mark.parametrize(
@@ -548,6 +948,6 @@ def test_a_model_before_its_first_step(tmp_path):
         with pytest.raises(ZeroDivisionError):
             model.fit(TEXT)
     model.save(tmp_path / "m")
-    loaded = CharRNN.load(tmp_path / "m").fit(TEXT, resume=True)
+    loaded = CharRNN.load(tmp_path / "m", checkpoint=tmp_path / "m").fit(TEXT, resume=True)
     model.fit(TEXT)
     assert loaded.generate(20, random_state=0) == model.generate(20, random_state=0)

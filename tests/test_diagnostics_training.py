@@ -66,7 +66,7 @@ def test_a_resumed_run_has_the_same_summaries(tmp_path):
     whole = small(diagnostics_every=4).fit(TEXT)
     part = small(diagnostics_every=4, max_steps=9).fit(TEXT)
     part.save(tmp_path / "part")
-    loaded = CharRNN.load(tmp_path / "part")
+    loaded = CharRNN.load(tmp_path / "part", checkpoint=tmp_path / "part")
     loaded.set_params(max_steps=20).fit(TEXT, resume=True)
     summaries = [
         {entry["step"]: repr(entry["diagnostics"]) for entry in model.history_ if "diagnostics" in entry}

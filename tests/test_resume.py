@@ -22,6 +22,9 @@ from fastrnn import CharRNN, CheckpointError, TextError
 from fastrnn import training as training_module
 from fastrnn.checkpoint import read_checkpoint, write_checkpoint
 
+#: Most runs go on in the same object, and what they come to is looked at there.
+pytestmark = pytest.mark.filterwarnings("ignore:checkpoint is None")
+
 PROGRAM = Path(__file__).parent / "resume_program.py"
 
 #: Of which each takes about half a second, most of it to write checkpoints.
@@ -204,8 +207,7 @@ def test_resumed_from_a_checkpoint(backend, tmp_path, monkeypatch, optimizer):
             small(backend, optimizer=optimizer, checkpoint=checkpoint, checkpoint_every=every),
             text, steps,
         )  # fmt: skip
-        loaded = CharRNN.load(checkpoint)
-        assert loaded.checkpoint == checkpoint
+        loaded = CharRNN.load(checkpoint, checkpoint=checkpoint)
         assert loaded.step_ == steps - steps % every
         same(loaded.fit(text, resume=True), whole)
         same(CharRNN.load(checkpoint), whole)
@@ -254,6 +256,7 @@ def test_numbers_of_numpy_are_as_those_of_python(tmp_path, monkeypatch):
     stop_after(monkeypatch, model, text, 20)
     assert CharRNN.load(checkpoint).step_ == 18
     same(CharRNN.load(checkpoint).fit(text, resume=True), whole)
+    assert CharRNN.load(checkpoint).step_ == 18
     same(model.fit(text, resume=True), whole)
     same(CharRNN.load(checkpoint), whole)
 
@@ -386,6 +389,45 @@ def test_a_second_ctrl_c_does_not_wait():
             signal.raise_signal(signal.SIGINT)
 
 
+def test_other_signals_that_come_twice_do_not_hasten(monkeypatch):
+    """A terminal that is closed sends SIGHUP, and its shell again, and the system SIGTERM as well."""
+    before = {
+        number: signal.signal(number, training_module.interrupt) for number in training_module.ENDING_SIGNALS
+    }
+    try:
+        with training_module._interrupts_noted() as noted:
+            for number in 2 * training_module.ENDING_SIGNALS:
+                signal.raise_signal(number)
+            assert noted[0] == training_module.ENDING_SIGNALS[0]
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("failing", ["show", "close"])
+def test_a_terminal_that_is_gone_does_not_end_a_training(tmp_path, monkeypatch, failing):
+    class Gone:
+        def __init__(self, endless):
+            pass
+
+        def is_due(self):
+            return True
+
+        def show(self, done, text):
+            if failing == "show":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        def close(self):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(training_module, "Display", Gone)
+    model = small("numpy", epochs=1, verbose=1, checkpoint=tmp_path / "model").fit(text_of(800))
+    same(CharRNN.load(tmp_path / "model"), small("numpy", epochs=1).fit(text_of(800)))
+    assert model.step_ > 10
+
+
 def test_ctrl_c_is_left_to_programs_that_handle_it_and_to_other_threads():
     def mine(number, frame):
         raise Stop
@@ -506,7 +548,7 @@ def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(os, name, failing)
             if name == "link":  # and neither is there room for a copy
-                patch.setattr(shutil, "copyfile", failing)
+                patch.setattr(shutil, "copyfileobj", failing)
             with pytest.raises(OSError, match=r"cannot write checkpoint .*: Input/output error"):
                 model.set_params(epochs=4).fit(text, resume=True)
         assert checkpoint.read_bytes() == content
