@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import shlex
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -145,9 +148,9 @@ def train(
     """Train a character model on a text, and keep it in a file.
 
     TEXT is a UTF-8 file of any length, - for standard input; several are read as one text. MODEL is
-    written every 30 seconds or as often as --checkpoint-every says, when Ctrl-C or SIGTERM ends the
-    training, and at the end: whole or not at all. A run that was stopped and goes on with --resume
-    ends with the same bits as one that was not.
+    written every 30 seconds or as often as --checkpoint-every says, when Ctrl-C, SIGTERM or a closed
+    terminal ends the training, and at the end: whole or not at all, and never with weights that are no
+    numbers. A run that was stopped and goes on with --resume ends with the same bits as one that was not.
 
     The progress shows the loss in nats per character: log(different characters), about 4, is a guess;
     plain English comes down to about 1.5. When the loss of the held-out text (valid) no longer falls
@@ -169,19 +172,17 @@ def train(
     given |= {"checkpoint": checkpoint, "verbose": int(verbose)}
     if "max_seconds" in given and "epochs" not in given:
         given["epochs"] = None
-    exists = Path(checkpoint).exists()
-    if exists and not (resume or force):
-        raise click.ClickException(f"{checkpoint!r} exists: --resume goes on with it, --force replaces it")
-    if resume and not exists:
-        click.echo(f"There is no {checkpoint!r} to go on with: training begins.", err=True)
     there = _identity(checkpoint)
     with _as_one_line(), _terminated():
         try:
-            _train(checkpoint, open_texts(texts), given, going_on=resume and exists)
+            _refuse_texts(checkpoint, texts)
+            _train(checkpoint, open_texts(texts), given, resume=resume, force=force)
         except KeyboardInterrupt as stop:
             number = stop.args[0] if stop.args else signal.SIGINT
-            saved = (resume and exists) or _identity(checkpoint) != there
-            _say_how_to_go_on(context, checkpoint if saved else None, texts, number)
+            _ignore_more()
+            saved = (resume and there is not None) or _identity(checkpoint) != there
+            with _terminal_may_be_gone():
+                _say_how_to_go_on(context, checkpoint if saved else None, number)
             raise click.exceptions.Exit(SIGNALLED + number) from None
 
 
@@ -189,26 +190,50 @@ def _option(context: click.Context, name: str) -> click.Parameter:
     return next(option for option in context.command.params if option.name == name)
 
 
-def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, going_on: bool) -> None:
+def _refuse_texts(checkpoint: str, texts: tuple[str, ...]) -> None:
+    """Refuse to put the model in the place of a text, before anything is read."""
+    from fastrnn.checkpoint import check_is_no_text
+
+    try:
+        check_is_no_text(checkpoint, [sys.stdin if name == "-" else Path(name) for name in texts])
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: bool, force: bool) -> None:
     import numpy as np
 
     from fastrnn.char_rnn import CharRNN
+    from fastrnn.checkpoint import hold
     from fastrnn.errors import CheckpointError, TextError
 
     text = texts[0] if len(texts) == 1 else texts
-    try:
-        model = CharRNN.load(checkpoint, **given) if going_on else CharRNN(**given)
-        before = model.step_ if going_on else 0
-        backend = get_kernels_ready(model.backend, model.dtype)
-        if model.verbose:
-            where = f"Going on after step {before:,}" if going_on else "Reading the text"
-            click.echo(f"{where}; backend {backend}. Ctrl-C saves and stops.", err=True)
-        with np.errstate(all="ignore"):  # a training that diverges is reported below
-            model.fit(text, resume=going_on)
-    except (CheckpointError, TextError):
-        raise
-    except (ValueError, TypeError) as error:  # about a hyper-parameter
-        raise click.UsageError(str(error)) from None
+    with hold(checkpoint):  # from before it is looked at, so that no other run is lost
+        exists = Path(checkpoint).exists()
+        if exists and not (resume or force):
+            raise click.ClickException(
+                f"{checkpoint!r} exists: --resume goes on with it, --force replaces it"
+            )
+        if resume and not exists:
+            click.echo(f"There is no {checkpoint!r} to go on with: training begins.", err=True)
+        going_on = resume and exists
+        try:
+            model = CharRNN.load(checkpoint, **given) if going_on else CharRNN(**given)
+            before = model.step_ if going_on else 0
+            backend = get_kernels_ready(model.backend, model.dtype)
+            if model.verbose:
+                where = f"Going on after step {before:,}" if going_on else "Reading the text"
+                click.echo(f"{where}; backend {backend}. Ctrl-C saves and stops.", err=True)
+            try:
+                with np.errstate(all="ignore"):  # a training that diverges is reported below
+                    model.fit(text, resume=going_on)
+            finally:
+                _note_divergence(model)
+        except (CheckpointError, TextError):
+            raise
+        except (ValueError, TypeError) as error:  # about a hyper-parameter
+            raise click.UsageError(str(error)) from None
+        _check_finite(model, checkpoint, going_on)
     check_converged(model)
     if going_on and model.step_ == before:
         click.echo(
@@ -218,6 +243,36 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, going_on
         )
     if model.verbose:
         _summarise(model, checkpoint)
+
+
+#: Of a context's `meta`: learning rate of a training that diverged.
+_DIVERGED = "fastrnn.diverged"
+
+
+def _note_divergence(model: CharRNN) -> None:
+    if getattr(model, "_diverged", False):
+        click.get_current_context().meta[_DIVERGED] = model.lr
+
+
+def _check_finite(model: CharRNN, checkpoint: str, going_on: bool) -> None:
+    """Fail if a training ended with NaN or infinity, which are in no file."""
+    context = click.get_current_context()
+    if _DIVERGED not in context.meta:
+        return
+    nats = model.history_[-1]["train_nats"]
+    what = (
+        "the weights, or the loss that they give, are no longer finite"
+        if math.isfinite(nats)
+        else f"the loss is {nats:.4g}"
+    )
+    said = f"the training diverged: {what} after step {model.step_:,}"
+    step = model._step_in_file(going_on)
+    if step is None:
+        raise click.ClickException(f"{said}, and nothing was saved; try a lower --lr than {model.lr:g}")
+    raise click.ClickException(
+        f"{said}; {checkpoint} holds step {step:,}; to go on from there with a lower --lr than {model.lr:g}:\n"
+        f"  {_command_to_go_on(context)}"
+    )
 
 
 def _summarise(model: CharRNN, checkpoint: str) -> None:
@@ -237,24 +292,44 @@ def _identity(file: str) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _say_how_to_go_on(
-    context: click.Context, checkpoint: str | None, texts: tuple[str, ...], number: int
-) -> None:
+def _say_how_to_go_on(context: click.Context, checkpoint: str | None, number: int) -> None:
     """Say what is saved, and the command that goes on from there."""
     from fastrnn.char_rnn import CharRNN
 
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    diverged = "; the training had diverged" if _DIVERGED in context.meta else ""
     if checkpoint is None:
-        click.echo(f"\nStopped by {name} before anything was saved.", err=True)
+        click.echo(f"\nStopped by {name} before anything was saved{diverged}.", err=True)
         return
     step = CharRNN.load(checkpoint, backend=None).step_
-    arguments = [a for a in context.meta["fastrnn.arguments"] if a not in ("--force", "--resume")]
-    again = " (with the same text on standard input)" if "-" in texts else ""
+    again = " (with the same text on standard input)" if "-" in context.params["texts"] else ""
     click.echo(
-        f"\nStopped by {name}. {checkpoint} holds step {step:,}; to go on{again}:\n"
-        f"  {context.command_path} --resume {shlex.join(arguments)}",
+        f"\nStopped by {name}{diverged}. {checkpoint} holds step {step:,}; to go on{again}:\n"
+        f"  {_command_to_go_on(context)}",
         err=True,
     )
+
+
+def _command_to_go_on(context: click.Context) -> str:
+    arguments = [a for a in context.meta["fastrnn.arguments"] if a not in ("--force", "--resume")]
+    if _DIVERGED in context.meta:
+        while "--lr" in arguments:
+            at = arguments.index("--lr")
+            del arguments[at : at + 2]
+        arguments = [a for a in arguments if not a.startswith("--lr=")]
+        arguments += ["--lr", f"{context.meta[_DIVERGED] / 10:.3g}"]
+    return f"{context.command_path} --resume {shlex.join(arguments)}"
+
+
+@contextlib.contextmanager
+def _terminal_may_be_gone() -> Iterator[None]:
+    """Go on where nobody is there any more to be told something."""
+    try:
+        yield
+    except OSError:
+        # What is still in the buffer would fail again at exit, with another status.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 @contextlib.contextmanager
@@ -266,21 +341,35 @@ def _as_one_line() -> Iterator[None]:
             click.echo(f"Warning: {message}", err=True)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("always", category)
         warnings.showwarning = tell
         yield
 
 
+def _ignore_more() -> None:
+    """Once the training has ended: a closed terminal often sends its signal twice."""
+    from fastrnn.training import ENDING_SIGNALS, interrupt
+
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is interrupt:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """Have SIGTERM end the training as Ctrl-C does."""
-    from fastrnn.training import interrupt
+    """Have SIGTERM and SIGHUP end the training as Ctrl-C does, unless they are ignored, as under nohup."""
+    from fastrnn.training import ENDING_SIGNALS, interrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    taken = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     try:
+        for number in taken:
+            signal.signal(number, interrupt)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in taken:
+            signal.signal(number, before[number])

@@ -262,6 +262,37 @@ def test_resume_goes_on_to_the_same_bits(text, out):
     assert CharRNN.load(out).step_ > 60
 
 
+def test_no_file_is_replaced_by_a_model_that_was_loaded_from_it(text, out):
+    assert invoke("train", text, "-o", out, *SMALL, "--max-steps", 25, "--checkpoint-every", 5).exit_code == 0
+    previous = Path(f"{out}.previous")
+    before = [(f.read_bytes(), f.stat().st_mtime_ns) for f in (out, previous)]
+    CharRNN.load(out, verbose=0).fit(TEXT[::-1])
+    assert [(f.read_bytes(), f.stat().st_mtime_ns) for f in (out, previous)] == before
+
+
+def test_a_folder_where_the_one_before_is_kept_is_told_at_the_start(text, out):
+    previous = Path(f"{out}.previous")
+    previous.mkdir()
+    result = invoke("train", text, "-o", out, *SMALL, "-q", "--epochs", 10**6)
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"Error: cannot write checkpoint '.*': .*\.previous', which is a directory\n", result.stderr
+    )
+    assert not out.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name on this system")
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [([], "exists: --resume"), (["--resume"], "not a regular file"), (["--force"], "regular file")],
+)
+def test_a_pipe_in_the_place_of_the_model_is_not_waited_for(text, out, more, said):
+    os.mkfifo(out)
+    done = run("train", text, "-o", out, *SMALL, *more)
+    assert done.returncode == 1
+    assert said in done.stderr.splitlines()[-1]
+
+
 def test_resume_without_a_model_begins_one(text, out):
     result = invoke("train", text, "-o", out, *SMALL, "--max-steps", 5, "--resume")
     assert result.exit_code == 0
@@ -368,7 +399,9 @@ def wait_for(file, process):
 
 @unix
 @pytest.mark.parametrize(
-    ("number", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+    ("number", "status", "name"),
+    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+    + ([(signal.SIGHUP, 129, "SIGHUP")] if hasattr(signal, "SIGHUP") else []),
 )
 def test_a_signal_saves_and_says_how_to_go_on(text, out, number, status, name):
     arguments = ["train", text, "-o", out, *SMALL, "--max-steps", 2500, "--checkpoint-every", 100]
@@ -404,6 +437,72 @@ def test_a_run_in_the_background_ignores_ctrl_c_and_heeds_sigterm(text, out):
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143
     assert f"holds step {CharRNN.load(out).step_:,}; to go on" in stderr
+
+
+@unix
+def test_a_run_under_nohup_outlives_its_terminal(text, out):
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    arguments = ["train", text, "-o", out, *SMALL, "--max-steps", 10**6, "--checkpoint-every", 100]
+    with start(*arguments, text=True, preexec_fn=ignore) as process:
+        wait_for(out, process)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Stopped by SIGTERM" in stderr
+
+
+@unix
+@pytest.mark.parametrize("more", [[], ["--checkpoint-every", "100000"]], ids=["timed", "rarely"])
+def test_a_terminal_that_is_closed_saves(text, out, more):
+    """What is shown goes nowhere from then on: every write is an error."""
+    import fcntl
+    import pty
+    import termios
+
+    master, slave = pty.openpty()
+
+    def take_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    arguments = ["train", text, "-o", out, *SMALL, "--max-steps", 10**7, *more]
+    with start(
+        *arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=take_terminal
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while shown.count(b"loss") < 2:
+            shown += os.read(master, 4096)
+        os.close(master)
+        process.wait(timeout=60)
+    assert process.returncode == 129
+    assert CharRNN.load(out).step_ > 0
+    assert sorted(f.name for f in out.parent.iterdir()) == [out.name, text.name]
+
+
+@unix
+def test_a_signal_that_comes_again_after_the_training_changes_nothing(text, out, monkeypatch):
+    def interrupted(self, *arguments, **options):
+        signal.raise_signal(signal.SIGHUP)
+
+    say = cli_train._say_how_to_go_on
+
+    def saying(*arguments):
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        say(*arguments)
+
+    monkeypatch.setattr(CharRNN, "fit", interrupted)
+    monkeypatch.setattr(cli_train, "_say_how_to_go_on", saying)
+    before = [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]
+    result = invoke("train", text, "-o", out, *SMALL)
+    assert result.exit_code == 129
+    assert result.stderr.endswith("Stopped by SIGHUP before anything was saved.\n")
+    assert [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)] == before
 
 
 @unix
