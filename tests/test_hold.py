@@ -1,5 +1,6 @@
 """One run at a time writes a checkpoint, and none writes it over its own text."""
 
+import contextlib
 import errno
 import os
 import re
@@ -209,7 +210,7 @@ def test_an_error_frees_it(tmp_path):
 def test_one_that_another_user_made(text, tmp_path):
     lock = tmp_path / ".m.lock"
     lock.touch(mode=0o444)
-    if os.geteuid() == 0:
+    with contextlib.suppress(PermissionError):  # only root may give files away
         os.chown(lock, 12345, 12345)
         tmp_path.chmod(0o1777)  # where not even root may open it to write
     with hold(tmp_path / "m"):
