@@ -1,9 +1,9 @@
 """The command line `fastrnn`.
 
 Results go to standard output; progress and messages to standard error.  A result that cannot be written
-is a failure, a message that cannot be shown is none.  Exit status: 0 done, 1 failed, 2 wrong usage, 130
-and 143 ended by Ctrl-C and by SIGTERM.  Commands are imported when they are asked for, and import what
-they need when they run.
+is a failure, a message that cannot be shown is none.  Exit status: 0 done, 1 failed, 2 wrong usage, 129,
+130 and 143 ended by SIGHUP (the terminal was closed), Ctrl-C and SIGTERM.  Commands are imported when
+they are asked for, and import what they need when they run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _in_one_line() -> Iterator[None]:
     except click.UsageError:
         raise  # with the usage, so of several lines
     except click.ClickException as error:
-        raise _failure(error.format_message()) from None
+        error.message = printable(error.format_message(), keep="")
+        raise
     except TextError as error:
         raise _failure(error.with_options()) from None
     except (CheckpointError, BackendUnavailable, Warning) as error:
@@ -111,7 +112,7 @@ Completion of commands and options with the Tab key, for this shell:
 Put the line into ~/.bashrc, ~/.zshrc or ~/.config/fish/config.fish to keep it.
 
 Results go to standard output, progress to standard error. Exit status: 0 done, 1 failed, 2 wrong
-usage, 130 ended by Ctrl-C, 143 ended by SIGTERM.""",
+usage, 129 the terminal was closed, 130 ended by Ctrl-C, 143 ended by SIGTERM.""",
 )
 @click.version_option(fastrnn.__version__, prog_name="fastrnn")
 def main() -> None:

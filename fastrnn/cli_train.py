@@ -269,10 +269,22 @@ def _check_finite(model: CharRNN, checkpoint: str, going_on: bool) -> None:
     step = model._step_in_file(going_on)
     if step is None:
         raise click.ClickException(f"{said}, and nothing was saved; try a lower --lr than {model.lr:g}")
-    raise click.ClickException(
-        f"{said}; {checkpoint} holds step {step:,}; to go on from there with a lower --lr than {model.lr:g}:\n"
-        f"  {_command_to_go_on(context)}"
+    raise _CanGoOn(
+        f"{said}; {checkpoint} holds step {step:,}; to go on from there with a lower --lr than {model.lr:g}:",
+        _command_to_go_on(context),
     )
+
+
+class _CanGoOn(click.ClickException):
+    """A failure, and the command that goes on from what is saved."""
+
+    def __init__(self, message: str, command: str) -> None:
+        super().__init__(message)
+        self.command = command
+
+    def show(self, file: Any = None) -> None:
+        super().show(file)
+        click.echo(f"  {self.command}", err=True)
 
 
 def _summarise(model: CharRNN, checkpoint: str) -> None:

@@ -352,12 +352,6 @@ class _Bar:
             self._show(self._display)
 
     def _show(self, display: Display) -> None:
-        try:
-            display.show(*self._standing())
-        except (OSError, ValueError):  # a terminal that was closed: training goes on, or saves
-            self._display = None
-
-    def _standing(self) -> tuple[float, str]:
         training, progress, limits = self._training, self._training.progress, self._training.limits
         # Between two epochs, the one that has ended.
         epoch = progress.epoch + (progress.step > progress.epoch_start or not progress.step)
@@ -380,7 +374,7 @@ class _Bar:
             done = steps / max(limits.last_step - self._first_step, 1)
         if limits.max_seconds is not None:
             done = max(done, seconds / limits.max_seconds)
-        return min(done, 1.0), ", ".join(shown)
+        display.show(min(done, 1.0), ", ".join(shown))
 
     def __enter__(self) -> _Bar:
         return self
@@ -388,9 +382,7 @@ class _Bar:
     def __exit__(self, *error: object) -> None:
         if self._display is not None:
             self._show(self._display)
-        if self._display is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._display.close()
+            self._display.close()
 
 
 def interrupt(signal_number: int, frame: Any) -> None:

@@ -1093,6 +1093,7 @@ def test_copies_and_pickles(fitted):
         assert not weights_equal(parameters(other), parameters(fitted))
 
 
+@pytest.mark.filterwarnings("ignore:checkpoint is None")
 def test_pickles_from_before_a_hyper_parameter(fitted):
     old = copy.deepcopy(fitted)
     del old.newline, old._followed["newline"]

@@ -823,6 +823,7 @@ def test_hyper_parameters_that_came_later_are_in_a_file_only_where_they_matter(f
     """Those who do not know them read all files that do without."""
     snapshot = fitted._snapshot(is_checkpoint=False)
     defaults = {name: CharRNN().get_params()[name] for name in snapshot.params}
+    assert snapshot.params.pop("newline") is None
     assert pack(snapshot, defaults)[0]["params"] == snapshot.params
     for value, there in (("universal", True), ("keep", False)):
         snapshot.params["newer"] = value

@@ -142,6 +142,7 @@ def test_texts_are_read_as_one_and_from_standard_input(text, tmp_path, out):
     assert same(CharRNN.load(out), trained(whole, max_steps=30))
 
 
+@pytest.mark.filterwarnings("ignore:checkpoint is None")
 def test_line_ends_of_windows_and_byte_order_marks(text, tmp_path, out):
     lines = TEXT.replace(". ", ".\n")
     for i in range(2):

@@ -19,6 +19,7 @@ import pytest
 from support import package_environment, run_python
 
 from fastrnn import CharRNN, CheckpointError, TextError
+from fastrnn import progress as progress_module
 from fastrnn import training as training_module
 from fastrnn.checkpoint import read_checkpoint, write_checkpoint
 
@@ -406,23 +407,22 @@ def test_other_signals_that_come_twice_do_not_hasten(monkeypatch):
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("failing", ["show", "close"])
-def test_a_terminal_that_is_gone_does_not_end_a_training(tmp_path, monkeypatch, failing):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_that_is_gone_does_not_end_a_training(tmp_path, monkeypatch, terminal):
     class Gone:
-        def __init__(self, endless):
-            pass
+        encoding = "utf-8"
 
-        def is_due(self):
-            return True
+        def isatty(self):
+            return terminal
 
-        def show(self, done, text):
-            if failing == "show":
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-        def close(self):
+        def write(self, text):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(training_module, "Display", Gone)
+        flush = fileno = close = lambda self: self.write("")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    for every in ("BAR_EVERY", "LINE_EVERY"):
+        monkeypatch.setattr(progress_module, every, 0)
     model = small("numpy", epochs=1, verbose=1, checkpoint=tmp_path / "model").fit(text_of(800))
     same(CharRNN.load(tmp_path / "model"), small("numpy", epochs=1).fit(text_of(800)))
     assert model.step_ > 10
