@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "IGNORED",
     "as_array",
     "check_choice",
     "check_dtype",
@@ -26,13 +27,18 @@ __all__ = [
     "check_real_array",
     "check_rng",
     "check_size",
+    "check_targets",
     "describe",
     "index_batch",
     "kernel_array",
     "show_integer",
+    "target_error",
 ]
 
 INDEX = np.dtype(np.int64)
+
+#: The target that counts for nothing, as in PyTorch.
+IGNORED = -100
 
 #: What kernels take where inputs are vectors, and where all sequences are as long as the batch.
 NO_INDICES, NO_LENGTHS = np.empty((0, 0), INDEX), np.empty(0, INDEX)
@@ -200,6 +206,29 @@ def check_index_batch(
         place = (t,) if values.ndim == 1 else (n, t) if batch_first else (t, n)
         shown = ", ".join(map(str, place))
         raise IndexError(f"{name}[{shown}] is {values[place]}, outside [-{bound}, {bound})")
+
+
+def check_targets(
+    array: np.ndarray, name: str, bound: int, kernels: ModuleType, out: np.ndarray, given: Any
+) -> int:
+    """Copy an `index_batch` of targets to the flat `out`: in [0, bound), or -1 where they are `IGNORED`.
+
+    `given` is what it was made of: (T, N), or one sequence (T,).  Returns how many count.
+    """
+    counted: int = kernels.copy_targets(array.reshape(-1), bound, IGNORED, out)
+    if counted < 0:
+        values = as_array(given, name)
+        place = np.unravel_index(-1 - counted, values.shape)
+        raise target_error(name, place, values[place], bound, IGNORED)
+    return counted
+
+
+def target_error(name: str, place: tuple[Any, ...], value: Any, bound: int, ignored: int) -> IndexError:
+    """What is said of a target that is neither a class nor the one that does not count."""
+    shown = f"[{', '.join(map(str, place))}]" if place else ""
+    return IndexError(
+        f"{name}{shown} is {value}, outside [0, {bound}); {show_integer(ignored)} marks what does not count"
+    )
 
 
 def check_indices(

@@ -100,7 +100,8 @@ class GradientFlow:
         The same for the loss of the last time step alone.
     share : ndarray, shape (T,)
         `from_last_step` divided by its last value: how much of the final loss's gradient reaches
-        each step.  1 at the last step; beyond 1 it has grown on its way.
+        each step.  1 at the last step; beyond 1 it has grown on its way.  NaN where the last step's
+        loss has no gradient, as when none of its targets count.
     dWhh_terms : ndarray, shape (T,)
         Norm of each time step's term ``dz_t h_{t-1}'`` of dW_hh (eqs. 11, 13); the terms' sum is
         the gradient.
@@ -156,9 +157,10 @@ def gradient_flow(
         `LanguageModel` (``(T,)`` is one sequence), as `RNN.forward` takes them for an `RNN`, and for a
         `CharRNN` also a text.
     targets : array or callable
-        Class indices in the shape of the inputs; a text as inputs has its next characters as
-        targets when none are given.  For an `RNN`, whose loss is the user's, the gradient of the
-        loss by the outputs, in their shape, or a function that makes it of the outputs.
+        Class indices in the shape of the inputs, for a `LanguageModel` -100 where nothing counts; a
+        text as inputs has its next characters as targets when none are given.  For an `RNN`, whose
+        loss is the user's, the gradient of the loss by the outputs, in their shape, or a function that
+        makes it of the outputs.
     h0 : array or None
         First states as the model takes them; None means zeros.
     layer : int, default -1
@@ -1185,7 +1187,11 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
             changed = float(not _global_norm(grads) <= limit)
         elif clip is not None:
             changed = sum(int((np.abs(g) > limit).sum()) for g in grads) / sum(g.size for g in grads)
-        rate = _fit_decay(np.arange(len(from_last)), np.log(from_last[::-1]))[0] if len(from_last) > 1 else 0
+        rate = 0.0
+        if not from_last[-1] > 0:  # a loss without a gradient: nothing that could fall
+            rate = math.nan
+        elif len(from_last) > 1:
+            rate = _fit_decay(np.arange(len(from_last)), np.log(from_last[::-1]))[0]
         return {
             "spectral_radius": _estimate_radius(W) if np.isfinite(W).all() else math.nan,
             "saturated": 0.0 if m.relu else float((np.abs(hs) > SATURATED).mean()),

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastrnn import backends, threads
 from fastrnn.checks import (
+    IGNORED,
     INDEX,
     NO_INDICES,
     as_array,
@@ -28,6 +29,7 @@ from fastrnn.checks import (
     describe,
     index_batch,
     show_integer,
+    target_error,
 )
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.random_stream import UniformDraws
@@ -115,54 +117,104 @@ def log_softmax(x: Any, axis: int = -1) -> np.ndarray:
 
 
 @overload
-def cross_entropy(logits: Any, targets: Any, reduction: Literal["mean", "sum"] = "mean") -> float: ...
+def cross_entropy(
+    logits: Any,
+    targets: Any,
+    reduction: Literal["mean", "sum"] = "mean",
+    *,
+    weight: Any = None,
+    ignore_index: int = IGNORED,
+    label_smoothing: float = 0.0,
+) -> float: ...
 @overload
-def cross_entropy(logits: Any, targets: Any, reduction: Literal["none"]) -> np.ndarray: ...
+def cross_entropy(
+    logits: Any,
+    targets: Any,
+    reduction: Literal["none"],
+    *,
+    weight: Any = None,
+    ignore_index: int = IGNORED,
+    label_smoothing: float = 0.0,
+) -> np.ndarray: ...
 
 
-def cross_entropy(logits: Any, targets: Any, reduction: str = "mean") -> float | np.ndarray:
-    r"""Softmax cross-entropy, :math:`-\log p_{target}` (eqs. 5, 6).
+def cross_entropy(
+    logits: Any,
+    targets: Any,
+    reduction: str = "mean",
+    *,
+    weight: Any = None,
+    ignore_index: int = IGNORED,
+    label_smoothing: float = 0.0,
+) -> float | np.ndarray:
+    r"""Softmax cross-entropy, :math:`-\log p_{target}` (eqs. 5, 6), as that of PyTorch.
 
     Parameters
     ----------
     logits : array of real numbers, shape (..., q)
-        Not modified.
+        Not modified.  The classes are along the last axis.
     targets : array of int, shape (...)
-        Class of each row, in ``[-q, q)``.
+        Class of each row, in ``[0, q)``, or `ignore_index`.
     reduction : {"mean", "sum", "none"}, default "mean"
-        Over all rows.
+        Over all rows that count.
+    weight : array of real numbers, shape (q,), or None
+        Factor of each class; the mean divides by the sum of the targets' factors.  None for ones.
+    ignore_index : int, default -100
+        A row with this target counts for nothing, whether it is a class or not.
+    label_smoothing : float, default 0.0
+        From 0 to 1: a row's loss is that share of the mean over all classes taken as the target, and
+        the rest that of its own target.
 
     Returns
     -------
     float, or ndarray of shape (...)
-        In nats; summed in float64.  An array for ``"none"``.
+        In nats; summed in float64.  An array for ``"none"``, 0 where a row does not count.  A mean over
+        nothing, or over factors that sum to 0, is 0.
 
     Raises
     ------
     IndexError
         If a target is out of bounds.
     TypeError, ValueError
-        If an argument has the wrong type or shape, or the mean is over nothing.
+        If an argument has the wrong type, shape or range.
 
     Examples
     --------
     >>> round(cross_entropy(np.zeros((3, 10)), [0, 1, 2]), 4)
     2.3026
+    >>> cross_entropy(np.log([[0.5, 0.5], [0.1, 0.9]]), [0, -100], "none").round(4)
+    array([0.6931, 0.    ])
     """
-    check_choice(reduction, "reduction", _REDUCTIONS)
-    rows, _ = _logits(logits, "logits", -1)
-    classes = _classes(targets, rows)
-    _refuse_empty_mean(reduction, classes)
+    given = _Targets(logits, targets, reduction, weight, ignore_index, label_smoothing)
+    rows, classes, dtype = given.rows, given.classes, given.rows.dtype.type
     with np.errstate(all="ignore"):
-        chosen = np.take_along_axis(log_softmax(rows), classes[..., None], axis=-1)[..., 0]
-        nats: np.ndarray = rows.dtype.type(0) - chosen  # not -0 where the loss is 0
+        logs = log_softmax(rows)
+        chosen = np.take_along_axis(logs, classes[..., None], axis=-1)[..., 0]
+        nats = np.asarray(dtype(0) - chosen)  # not -0 where the loss is 0
+        if given.factors is not None:
+            nats *= given.factors[classes]
+        if given.smoothing:
+            nats *= dtype(1 - given.smoothing)
+            if given.factors is not None:
+                logs *= given.factors
+            nats -= logs.sum(axis=-1) * dtype(given.smoothing / rows.shape[-1])
+        nats[~given.counts] = 0  # whatever the logits are
         if reduction == "none":
-            return nats
-        return float(nats.mean(dtype=np.float64) if reduction == "mean" else nats.sum(dtype=np.float64))
+            each: np.ndarray = nats[()]
+            return each
+        total = float(nats.sum(dtype=np.float64))
+        return total if reduction == "sum" else total / given.divisor if given.divisor else 0.0
 
 
 def cross_entropy_backward(
-    logits: Any, targets: Any, reduction: str = "mean", *, grad_output: Any = 1.0
+    logits: Any,
+    targets: Any,
+    reduction: str = "mean",
+    *,
+    grad_output: Any = 1.0,
+    weight: Any = None,
+    ignore_index: int = IGNORED,
+    label_smoothing: float = 0.0,
 ) -> np.ndarray:
     r"""Gradient of `cross_entropy` for the logits, :math:`p - y` (eq. 7), y the one-hot targets.
 
@@ -171,22 +223,23 @@ def cross_entropy_backward(
     logits : array of real numbers, shape (..., q)
         Not modified.
     targets : array of int, shape (...)
-        Class of each row, in ``[-q, q)``.
-    reduction : {"mean", "sum", "none"}, default "mean"
-        As given to `cross_entropy`; the mean divides by the number of rows.
+        Class of each row, in ``[0, q)``, or `ignore_index`.
+    reduction, weight, ignore_index, label_smoothing
+        As given to `cross_entropy`.
     grad_output : float, or array of shape (...) for ``"none"``, default 1.0
         Gradient of what comes after the loss.
 
     Returns
     -------
     ndarray, shape (..., q)
+        0 in rows that do not count.
 
     Raises
     ------
     IndexError
         If a target is out of bounds.
     TypeError, ValueError
-        If an argument has the wrong type or shape, or the mean is over nothing.
+        If an argument has the wrong type, shape or range.
 
     Examples
     --------
@@ -194,22 +247,80 @@ def cross_entropy_backward(
     array([[-0.25,  0.25],
            [ 0.25, -0.25]])
     """
-    check_choice(reduction, "reduction", _REDUCTIONS)
-    rows, _ = _logits(logits, "logits", -1)
-    classes = _classes(targets, rows)
-    _refuse_empty_mean(reduction, classes)
-    scale = _real(grad_output, "grad_output").astype(rows.dtype)
+    given = _Targets(logits, targets, reduction, weight, ignore_index, label_smoothing)
+    rows, classes, dtype = given.rows, given.classes, given.rows.dtype.type
+    scale = _real(grad_output, "grad_output").astype(dtype)
     if scale.shape and not (reduction == "none" and scale.shape == classes.shape):
         wanted = f"() or {classes.shape}" if reduction == "none" else "()"
         raise ValueError(f"grad_output must have shape {wanted}, got {scale.shape}")
     with np.errstate(all="ignore"):
         dlogits = softmax(rows)
         chosen = classes[..., None]
+        smooth = None
+        if given.smoothing:
+            factors = np.ones(rows.shape[-1], dtype) if given.factors is None else given.factors
+            smooth = (dlogits * factors.sum() - factors) * dtype(given.smoothing / rows.shape[-1])
         np.put_along_axis(dlogits, chosen, np.take_along_axis(dlogits, chosen, axis=-1) - 1, axis=-1)
+        if given.factors is not None:
+            dlogits *= given.factors[chosen]
+        if smooth is not None:
+            dlogits *= dtype(1 - given.smoothing)
+            dlogits += smooth
         if reduction == "mean":
-            scale = scale / rows.dtype.type(classes.size)
+            scale = scale / dtype(given.divisor or 1)
         dlogits *= scale[..., None]
+        dlogits[... if reduction == "mean" and not given.divisor else ~given.counts] = 0
     return dlogits
+
+
+class _Targets:
+    """Checked arguments of `cross_entropy`.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (..., q)
+        The logits.
+    classes : ndarray of int64, shape (...)
+        In [0, q); 0 where a row does not count.
+    counts : ndarray of bool, shape (...)
+    factors : ndarray, shape (q,), or None
+        In the dtype of the logits.
+    smoothing : float
+    divisor : float
+        What the mean divides by.
+    """
+
+    def __init__(
+        self, logits: Any, targets: Any, reduction: Any, weight: Any, ignore_index: Any, label_smoothing: Any
+    ) -> None:
+        check_choice(reduction, "reduction", _REDUCTIONS)
+        self.rows, _ = _logits(logits, "logits", -1)
+        q = self.rows.shape[-1]
+        if isinstance(ignore_index, (bool, np.bool_)) or not isinstance(ignore_index, (int, np.integer)):
+            raise TypeError(f"ignore_index must be an integer, got {describe(ignore_index)}")
+        array = as_array(targets, "targets")
+        if array.dtype.kind not in "iu" and array.size:
+            raise TypeError(f"targets must hold integers (class indices), got {describe(targets, array)}")
+        if array.shape != self.rows.shape[:-1]:
+            raise ValueError(
+                f"targets must have shape {self.rows.shape[:-1]}, one for each row of logits, got {array.shape}"
+            )
+        self.counts = np.asarray(array != int(ignore_index))
+        bad = self.counts & ((array < 0) | (array >= q))
+        if bad.any():
+            place = np.unravel_index(int(bad.argmax()), bad.shape)
+            raise target_error("targets", place, array[place], q, int(ignore_index))
+        self.classes = np.where(self.counts, array, 0).astype(np.int64)
+        self.factors = None
+        if weight is not None:
+            self.factors = check_real_array(weight, "weight", self.rows.dtype, (q,))
+        self.smoothing = check_number(label_smoothing, "label_smoothing")
+        if not 0 <= self.smoothing <= 1:
+            raise ValueError(f"label_smoothing must be from 0 to 1, got {self.smoothing}")
+        if self.factors is None:
+            self.divisor = float(np.count_nonzero(self.counts))
+        else:
+            self.divisor = float(self.factors[self.classes[self.counts]].sum(dtype=np.float64))
 
 
 # -- gradient clipping -----------------------------------------------------------------------------
@@ -657,29 +768,6 @@ def _logits(value: Any, name: str, axis: Any) -> tuple[np.ndarray, int]:
     if not array.shape[axis]:
         raise ValueError(f"{name} must hold at least one class along axis {axis}, got shape {array.shape}")
     return array, int(axis) % array.ndim
-
-
-def _classes(targets: Any, rows: np.ndarray) -> np.ndarray:
-    """Targets of the rows as int64 in [0, q)."""
-    array = as_array(targets, "targets")
-    q = rows.shape[-1]
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"targets must hold integers (class indices), got {describe(targets, array)}")
-    if array.shape != rows.shape[:-1]:
-        raise ValueError(
-            f"targets must have shape {rows.shape[:-1]}, one for each row of logits, got {array.shape}"
-        )
-    bad = (array < -q) | (array >= q)
-    if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise IndexError(f"targets{list(at) if at else ''} is {array[at]}, outside [-{q}, {q})")
-    classes = array.astype(np.int64)
-    return np.where(classes < 0, classes + q, classes)
-
-
-def _refuse_empty_mean(reduction: str, classes: np.ndarray) -> None:
-    if reduction == "mean" and not classes.size:
-        raise ValueError(f"the mean needs at least one target, got targets of shape {classes.shape}")
 
 
 def _gradients(grads: Any) -> list[np.ndarray]:

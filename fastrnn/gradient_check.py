@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.checks import check_number, check_rng, check_size
+from fastrnn.checks import IGNORED, check_number, check_rng, check_size
 from fastrnn.diagnostics import GradCheck, ParameterCheck, given_gradient
 from fastrnn.unroll import OpenModel, forward, open_batch, open_model, output_gradient, outputs
 
@@ -160,7 +160,8 @@ class _LanguageMethods:
 
     def __init__(self, m: OpenModel, batch: Any, targets: Any) -> None:
         self.model = m.model
-        self.arguments = (batch.indices, batch.targets, batch.h0)
+        targets = np.where(batch.targets < 0, IGNORED, batch.targets)
+        self.arguments = (batch.indices, targets, batch.h0)
 
     def weights(self) -> dict[str, np.ndarray]:
         return dict(self.model.parameters)

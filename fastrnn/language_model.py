@@ -19,6 +19,7 @@ from fastrnn.checks import (
     check_number,
     check_rng,
     check_size,
+    check_targets,
     index_batch,
 )
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE
@@ -174,16 +175,16 @@ class LanguageModel(StackedModel):
         x : array of int, shape (T, N)
             Inputs, class indices in ``[-q, q)``; negative ones count from the end.
         y : array of int, shape (T, N)
-            Targets, likewise.
+            Targets, class indices in ``[0, q)``; -100 where nothing counts, such as in padding.
         h0 : array, shape (num_layers, N, h), or None
             State before the first input; None for zeros.
         reduction : {"mean", "sum"}, default "mean"
-            Over all T*N targets.
+            Over all targets that count.
 
         Returns
         -------
         loss : float
-            In nats.
+            In nats; 0 where nothing counts, and then the gradients are 0 too.
         grads : dict of str to ndarray
             New arrays, also at `grads`; not clipped.
         h_n : ndarray, shape (num_layers, N, h)
@@ -237,7 +238,7 @@ class LanguageModel(StackedModel):
         Returns
         -------
         loss : float
-            In nats, mean over the T*N targets, before the update.
+            In nats, mean over the targets that count, before the update.
         h_n : ndarray, shape (num_layers, N, h)
             State after the last input.  It is one of two arrays of the model that take turns: copy it to
             keep it beyond the next call.
@@ -310,7 +311,7 @@ class LanguageModel(StackedModel):
         space = self._batch(kernels, x, y, h0, gradients=False)
         space.run(space.loss_of_part, space.multiply_adds, self._num_threads)
         loss: float = sum(space.losses)
-        return (loss / (space.T * space.N) if reduction == "mean" else loss), space.h_n.copy()
+        return (loss / max(space.counted, 1) if reduction == "mean" else loss), space.h_n.copy()
 
     def forward(self, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Logits of a batch (eqs. 1, 2), without dropout.
@@ -469,7 +470,7 @@ class LanguageModel(StackedModel):
         )
         check_index_batch(x, "x", self._q, kernels, space.flat_x, given_x)
         if y is not None:
-            check_index_batch(y, "y", self._q, kernels, space.flat_y, given_y)
+            space.counted = check_targets(y, "y", self._q, kernels, space.flat_y, given_y)
         if h0 is None:
             space.states[0].fill(0)
         else:
@@ -485,7 +486,7 @@ class LanguageModel(StackedModel):
         _check_not_none(y)
         space = self._batch(kernels, x, y, h0, gradients=True)
         space.key = self._dropout_key() if space.masks and self._training else None
-        scale = 1 / (space.T * space.N) if reduction == "mean" else 1.0
+        scale = 1 / max(space.counted, 1) if reduction == "mean" else 1.0
         space.scale = scale
         space.h_n, space.other_h_n = space.other_h_n, space.h_n
         passes = 3 if space.chunks == 1 else 4
@@ -516,6 +517,8 @@ class _BatchSpace(Space):
         self.work_size = max(self.work_size, work)
         self.flat_x, self.flat_y = np.empty(T * N, INDEX), np.empty(T * N, INDEX)
         self.x, self.y = self.flat_x.reshape(T, N), self.flat_y.reshape(T, N)
+        #: Targets that count.
+        self.counted = 0
         self.losses = [0.0] * len(self.bounds)
         self.scale = 1.0
         self.key: tuple[int, int] | None = None

@@ -22,9 +22,12 @@ from fastrnn.checks import (
     INDEX,
     NO_INDICES,
     NO_LENGTHS,
+    as_array,
     check_indices,
     check_real_array,
     check_size,
+    check_targets,
+    index_batch,
     kernel_array,
 )
 from fastrnn.errors import not_fitted
@@ -214,7 +217,7 @@ class Batch:
     x : ndarray, shape (T, N, d), or without elements
     h0 : ndarray, shape (layers * directions, N, h)
     targets : ndarray of int64, shape (T, N), or None
-        Class indices, where the model has an output layer.
+        Class indices, where the model has an output layer; -1 where nothing counts.
     batched : bool
         False where the user gave one sequence without a batch dimension.
     """
@@ -271,7 +274,7 @@ def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -
         indices, x = NO_INDICES, grid
     wanted = None
     if m.output is not None and targets is not None:
-        wanted = _index_grid(targets, "targets", len(m.output[1]), m.kernels)[0]
+        wanted = _target_grid(m, targets, len(m.output[1]))
         if wanted.shape != (T, N):
             raise ValueError(
                 f"targets must hold one class index for each input, {T} time steps of {N} sequences, "
@@ -313,6 +316,17 @@ def _index_grid(value: Any, name: str, bound: int, kernels: ModuleType) -> tuple
         raise ValueError(f"{name} must have shape (T,) or (T, N), got {array.shape}")
     flat = np.ascontiguousarray(array).reshape(-1)
     return check_indices(flat, name, bound, kernels).reshape(array.shape), True
+
+
+def _target_grid(m: OpenModel, targets: Any, bound: int) -> np.ndarray:
+    """Targets (T,) or (T, N) as (T, N), read as the model's own methods read them."""
+    if m.kind == "SimpleRNN":
+        return _index_grid(targets, "targets", bound, m.kernels)[0]
+    array = as_array(targets, "targets")
+    grid = index_batch(array[:, None] if array.ndim == 1 else array, "targets")
+    wanted = np.empty(grid.shape, INDEX)
+    check_targets(grid, "targets", bound, m.kernels, wanted.reshape(-1), targets)
+    return wanted
 
 
 def _first_states(m: OpenModel, h0: Any, N: int, batched: bool) -> np.ndarray:
@@ -490,9 +504,10 @@ def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tup
     """Cross-entropy, its gradient by the outputs of the top layer (T, N, h), and by the output layer."""
     m, batch = u.m, u.batch
     assert m.output is not None
+    assert batch.targets is not None
     T, N = batch.shape
     h, q = m.hidden_size, len(m.output[1])
-    scale = 1 / (T * N) if reduction == "mean" else 1.0
+    scale = 1 / max(int(np.count_nonzero(batch.targets >= 0)), 1) if reduction == "mean" else 1.0
     packed_size, work_size = m.kernels.output_sizes(T, N, _largest_part(N), h, q)
     packed = u.memory.take(packed_size)
     m.kernels.pack_output(m.output, N, packed)

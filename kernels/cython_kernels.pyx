@@ -46,6 +46,7 @@ cdef extern from "csrc/dispatch.h" nogil:
     const char *const *fastrnn_simd_levels()
     int fastrnn_choose_simd(const char *name)
     Py_ssize_t fastrnn_wrap_indices(Py_ssize_t n, const int64_t *indices, int64_t bound, int64_t *out)
+    Py_ssize_t fastrnn_copy_targets(Py_ssize_t n, const int64_t *targets, int64_t bound, int64_t ignored, int64_t *out)
 
 NAME = "cython"
 
@@ -155,6 +156,18 @@ def wrap_indices(indices, Py_ssize_t bound, out):
     cdef const int64_t *source = <const int64_t *>data(indices, cnp.NPY_INT64, n)
     cdef int64_t *target = <int64_t *>data(out, cnp.NPY_INT64, n)
     return fastrnn_wrap_indices(n, source, bound, target)
+
+
+def copy_targets(targets, Py_ssize_t bound, int64_t ignored, out):
+    """Copy targets to `out`, -1 where they equal `ignored`: those do not count.
+
+    Returns how many count; or ``-1 - position`` of the first that is neither `ignored` nor in
+    ``[0, bound)``.
+    """
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray?>targets)
+    cdef const int64_t *source = <const int64_t *>data(targets, cnp.NPY_INT64, n)
+    cdef int64_t *target = <int64_t *>data(out, cnp.NPY_INT64, n)
+    return fastrnn_copy_targets(n, source, bound, ignored, target)
 
 
 def forward(tuple params, indices, x, hs, ps, work):

@@ -439,6 +439,10 @@ def _output(
         for g in range(groups):
             for r in range(m):
                 y, target = dy + (g * m + r) * ldy, targets[(t0 + g) * N + start + r]
+                if target < 0:  # does not count
+                    if operation == LOSS_AND_GRADS:
+                        fill(ldq, work, y, 0.0)
+                    continue
                 chosen, top = work[y + target], largest(ldq, work, y)
                 sum_of_row = exponentials(ldq, work, y, top)
                 loss += np.float64(top) - np.float64(chosen)

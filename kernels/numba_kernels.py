@@ -67,10 +67,10 @@ from fastrnn.kernels.tiles import (
 from fastrnn.kernels.vectors import VECTOR_BYTES
 
 __all__ = [
-    "NAME", "adagrad", "adam", "backward", "cache_folder", "exp", "forward", "layer_backward",
-    "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss", "output_sizes",
-    "pack_layer", "pack_output", "recurrence", "reduce_gradients", "rmsprop", "sample", "sample_batch",
-    "sample_size", "sgd", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
+    "NAME", "adagrad", "adam", "backward", "cache_folder", "copy_targets", "exp", "forward",
+    "layer_backward", "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss",
+    "output_sizes", "pack_layer", "pack_output", "recurrence", "reduce_gradients", "rmsprop", "sample",
+    "sample_batch", "sample_size", "sgd", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
 NAME = "numba"
@@ -486,6 +486,22 @@ def _wrap(indices, bound, out):
     return bad
 
 
+@kernel
+def _targets(targets, bound, ignored, out):
+    counted = 0
+    for i in range(len(targets)):
+        target = targets[i]
+        if target == ignored:
+            target = -1
+        elif target < 0 or target >= bound:
+            counted = -1 - i
+            break
+        else:
+            counted += 1
+        out[i] = target
+    return counted
+
+
 if config.DISABLE_JIT:
     _interpreted = np.errstate(all="ignore")(_run)  # machine code raises no floating-point warnings
 
@@ -505,6 +521,15 @@ def wrap_indices(indices, bound, out):
     Returns the position of the first index outside ``[-bound, bound)``, or -1.
     """
     return _wrap(indices, bound, out)
+
+
+def copy_targets(targets, bound, ignored, out):
+    """Copy targets to `out`, -1 where they equal `ignored`: those do not count.
+
+    Returns how many count; or ``-1 - position`` of the first that is neither `ignored` nor in
+    ``[0, bound)``.
+    """
+    return _targets(targets, bound, ignored, out)
 
 
 def forward(params, indices, x, hs, ps, work):

@@ -179,26 +179,30 @@ def output_logits(output, packed, hs, logits, start, stop, work):
 def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, start, stop, work):
     """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9).
 
-    ``targets (T,N)`` are class indices in [0,q).  Gradients are multiplied by `scale`: writes
-    ``dhs (T,N,h)``, and the sums over ``start <= n < stop`` to `grads`, or adds them there where
-    `accumulate`.  A `dhs` without elements asks for the loss alone.  Returns the loss, not scaled.
+    ``targets (T,N)`` are class indices in [0,q), or negative where nothing counts: no loss, and zeros as
+    the logits' gradient.  Gradients are multiplied by `scale`: writes ``dhs (T,N,h)``, and the sums over
+    ``start <= n < stop`` to `grads`, or adds them there where `accumulate`.  A `dhs` without elements asks
+    for the loss alone.  Returns the loss, not scaled.
     """
     W, b = output
     h = W.shape[1]
     with np.errstate(all="ignore"):
         states = hs[:, start:stop].reshape(-1, h)
         wanted = targets[:, start:stop].reshape(-1)
-        each = np.arange(len(wanted))
+        each, ignored = np.arange(len(wanted)), wanted < 0
         p = states @ W.T + b
         p -= p.max(axis=1, keepdims=True)
         chosen = p[each, wanted].astype(np.float64)
         np.exp(p, out=p)
         total = p.sum(axis=1, keepdims=True)
-        loss = float(np.log(total[:, 0].astype(np.float64)).sum() - chosen.sum())
+        logs = np.log(total[:, 0].astype(np.float64))
+        chosen[ignored] = logs[ignored] = 0
+        loss = float(logs.sum() - chosen.sum())
         if dhs.size:
             p /= total
             p[each, wanted] -= 1
             p *= scale
+            p[ignored] = 0
             dhs[:, start:stop] = (p @ W).reshape(len(hs), stop - start, h)
             _put(grads, (p.T @ states, p.sum(axis=0)), accumulate)
     return loss

@@ -58,6 +58,18 @@ def wrap_indices(indices, bound, out):
     return int(bad.argmax()) if bad.any() else -1
 
 
+def copy_targets(targets, bound, ignored, out):
+    """Copy targets to `out`, -1 where they equal `ignored`: those do not count.
+
+    Returns how many count; or ``-1 - position`` of the first that is neither `ignored` nor in
+    ``[0, bound)``.
+    """
+    out[:] = targets
+    out[targets == ignored] = -1
+    bad = (out >= bound) | ((targets < 0) & (targets != ignored))
+    return -1 - int(bad.argmax()) if bad.any() else int(np.count_nonzero(out >= 0))
+
+
 def forward(params, indices, x, hs, ps, work):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17).
 

@@ -1,10 +1,11 @@
-"""The functions for people who bring their own loop: against scalar loops, central differences, PyTorch."""
+"""The functions for people who bring their own loop: against scalar loops and central differences."""
 
 import functools
 import math
 
 import numpy as np
 import pytest
+from functional_support import Layer, batch, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from support import TOLERANCE, assert_close, bits, run_python, stream_state
@@ -13,10 +14,6 @@ import fastrnn
 from fastrnn import functional as F
 
 SHAPES = [(5,), (1,), (3, 7), (4, 1), (2, 3, 9), (1, 17, 2), (2, 2, 2, 33)]
-
-
-def normal(shape, dtype=np.float64, seed=0, scale=3.0):
-    return np.asarray(np.random.default_rng(seed).normal(size=shape) * scale, dtype)
 
 
 def scalar_softmax(row):
@@ -102,12 +99,6 @@ def test_softmax_refuses(function, x, axis, error, match):
 # ---- cross-entropy ---------------------------------------------------------------------------------
 
 
-def batch(shape, dtype, seed=0):
-    """Logits, and targets of which some count from the end."""
-    rng = np.random.default_rng(seed)
-    return normal(shape, dtype, seed), rng.integers(-shape[-1], shape[-1], shape[:-1])
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_cross_entropy(shape, dtype):
     logits, targets = batch(shape, dtype)
@@ -148,35 +139,6 @@ def test_cross_entropy_backward_by_central_differences(shape, reduction):
     assert_close(got, wanted, 1e-8)
 
 
-@pytest.mark.parametrize("shape", [(7,), (3, 7), (20, 65), (1, 1)])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("seed", range(5))
-def test_torch_cross_entropy(shape, reduction, seed, dtype, torch):
-    logits, targets = batch(shape, dtype, seed)
-    tensor = torch.from_numpy(logits.copy()).requires_grad_()
-    loss = torch.nn.functional.cross_entropy(
-        tensor, torch.from_numpy(np.asarray(targets % shape[-1])), reduction=reduction
-    )
-    weight = normal(shape[:-1], dtype, seed) if reduction == "none" else np.array(0.7, dtype)
-    (loss * torch.from_numpy(weight)).sum().backward()
-    tolerance = 1e-12 if dtype == np.float64 else 2e-5
-    got = np.asarray(F.cross_entropy(logits, targets, reduction))
-    assert np.allclose(got, loss.detach().numpy(), rtol=tolerance, atol=tolerance)
-    gradient = F.cross_entropy_backward(logits, targets, reduction, grad_output=weight)
-    assert gradient.dtype == dtype
-    assert np.allclose(gradient, tensor.grad.numpy(), rtol=tolerance, atol=tolerance)
-    if shape[-1] > 1:
-        assert np.abs(gradient).max() > 100 * tolerance
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_torch_softmax(seed, dtype, torch):
-    x = normal((4, 33, 3), dtype, seed)
-    for axis in (-1, 0, 1):
-        for ours, theirs in ((F.softmax, torch.softmax), (F.log_softmax, torch.log_softmax)):
-            assert_close(ours(x, axis), theirs(torch.from_numpy(x), axis).numpy())
-
-
 def test_cross_entropy_of_certain_and_impossible_targets(dtype):
     logits = np.array([[1000, -1000], [0, -np.inf]], dtype)
     assert F.cross_entropy(logits, [0, 0], "none").tolist() == [0, 0]
@@ -199,22 +161,127 @@ def test_mean_of_many_is_summed_in_float64():
 
 def test_cross_entropy_of_no_rows():
     logits, targets = np.empty((0, 3)), np.empty(0, int)
-    assert F.cross_entropy(logits, targets, "sum") == 0
+    for reduction in ("mean", "sum"):
+        assert F.cross_entropy(logits, targets, reduction) == 0
+        assert F.cross_entropy(logits, [], reduction) == 0
+        assert F.cross_entropy_backward(logits, targets, reduction).shape == (0, 3)
     assert F.cross_entropy(logits, targets, "none").shape == (0,)
-    assert F.cross_entropy(logits, [], "sum") == 0
-    assert F.cross_entropy_backward(logits, targets, "sum").shape == (0, 3)
-    for function in (F.cross_entropy, F.cross_entropy_backward):
-        with pytest.raises(ValueError, match="the mean needs at least one target"):
-            function(logits, targets)
+
+
+HALF = math.log(2)  # the loss of one of two equal logits
+
+
+@pytest.mark.parametrize(
+    ("targets", "options", "none", "mean"),
+    [
+        ([0, -100, 1], {}, [HALF, 0, HALF], HALF),
+        ([0, 1, 0], {"ignore_index": 0}, [0, HALF, 0], HALF),
+        ([1, 5, -7], {"ignore_index": 5}, IndexError, None),
+        ([0, 255, 1], {"ignore_index": 255}, [HALF, 0, HALF], HALF),
+        ([0, 1, 1], {"weight": [1, 3]}, [HALF, 3 * HALF, 3 * HALF], HALF),
+        ([0, 0, 1], {"weight": [0, 2]}, [0, 0, 2 * HALF], HALF),
+        ([0, 0, 0], {"weight": [0, 2]}, [0, 0, 0], 0),
+        ([-100] * 3, {}, [0, 0, 0], 0),
+        ([-100] * 3, {"weight": [1, 2], "label_smoothing": 0.5}, [0, 0, 0], 0),
+        # A row's own target weighs half, and each class a quarter.
+        ([0, 1, -100], {"weight": [1, 3], "label_smoothing": 0.5}, [1.5 * HALF, 2.5 * HALF, 0], HALF),
+    ],
+)
+def test_cross_entropy_by_hand(targets, options, none, mean, dtype):
+    logits = np.full((3, 2), 7, dtype)
+    if none is IndexError:
+        with pytest.raises(IndexError, match=r"targets\[2\] is -7, outside \[0, 2\); 5 marks"):
+            F.cross_entropy(logits, targets, **options)
+        return
+    assert F.cross_entropy(logits, targets, "none", **options) == pytest.approx(none, rel=1e-6)
+    assert F.cross_entropy(logits, targets, "sum", **options) == pytest.approx(sum(none), rel=1e-6)
+    assert F.cross_entropy(logits, targets, **options) == pytest.approx(mean, rel=1e-6)
+    assert type(F.cross_entropy(logits, targets, **options)) is float
+    gradient = F.cross_entropy_backward(logits, targets, **options)
+    assert gradient.dtype == dtype
+    assert gradient.any() == (mean > 0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("ignore_index", [-100, 2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradient_of_every_option_by_central_differences(weighted, smoothing, ignore_index, reduction):
+    logits, targets = batch((9, 5), np.float64, 3)
+    targets[::3] = ignore_index
+    options = {"ignore_index": ignore_index, "label_smoothing": smoothing}
+    if weighted:
+        options["weight"] = [0.5, 2, 0, 1, 3]
+    upstream = normal((9,), seed=4) if reduction == "none" else 1.7
+    given = bits(logits, targets)
+
+    def goal(x):
+        return np.sum(upstream * F.cross_entropy(x, targets, reduction, **options))
+
+    got = F.cross_entropy_backward(logits, targets, reduction, grad_output=upstream, **options)
+    wanted = np.empty(logits.shape)
+    for at in np.ndindex(logits.shape):
+        up, down = logits.copy(), logits.copy()
+        up[at] += 1e-5
+        down[at] -= 1e-5
+        wanted[at] = (goal(up) - goal(down)) / 2e-5
+    assert_close(got, wanted, 1e-8)
+    assert not got[::3].any()
+    assert bits(logits, targets) == given
+
+
+def test_what_does_not_count_may_be_anything(dtype):
+    """Rows of NaN and infinity, whose target says that they do not count."""
+    logits = np.array([[0, 0], [math.nan, 1], [math.inf, -math.inf]], dtype)
+    for options in ({}, {"weight": [1, 1]}, {"label_smoothing": 0.2}):
+        assert F.cross_entropy(logits, [1, -100, -100], **options) == pytest.approx(HALF, rel=1e-6)
+        gradient = F.cross_entropy_backward(logits, [1, -100, -100], **options)
+        assert np.isfinite(gradient).all()
+        assert gradient[0].any()
+        assert not gradient[1:].any()
+
+
+@pytest.mark.parametrize("function", [F.cross_entropy, F.cross_entropy_backward])
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"weight": [1.0, 1.0]}, ValueError, r"weight must have shape \(3,\), got \(2,\)"),
+        ({"weight": [[1.0, 1.0, 1.0]]}, ValueError, r"weight must have shape \(3,\), got \(1, 3\)"),
+        ({"weight": 1.0}, ValueError, r"weight must have shape \(3,\), got \(\)"),
+        ({"weight": "abc"}, TypeError, "weight must hold real numbers"),
+        ({"weight": [True, False, True]}, TypeError, "weight must hold real numbers.*bool"),
+        ({"ignore_index": None}, TypeError, "ignore_index must be an integer, got NoneType"),
+        ({"ignore_index": 1.0}, TypeError, "ignore_index must be an integer, got float"),
+        ({"ignore_index": True}, TypeError, "ignore_index must be an integer, got bool"),
+        ({"label_smoothing": -0.1}, ValueError, r"label_smoothing must be from 0 to 1, got -0\.1"),
+        ({"label_smoothing": 1.5}, ValueError, r"label_smoothing must be from 0 to 1, got 1\.5"),
+        ({"label_smoothing": math.nan}, ValueError, "label_smoothing must be a finite number"),
+        ({"label_smoothing": "0.1"}, TypeError, "label_smoothing must be a real number"),
+    ],
+)
+def test_options_of_cross_entropy_that_are_refused(function, options, error, match):
+    with pytest.raises(error, match=match):
+        function(np.zeros((2, 3)), [0, 1], **options)
+    with pytest.raises(TypeError, match="positional"):
+        function(np.zeros((2, 3)), [0, 1], "mean", np.ones(3))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.uint64, np.int64, ">i2"])
+def test_an_ignored_index_that_the_targets_cannot_hold(kind):
+    targets = np.array([0, 1], kind)
+    for ignored in (-100, 300, 2**40, 2**63, -(2**70)):
+        assert F.cross_entropy(np.zeros((2, 2)), targets, ignore_index=ignored) == pytest.approx(HALF)
+    assert F.cross_entropy(np.zeros((2, 2)), targets, "sum", ignore_index=np.int8(1)) == pytest.approx(HALF)
 
 
 @pytest.mark.parametrize("function", [F.cross_entropy, F.cross_entropy_backward])
 @pytest.mark.parametrize(
     ("logits", "targets", "reduction", "error", "match"),
     [
-        (np.zeros((2, 3)), [0, 3], "mean", IndexError, r"targets\[1\] is 3, outside \[-3, 3\)"),
-        (np.zeros((2, 3)), [-4, 0], "mean", IndexError, r"targets\[0\] is -4, outside \[-3, 3\)"),
-        (np.zeros(3), 3, "sum", IndexError, r"targets is 3, outside \[-3, 3\)"),
+        (np.zeros((2, 3)), [0, 3], "mean", IndexError, r"targets\[1\] is 3, outside \[0, 3\); -100 marks"),
+        (np.zeros((2, 3)), [-1, 0], "mean", IndexError, r"targets\[0\] is -1, outside \[0, 3\); -100 marks"),
+        (np.zeros((2, 200)), [-101, 0], "none", IndexError, r"targets\[0\] is -101, outside \[0, 200\)"),
+        (np.zeros(3), 3, "sum", IndexError, r"targets is 3, outside \[0, 3\)"),
         (np.zeros((2, 2, 3)), [[0, 0], [0, 9]], "sum", IndexError, r"targets\[1, 1\] is 9"),
         (np.zeros((1, 3)), np.array([2**64 - 1], np.uint64), "sum", IndexError, "18446744073709551615"),
         (np.zeros((2, 3)), [0], "mean", ValueError, r"targets must have shape \(2,\), one.*got \(1,\)"),
@@ -274,24 +341,6 @@ def test_clip_grad_norm(seed, max_norm, dtype):
         wanted = before[name].astype(np.float64) * (max_norm / max(max_norm, norm))  # eq. 15
         if g.size:
             assert_close(g, wanted)
-
-
-@pytest.mark.parametrize("max_norm", [0.5, 1e6])
-@pytest.mark.parametrize("seed", range(10))
-def test_torch_clip_grad_norm(seed, max_norm, dtype, torch):
-    """Theirs divides by the norm plus 1e-6."""
-    grads = gradients(dtype, seed)
-    tensors = [torch.nn.Parameter(torch.zeros(g.shape, dtype=getattr(torch, np.dtype(dtype).name))) for g in
-               grads.values()]  # fmt: skip
-    for tensor, g in zip(tensors, grads.values(), strict=True):
-        tensor.grad = torch.from_numpy(g.copy())
-    theirs = float(torch.nn.utils.clip_grad_norm_(tensors, max_norm))
-    norm = F.clip_grad_norm(grads, max_norm)
-    assert norm == pytest.approx(theirs, rel=1e-12 if dtype == np.float64 else 1e-5)
-    expected = (norm + 1e-6) / norm if norm > max_norm else 1.0
-    for tensor, g in zip(tensors, grads.values(), strict=True):
-        if g.size:
-            assert_close(g, tensor.grad.numpy().astype(np.float64) * expected)
 
 
 def test_norms_at_the_ends_of_the_range(dtype):
@@ -543,56 +592,6 @@ def test_sample_refuses(arguments, error, match):
 # ---- one recurrent layer ---------------------------------------------------------------------------
 
 
-class Layer:
-    """Random arguments of `rnn_forward` and `rnn_backward`."""
-
-    def __init__(self, seed, dtype, T=None, N=None):
-        rng = np.random.default_rng(seed)
-        on = (rng.random(7) < 0.5).tolist()
-        d, h = (int(rng.choice([1, 2, 5, 8, 17, 33])) for _ in range(2))
-        self.T, self.N = T or int(rng.integers(1, 12)), N or int(rng.choice([1, 2, 7, 16, 20, 35]))
-        self.d, self.h = d, h
-        shapes = {"weight_ih": (h, d), "weight_hh": (h, h)}
-        if on[0]:
-            shapes |= {"bias_ih": (h,), "bias_hh": (h,)}
-        self.parameters = {
-            name: (rng.normal(size=s) * 0.6 / math.sqrt(h)).astype(dtype) for name, s in shapes.items()
-        }
-        self.one_hot = on[1]
-        if self.one_hot:
-            self.x = rng.integers(-d, d, (self.T, self.N))
-        else:
-            self.x = rng.normal(size=(self.T, self.N, d)).astype(dtype)
-        self.h0 = rng.normal(size=(self.N, h)).astype(dtype) if on[2] else None
-        self.options = {
-            "nonlinearity": "tanh" if on[3] else "relu",
-            "lengths": rng.integers(1, self.T + 1, self.N) if on[4] else None,
-            "reverse": on[5],
-        }
-        self.grad_output = rng.normal(size=(self.T, self.N, h)).astype(dtype)
-        self.grad_h_n = rng.normal(size=(self.N, h)).astype(dtype) if on[6] else None
-
-    def forward(self, **changed):
-        return F.rnn_forward(self.x, self.h0, self.parameters, **{**self.options, **changed})
-
-    def backward(self, output, **changed):
-        return F.rnn_backward(
-            self.grad_output, self.grad_h_n, self.x, self.h0, output, self.parameters,
-            **{**self.options, **changed},
-        )  # fmt: skip
-
-    def arrays(self):
-        given = [
-            self.x,
-            self.h0,
-            self.grad_output,
-            self.grad_h_n,
-            self.options["lengths"],
-            *self.parameters.values(),
-        ]
-        return [a for a in given if a is not None]
-
-
 def scalar_layer(case):
     """The states, one sequence and one unit at a time, in Python's arithmetic."""
     W = {name: w.astype(np.float64) for name, w in case.parameters.items()}
@@ -683,38 +682,6 @@ def test_rnn_is_that_of_the_class(seed, dtype, backend):
     assert (grad_x is None and their_x is None) or bits(grad_x) == bits(their_x)
     assert bits(*grads.values()) == bits(*rnn.grads.values())
     assert any(g.any() for g in grads.values())
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_torch_rnn(seed, dtype, torch):
-    """Under autograd, the reverse direction as that of a bidirectional layer."""
-    case = Layer(300 + seed, dtype)
-    case.options["lengths"] = None
-    size = getattr(torch, np.dtype(dtype).name)
-    x = np.eye(case.d, dtype=dtype)[case.x] if case.one_hot else case.x
-    x = torch.from_numpy(x.copy()).requires_grad_()
-    h0 = torch.zeros(case.N, case.h, dtype=size) if case.h0 is None else torch.from_numpy(case.h0.copy())
-    h0.requires_grad_()
-    parameters = {name: torch.from_numpy(W.copy()).requires_grad_() for name, W in case.parameters.items()}
-    bias = [parameters.get(name, torch.zeros(case.h, dtype=size)) for name in ("bias_ih", "bias_hh")]
-    cell = {"tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}[case.options["nonlinearity"]]
-    states, state = [None] * case.T, h0
-    for t in reversed(range(case.T)) if case.options["reverse"] else range(case.T):
-        state = states[t] = cell(x[t], state, parameters["weight_ih"], parameters["weight_hh"], *bias)
-    loss = (torch.stack(states) * torch.from_numpy(case.grad_output)).sum()
-    if case.grad_h_n is not None:
-        loss = loss + (state * torch.from_numpy(case.grad_h_n)).sum()
-    loss.backward()
-    output, h_n = case.forward()
-    tolerance = 1e-9 if dtype == np.float64 else 1e-4
-    assert_close(output, torch.stack(states).detach().numpy(), tolerance)
-    assert_close(h_n, state.detach().numpy(), tolerance)
-    grad_x, grad_h0, grads = case.backward(output)
-    if grad_x is not None:
-        assert_close(grad_x, x.grad.numpy(), tolerance)
-    assert_close(grad_h0, h0.grad.numpy(), tolerance)
-    for name, W in parameters.items():
-        assert_close(grads[name], W.grad.numpy(), tolerance, name)
 
 
 def test_rnn_on_several_threads(dtype, backend):

@@ -25,6 +25,7 @@ def test_the_same_functions(kernels):
         "loss_and_grads",
         "update",
         "sample",
+        "copy_targets",
         "wrap_indices",
         "workspace_size",
     } <= set(FUNCTIONS)
@@ -156,6 +157,25 @@ def test_wrap_indices(n, kernels):
                 spoiled = indices.copy()
                 spoiled[position:] = bad
                 assert kernels.wrap_indices(spoiled, bound, out) == position
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 8, 9, 100])
+def test_copy_targets(n, kernels):
+    rng = np.random.default_rng(n)
+    for bound, ignored in ((1, -100), (300, -100), (3, -1), (4, 2), (5, 2**62)):
+        targets = rng.integers(0, bound, n)
+        for share in (0, 0.4, 1):
+            targets[rng.random(n) < share] = ignored
+            guarded = Guarded(0, 0)
+            out = guarded.new((n,), np.int64)
+            assert kernels.copy_targets(targets, bound, ignored, out) == (targets != ignored).sum()
+            guarded.check()
+            assert np.array_equal(out, np.where(targets == ignored, -1, targets))
+            for position in range(n):
+                for bad in {bound, -1, -100, 2**63 - 1, -(2**63)} - {ignored}:
+                    spoiled = targets.copy()
+                    spoiled[position:] = bad
+                    assert kernels.copy_targets(spoiled, bound, ignored, out) == -1 - position
 
 
 @pytest.mark.parametrize("lr", [0.1, -2.0, 0.0])

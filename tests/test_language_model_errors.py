@@ -20,6 +20,7 @@ class Box:
         self.lm = LanguageModel(Q, H, L, dropout=0.2, dtype=dtype, rng=3, backend=backend)
         rng = np.random.default_rng(0)
         x, y = rng.integers(-Q, Q, size=(2, T, N))
+        y[y < 0] = -100
         h0 = rng.normal(size=(L, N, H)).astype(dtype)
         self.optimizer = optim.SGD(0.1, momentum=0.5, backend=backend)
         self.lm.train_step(x, y, h0, self.optimizer)
@@ -156,8 +157,20 @@ def test_indices_out_of_bounds(case, name, method, box):
     if name == "y" and method == "forward":
         return
     value, place, shown = case
-    text = box.refuses(method, IndexError, [f"{name}{place}", shown, f"[-{Q}, {Q})"], **{name: value})
+    bounds = f"[-{Q}, {Q})" if name == "x" else f"[0, {Q}); -100 marks what does not count"
+    text = box.refuses(method, IndexError, [f"{name}{place}", shown, bounds], **{name: value})
     assert text.startswith(f"{name}{place} is {shown}")
+
+
+@pytest.mark.parametrize("method", WITH_TARGETS)
+@pytest.mark.parametrize("value", [-1, -Q, -99, -101])
+@pytest.mark.parametrize("kind", [np.int8, np.int64, ">i4", list])
+def test_negative_targets(kind, value, method, box):
+    """They do not count from the end: that would train another class."""
+    y = np.where(np.arange(T * N).reshape(T, N) % 2, -100, 0)
+    y[3, 1] = value
+    y = y.tolist() if kind is list else y.astype(kind)
+    box.refuses(method, IndexError, [f"y[3, 1] is {value}, outside [0, {Q}); -100 marks"], y=y)
 
 
 @pytest.mark.parametrize("method", WITH_BATCH)

@@ -450,6 +450,10 @@ static double FN(output_loss)(const output_arguments *a) {
         for (ptrdiff_t r = 0; r < k; r++) {
             REAL *y = s.y + r * ldy, top;
             int64_t wanted = a->targets[(t0 + r / m) * N + a->start + r % m];
+            if (wanted < 0) { /* does not count */
+                if (a->dhs) FN(fill)(y, ldq, 0);
+                continue;
+            }
             double chosen = (double)y[wanted];
             REAL total = FN(exponentials)(y, ldq, &top);
             loss += (double)top - chosen;

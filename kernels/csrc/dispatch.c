@@ -127,3 +127,14 @@ ptrdiff_t fastrnn_wrap_indices(ptrdiff_t n, const int64_t *indices, int64_t boun
     }
     return -1;
 }
+
+ptrdiff_t fastrnn_copy_targets(ptrdiff_t n, const int64_t *targets, int64_t bound, int64_t ignored, int64_t *out) {
+    ptrdiff_t counted = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int counts = targets[i] != ignored;
+        if (counts && (targets[i] < 0 || targets[i] >= bound)) return -1 - i;
+        out[i] = counts ? targets[i] : -1;
+        counted += counts;
+    }
+    return counted;
+}

@@ -74,7 +74,7 @@ typedef struct {
     const void *W, *b;
     void *packed;
     const void *hs;         /* (T,N,h) */
-    const int64_t *targets; /* (T,N) */
+    const int64_t *targets; /* (T,N), negative where nothing counts */
     void *logits;           /* (T,N,q) */
     double scale;
     void *dhs; /* (T,N,h) */
@@ -165,5 +165,9 @@ int fastrnn_choose_simd(const char *name);
 
 /* Copy indices, negative ones counted from the end; position of the first outside [-bound, bound), or -1. */
 ptrdiff_t fastrnn_wrap_indices(ptrdiff_t n, const int64_t *indices, int64_t bound, int64_t *out);
+
+/* Copy targets, -1 where they equal `ignored`: how many are left, or -1 - position of the first that is neither
+ * that nor in [0, bound). */
+ptrdiff_t fastrnn_copy_targets(ptrdiff_t n, const int64_t *targets, int64_t bound, int64_t ignored, int64_t *out);
 
 #endif
