@@ -7,7 +7,9 @@ import functools
 import math
 import numbers
 import operator
-from types import ModuleType
+import sys
+import warnings
+from types import FrameType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,12 +29,15 @@ __all__ = [
     "check_real_array",
     "check_rng",
     "check_size",
+    "check_steps",
     "check_targets",
     "describe",
     "index_batch",
+    "is_ours",
     "kernel_array",
     "show_integer",
     "target_error",
+    "warn_user",
 ]
 
 INDEX = np.dtype(np.int64)
@@ -157,6 +162,8 @@ def _real_array(
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {describe(value, array)}")
     if not any(_fits(array.shape, shape) for shape in shapes):
+        for shape in shapes:
+            _refuse_zero_length(array.shape, name, shape)
         wanted = " or ".join(_shape(shape) for shape in shapes)
         raise ValueError(f"{name} must have shape {wanted}, got {_shape(array.shape)}")
     return kernel_array(array, dtype)
@@ -169,7 +176,7 @@ def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray:
     array = as_array(lengths, "lengths")
     if array.shape != (N,):
         raise ValueError(f"lengths must have shape ({N},), one for each sequence, got {array.shape}")
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths must hold integers, got {describe(lengths, array)}")
     bad = (array < 1) | (array > T)
     if bad.any():
@@ -178,17 +185,88 @@ def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray:
     return NO_LENGTHS if (array == T).all() else array.astype(INDEX)
 
 
-def index_batch(value: Any, name: str) -> np.ndarray:
-    """Return `value` as a (T, N) kernel array of int64 class indices, their range not yet checked."""
+def index_batch(
+    value: Any, name: str, axes: tuple[str, str] = ("T", "N"), may_be_empty: str = ""
+) -> np.ndarray:
+    """Return `value` as a (T, N) kernel array of int64 class indices, their range not yet checked.
+
+    `may_be_empty` names the axis that may have no length.
+    """
     array = as_array(value, name)
     if array.ndim != 2:
         came = f"shape {_shape(array.shape)}" if array.ndim else describe(value)
-        raise ValueError(f"{name} must have shape (T, N), a class index for each time step, got {came}")
-    if not array.size:
-        raise ValueError(f"{name} must hold at least one class index, got shape {_shape(array.shape)}")
+        raise ValueError(
+            f"{name} must have shape {_shape(axes)}, a class index for each time step, got {came}"
+        )
+    _refuse_zero_length(array.shape, name, axes, may_be_empty)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers (class indices), got {describe(value, array)}")
     return _signed(array, np.iinfo(np.int64).max)
+
+
+def check_steps(
+    value: Any, name: str, d: int, dtype: np.dtype, *, batch_first: bool = False, one: bool = True
+) -> tuple[np.ndarray, bool, bool]:
+    """Return the inputs of a layer, whether they are class indices, and whether they are a batch.
+
+    They are (T, N, d), or (N, T, d) where `batch_first`, or where `one` sequence will do (T, d), and come
+    back as (T, N, d) of `dtype`; class indices are integers without the last axis, and come back as (T, N)
+    of int64, their range not yet checked.  There may be no sequences.
+    """
+    array = as_array(value, name)
+    axes = ("N", "T") if batch_first else ("T", "N")
+    if array.dtype.kind == "b":
+        raise TypeError(
+            f"{name} must hold real numbers, or integers as class indices, got {describe(value, array)}: give "
+            f"one-hot vectors as floats, {name}.astype(float)"
+        )
+    classes = array.dtype.kind in "iu" and array.ndim < 3
+    if classes:
+        if not array.ndim and one:
+            raise ValueError(f"{name} must have a time step at least, got {describe(value)}")
+        batched = array.ndim == 2 or not one
+        if batched:
+            array = index_batch(array if array.ndim else value, name, axes, "N")
+            _warn_of_one_hots(array, name, d, axes)
+        else:
+            _refuse_zero_length(array.shape, name, ("T",))
+            array = index_batch(array[:, None], name)
+    else:
+        shapes: list[tuple[int | str, ...]] = [(*axes, d)]
+        if array.ndim == 3 and not array.shape[axes.index("N")]:
+            shapes = [tuple(0 if letter == "N" else letter for letter in shapes[0])]
+        elif one:
+            shapes.append(("T", d))
+        array = _real_array(value, array, name, dtype, tuple(shapes))
+        batched = array.ndim == 3
+        if not batched:
+            array = array[:, None]
+    return array.swapaxes(0, 1) if batch_first and batched else array, classes, batched
+
+
+def _warn_of_one_hots(array: np.ndarray, name: str, d: int, axes: tuple[str, str]) -> None:
+    """Warn where a batch of class indices looks like one-hot vectors (T, d) of integers."""
+    # Of true classes, the first row hardly ever looks so: the rest is not read.
+    if array.shape[1] != d or d < 2 or not len(array) or np.count_nonzero(array[0]) != 1:
+        return
+    if (np.count_nonzero(array, axis=1) == 1).all() and array.min() == 0 and array.max() == 1:
+        warn_user(
+            f"{name} of shape {_shape(array.shape)} holds integers, so it is read as class indices "
+            f"{_shape(axes)}, but looks like one-hot vectors: give those as floats, {name}.astype(float)"
+        )
+
+
+def is_ours(frame: FrameType | None) -> bool:
+    """Whether a frame is one of this package's own."""
+    return frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastrnn"
+
+
+def warn_user(message: str) -> None:
+    """Warn, at the line outside of this package that led here."""
+    level, frame = 2, sys._getframe(1)
+    while is_ours(frame) and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check_index_batch(
@@ -289,6 +367,10 @@ def as_array(value: Any, name: str) -> np.ndarray:
         return value
     try:
         return np.asarray(value)
+    except RuntimeError as error:  # how PyTorch refuses
+        raise TypeError(
+            f"{name} cannot be made an array; call .detach() if it is a tensor that requires grad: {error}"
+        ) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise (TypeError if isinstance(error, TypeError) else ValueError)(
             f"{name} cannot be made an array: {error}"
@@ -313,6 +395,24 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     return len(shape) == len(wanted) and all(
         n >= 1 if isinstance(m, str) else n == m for n, m in zip(shape, wanted, strict=True)
     )
+
+
+#: What the lengths that letters stand for are numbers of.
+_LETTERS = {"T": "time step", "N": "sequence", "d": "input", "h": "hidden unit"}
+
+
+def _refuse_zero_length(
+    shape: tuple[int, ...], name: str, wanted: tuple[int | str, ...], may_be_empty: str = ""
+) -> None:
+    """Say so where a shape would be as wanted but for a length of zero."""
+    if len(shape) == len(wanted) and all(
+        isinstance(m, str) or n == m for n, m in zip(shape, wanted, strict=True)
+    ):
+        for n, letter in zip(shape, wanted, strict=True):
+            if n == 0 and isinstance(letter, str) and letter not in may_be_empty:
+                raise ValueError(
+                    f"{name} must have at least one {_LETTERS[letter]}, got shape {_shape(shape)}"
+                )
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

@@ -26,8 +26,8 @@ from fastrnn.checks import (
     check_real_array,
     check_rng,
     check_size,
+    check_steps,
     describe,
-    index_batch,
     show_integer,
     target_error,
 )
@@ -517,7 +517,8 @@ def rnn_forward(
     Parameters
     ----------
     x : array, shape (T, N, d), or of int, shape (T, N)
-        Inputs; integers are class indices in ``[-d, d)``, taken as one-hot vectors.
+        Inputs; integers are class indices in ``[-d, d)``, taken as one-hot vectors.  There may be no
+        sequences.
     h0 : array, shape (N, h), or None
         State before the first input; None for zeros.
     parameters : dict of str to ndarray, all float32 or all float64
@@ -545,9 +546,14 @@ def rnn_forward(
     IndexError
         If a class index is out of bounds.
     TypeError, ValueError
-        If an argument has the wrong type, dtype, shape or range, or is empty.
+        If an argument has the wrong type, dtype, shape or range, or there is no time step.
     BackendUnavailable
         If the backend that was named is missing.
+
+    Warns
+    -----
+    UserWarning
+        If `x` is of integers that look like the one-hot vectors of one sequence.
 
     Examples
     --------
@@ -632,7 +638,7 @@ def rnn_backward(
     dh_n = np.empty((0, 0), dtype)
     if grad_h_n is not None:
         dh_n = check_real_array(grad_h_n, "grad_h_n", dtype, shape[1:])
-    grad_x = None if layer.indices.size else np.empty(layer.x.shape, dtype)
+    grad_x = None if layer.classes else np.empty(layer.x.shape, dtype)
     dx = none if grad_x is None else grad_x
     grad_h0 = np.empty(shape[1:], dtype)
     layout = Layout({name: W.shape for name, W in zip(_PARAMETERS, layer.arrays, strict=True)}, dtype)
@@ -670,16 +676,14 @@ class _Layer:
         self.arrays = _layer_parameters(parameters)
         self.h, d = self.arrays[0].shape
         self.dtype = self.arrays[0].dtype
-        given = as_array(x, "x")
-        classes = given.dtype.kind in "iu" and given.ndim < 3
-        steps = index_batch(given, "x") if classes else check_real_array(x, "x", self.dtype, ("T", "N", d))
+        steps, self.classes, _ = check_steps(x, "x", d, self.dtype, one=False)
         self.T, self.N = steps.shape[:2]
         self.lengths = check_lengths(lengths, self.T, self.N)
         if self.lengths.size:  # what is not to be read must not be out of bounds, nor meet a zero as NaN
             ended = np.arange(self.T)[:, None] >= self.lengths
-            steps = np.where(ended if classes else ended[:, :, None], steps.dtype.type(0), steps)
+            steps = np.where(ended if self.classes else ended[:, :, None], steps.dtype.type(0), steps)
         self.indices, self.x = NO_INDICES, steps
-        if classes:
+        if self.classes:
             self.indices = np.empty((self.T, self.N), INDEX)
             check_index_batch(steps, "x", d, self.kernels, self.indices.reshape(-1), x)
             self.x = np.empty((0, 0, 0), self.dtype)
@@ -688,15 +692,18 @@ class _Layer:
         else:
             self.h0 = check_real_array(h0, "h0", self.dtype, (self.N, self.h))
         self.bounds = threads.parts(self.N)
-        rows = max(stop - start for start, stop in self.bounds)
+        rows = max(1, *(stop - start for start, stop in self.bounds))
         packed, self.work_size = self.kernels.layer_sizes(self.T, self.N, rows, d, self.h)
         self.packed = aligned((packed,), self.dtype)
-        self.kernels.pack_layer(self.arrays, self.N, classes, self.packed)
-        self.multiply_adds = float(self.T) * self.N * self.h * (self.h + (0 if classes else d))
+        if self.N:
+            self.kernels.pack_layer(self.arrays, self.N, self.classes, self.packed)
+        self.multiply_adds = float(self.T) * self.N * self.h * (self.h + (0 if self.classes else d))
         self.works: list[np.ndarray] = []
 
     def run(self, function: Callable[[int, int], None], passes: int) -> None:
         """Call ``function(part, slot)`` for each part of the batch, on several threads where that pays."""
+        if not self.N:
+            return
         count, multiply_adds = len(self.bounds), passes * self.multiply_adds
         workers = threads.workers(count, multiply_adds, self.num_threads)
         self.works = [aligned((self.work_size,), self.dtype) for _ in range(workers)]

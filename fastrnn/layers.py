@@ -13,14 +13,12 @@ from fastrnn.checks import (
     INDEX,
     NO_INDICES,
     NO_LENGTHS,
-    as_array,
     check_flag,
     check_index_batch,
     check_lengths,
     check_real_array,
     check_size,
-    describe,
-    index_batch,
+    check_steps,
 )
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.stack import Space, StackedModel, aligned
@@ -158,18 +156,22 @@ class RNN(StackedModel):
             f"bidirectional={self.bidirectional}, dtype={self._dtype.name})"
         )
 
-    def forward(self, x: Any, h0: Any = None, *, lengths: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """Run over a batch of sequences (eq. 1).
+    def forward(
+        self, x: Any, h0: Any = None, *, lengths: Any = None, hx: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Run over a batch of sequences (eq. 1); `rnn(x, ...)` does the same.
 
         Parameters
         ----------
         x : array, shape (T, N, d), (N, T, d) with `batch_first`, or (T, d) for one sequence
             Real numbers.  An array of integers without the last axis holds class indices in ``[-d, d)``,
-            taken as one-hot vectors.
+            taken as one-hot vectors.  A batch may be of no sequences, and its results are empty then.
         h0 : array, shape (L*D, N, h), or (L*D, h) for one sequence; or None
             State before the first input of each layer and direction; None for zeros.
         lengths : sequence of N int, or None
             Time steps of each sequence, from 1 to T; what follows them in `x` is not read.  None for T.
+        hx : array or None
+            PyTorch's name of `h0`.
 
         Returns
         -------
@@ -183,7 +185,12 @@ class RNN(StackedModel):
         IndexError
             If a class index is out of bounds.
         TypeError, ValueError
-            If an argument has the wrong type, dtype, shape or range, or is empty.
+            If an argument has the wrong type, dtype, shape or range, or there is no time step.
+
+        Warns
+        -----
+        UserWarning
+            If `x` is of integers that look like the one-hot vectors of one sequence.
 
         Examples
         --------
@@ -193,7 +200,11 @@ class RNN(StackedModel):
         ((3, 2, 16), False)
         """
         kernels = backends.kernels(self._backend)
-        steps, classes, batched = self._check_input(x)
+        if hx is not None:
+            if h0 is not None:
+                raise TypeError("h0 and hx are two names of one argument: give one of them")
+            h0 = hx
+        steps, classes, batched = check_steps(x, "x", self._d, self._dtype, batch_first=self._batch_first)
         T, N = steps.shape[:2]
         swapped = self._batch_first and batched
         if h0 is not None and not batched:
@@ -308,24 +319,6 @@ class RNN(StackedModel):
         return None if grad_x is None else grad_x[:, 0], grad_h0[:, 0]
 
     # -- checks ----------------------------------------------------------------------------------
-
-    def _check_input(self, x: Any) -> tuple[np.ndarray, bool, bool]:
-        """Time-major input (T, N) or (T, N, d), whether it holds class indices, whether it is a batch."""
-        array = as_array(x, "x")
-        d = self._d
-        classes = array.dtype.kind in "iu" and array.ndim < 3
-        first, second = ("N", "T") if self._batch_first else ("T", "N")
-        if classes:
-            if array.ndim == 0:
-                raise ValueError(f"x must have a time step at least, got {describe(x)}")
-            batched = array.ndim == 2
-            array = index_batch(array if batched else array[:, None], "x")
-        else:
-            array = check_real_array(x, "x", self._dtype, (first, second, d), ("T", d))
-            batched = array.ndim == 3
-            if not batched:
-                array = array[:, None]
-        return array.swapaxes(0, 1) if self._batch_first and batched else array, classes, batched
 
     def _check_lengths(self, lengths: Any, T: int, N: int, batched: bool) -> np.ndarray:
         if lengths is not None and not batched:

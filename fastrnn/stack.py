@@ -4,9 +4,10 @@ through a stack of layers, one part of the batch at a time."""
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any, Self
+from types import FrameType, ModuleType
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -20,10 +21,12 @@ from fastrnn.checks import (
     check_real_array,
     check_rng,
     check_size,
+    is_ours,
     kernel_array,
+    warn_user,
 )
 
-__all__ = ["Layout", "Space", "Span", "StackedModel", "aligned"]
+__all__ = ["IncompatibleKeys", "Layout", "Space", "Span", "StackedModel", "aligned", "warn_of_dropout"]
 
 Shape = tuple[int, ...]
 
@@ -77,6 +80,18 @@ class Layout:
         return {name: flat[place].reshape(self.shapes[name]) for name, place in self._places.items()}
 
 
+class IncompatibleKeys(NamedTuple):
+    """What `StackedModel.load_state_dict` returns, as PyTorch does."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not any(self):
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
+
 class StackedModel:
     """Parameters, random stream, modes and state of a model that is a stack of recurrent layers."""
 
@@ -107,6 +122,8 @@ class StackedModel:
         self._dropout = check_number(dropout, "dropout")
         if not 0 <= self._dropout <= 1:
             raise ValueError(f"dropout must be a probability, from 0 to 1, got {dropout}")
+        if not is_ours(_maker(self)):  # what this package makes was asked for elsewhere, or is loaded
+            warn_of_dropout(self._dropout, self._num_layers)
         self._dtype = check_dtype(dtype)
         generator = check_rng(rng)
         if backend is not None:
@@ -169,6 +186,13 @@ class StackedModel:
         self.grads = {}
 
     # -- public ----------------------------------------------------------------------------------
+
+    #: Of each model its own.
+    forward: Callable[..., tuple[np.ndarray, np.ndarray]]
+
+    def __call__(self, *arguments: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        """`forward`, as PyTorch's modules are called."""
+        return self.forward(*arguments, **options)
 
     @property
     def hidden_size(self) -> int:
@@ -271,35 +295,46 @@ class StackedModel:
         """
         return {name: self.parameters[name].copy() for name in self._checked_parameters()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy parameters from a mapping, in place.
 
         Parameters
         ----------
         state_dict : mapping of str to array
             As `state_dict` returns it, or a PyTorch module's, tensors included.
+        strict : bool, default True
+            False loads those whose names are there, and leaves the others as they are.
+
+        Returns
+        -------
+        missing_keys, unexpected_keys : list of str
+            A named tuple: names that the model has and `state_dict` has not, and the other way round.
 
         Raises
         ------
         TypeError, ValueError
-            If a name is missing or unexpected, or an array has the wrong shape or holds no real
-            numbers; no parameter is modified then.
+            If a name is missing or unexpected and `strict`, or an array has the wrong shape or holds no
+            real numbers; no parameter is modified then.
 
         Examples
         --------
         >>> from fastrnn import RNN
         >>> rnn, other = RNN(3, 8, rng=0), RNN(3, 8, rng=1)
         >>> rnn.load_state_dict(other.state_dict())
+        <All keys matched successfully>
         >>> bool((rnn.parameters["weight_ih_l0"] == other.parameters["weight_ih_l0"]).all())
         True
+        >>> rnn.load_state_dict({"weight_hh_l0": np.eye(8)}, strict=False).missing_keys
+        ['weight_ih_l0', 'bias_ih_l0', 'bias_hh_l0']
         """
+        check_flag(strict, "strict")
         if not isinstance(state_dict, Mapping):
             raise TypeError(
                 f"state_dict must be a mapping from name to array, got {type(state_dict).__name__}"
             )
         missing = [name for name in self._shapes if name not in state_dict]
         unexpected = [name for name in state_dict if name not in self._shapes]
-        if missing or unexpected:
+        if strict and (missing or unexpected):
             raise ValueError(
                 f"state_dict must hold {', '.join(self._shapes)}"
                 + (f"; missing: {', '.join(missing)}" if missing else "")
@@ -308,6 +343,7 @@ class StackedModel:
         new = {
             name: _state_entry(state_dict[name], f"state_dict[{name!r}]", self._dtype, shape)
             for name, shape in self._shapes.items()
+            if name in state_dict
         }
         for name, W in new.items():
             own = self.parameters.get(name)
@@ -315,6 +351,7 @@ class StackedModel:
                 own[...] = W  # type: ignore[index]
             else:
                 self.parameters[name] = W
+        return IncompatibleKeys(missing, unexpected)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the parameters, not the buffers."""
@@ -397,6 +434,27 @@ class StackedModel:
         return int.from_bytes(bits[:16], "little"), int.from_bytes(bits[16:], "little") | 1
 
 
+def warn_of_dropout(dropout: float, num_layers: int) -> None:
+    """Warn of dropout that has no effect, as PyTorch does."""
+    if dropout and num_layers == 1:
+        warn_user(
+            f"dropout is applied to the outputs of all layers but the last: dropout={dropout} has no effect "
+            f"with num_layers=1"
+        )
+
+
+def _maker(model: StackedModel) -> FrameType | None:
+    """The frame that makes a model, behind the `__init__` of its classes."""
+    frame = sys._getframe(1)
+    while (
+        frame.f_back is not None
+        and frame.f_code.co_name == "__init__"
+        and frame.f_locals.get("self") is model
+    ):
+        frame = frame.f_back
+    return frame
+
+
 def _state_entry(value: Any, name: str, dtype: np.dtype, shape: Shape) -> np.ndarray:
     """A new array of `shape` from an entry of a state_dict, PyTorch's tensors included."""
     try:
@@ -468,7 +526,9 @@ class Space:
         self.widths = model._widths()
         self.one_hot = one_hot
         self.bounds = threads.parts(N)
-        self.rows = rows = max(stop - start for start, stop in self.bounds)
+        self.rows = rows = max(
+            1, *(stop - start for start, stop in self.bounds)
+        )  # of no sequences, none is run
         self.none = np.empty((0, 0, 0), dtype)
         self.no_state = np.empty((0, 0), dtype)
 
@@ -545,6 +605,8 @@ class Space:
     def pack(self, layers: list[Layer]) -> None:
         """Take the weights of a call, in the order in which the kernels read them."""
         self.layers = layers
+        if not self.N:
+            return
         for i, (layer, packed) in enumerate(zip(layers, self.packed, strict=True)):
             self.kernels.pack_layer(layer, self.N, self.one_hot and i < self.D, packed)
 
@@ -555,6 +617,8 @@ class Space:
         count = len(self.bounds)
         if count == 1 and self.works:
             function(0, 0)
+            return
+        if not self.N:
             return
         workers = threads.workers(count, multiply_adds, num_threads)
         while len(self.works) < workers:

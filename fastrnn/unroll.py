@@ -23,9 +23,11 @@ from fastrnn.checks import (
     NO_INDICES,
     NO_LENGTHS,
     as_array,
+    check_index_batch,
     check_indices,
     check_real_array,
     check_size,
+    check_steps,
     check_targets,
     index_batch,
     kernel_array,
@@ -293,23 +295,26 @@ def _encode(m: OpenModel, text: str, name: str) -> np.ndarray:
 
 def _input_grid(m: OpenModel, inputs: Any) -> tuple[np.ndarray, bool]:
     """Inputs as (T, N) class indices or (T, N, d) vectors, and whether they came as a batch."""
-    array = np.asarray(inputs)
     d = m.input_size
-    if m.kind == "SimpleRNN" and array.ndim >= 2:
-        x = check_real_array(array, "inputs", m.dtype, ("T", d), ("T", d, 1))
-        return x.reshape(len(x), 1, d), False
-    if m.kind == "RNN" and (array.ndim == 3 or array.dtype.kind == "f"):
-        x = check_real_array(array, "inputs", m.dtype, ("T", "N", d), ("T", d))
-        if x.ndim == 2:
+    if m.kind != "RNN":
+        array = as_array(inputs, "inputs")
+        if m.kind == "SimpleRNN" and array.ndim >= 2:
+            x = check_real_array(array, "inputs", m.dtype, ("T", d), ("T", d, 1))
             return x.reshape(len(x), 1, d), False
-        return (kernel_array(x.swapaxes(0, 1), m.dtype) if m.batch_first else x), True
-    grid, batched = _index_grid(array, "inputs", d, m.kernels)
-    return (kernel_array(grid.T, INDEX) if m.batch_first and batched else grid), batched
+        return _index_grid(inputs, "inputs", d, m.kernels)
+    steps, classes, batched = check_steps(inputs, "inputs", d, m.dtype, batch_first=m.batch_first)
+    if not steps.shape[1]:
+        raise ValueError("inputs must have at least one sequence, got an empty batch")
+    if not classes:
+        return kernel_array(steps, m.dtype), batched
+    grid = np.empty(steps.shape, INDEX)
+    check_index_batch(steps, "inputs", d, m.kernels, grid.reshape(-1), inputs, m.batch_first)
+    return grid, batched
 
 
 def _index_grid(value: Any, name: str, bound: int, kernels: ModuleType) -> tuple[np.ndarray, bool]:
     """Class indices (T,) or (T, N) as (T, N) in [0, bound), and whether they had two dimensions."""
-    array = np.asarray(value)
+    array = as_array(value, name)
     if array.ndim == 1:
         return check_indices(value, name, bound, kernels).reshape(-1, 1), False
     if array.ndim != 2 or not array.size:

@@ -736,7 +736,10 @@ def parameters(**changed):
 BAD_LAYERS = [
     ({"x": np.ones((4, 3))}, ValueError, r"x must have shape \(T, N, 3\), got \(4, 3\)"),
     ({"x": np.ones((4, 2, 4))}, ValueError, r"x must have shape \(T, N, 3\), got \(4, 2, 4\)"),
-    ({"x": np.ones((0, 2, 3))}, ValueError, "x must have shape"),
+    ({"x": np.ones((0, 2, 3))}, ValueError, r"x must have at least one time step, got shape \(0, 2, 3\)"),
+    ({"x": np.ones((0, 2), int)}, ValueError, r"x must have at least one time step, got shape \(0, 2\)"),
+    ({"x": np.ones((4, 2, 3), bool)}, TypeError, r"dtype bool: give one-hot vectors as floats, x\.astype"),
+    ({"parameters": parameters(weight_ih=np.ones((5, 0)))}, ValueError, r"\['weight_ih'\] must have at least one input"),
     ({"x": [["a"]]}, TypeError, "x must hold real numbers"),
     ({"x": np.array([[0, 1], [2, 3]])}, IndexError, r"x\[1, 1\] is 3, outside \[-3, 3\)"),
     ({"x": np.array([0, 1])}, ValueError, r"x must have shape \(T, N\)"),
@@ -762,6 +765,24 @@ BAD_LAYERS = [
     ({"num_threads": 0}, ValueError, "num_threads must be at least 1, got 0"),
     ({"backend": "cuda"}, ValueError, "backend must be one of"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [None, []])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_rnn_of_no_sequences(one_hot, lengths, dtype, backend):
+    """Empty results, as those of the class, which are PyTorch's."""
+    W = {name: value.astype(dtype) for name, value in GOOD["parameters"].items()}
+    x = np.empty((4, 0), int) if one_hot else np.empty((4, 0, 3))
+    options = {"lengths": lengths, "backend": backend}
+    for h0 in (None, np.empty((0, 5))):
+        output, h_n = F.rnn_forward(x, h0, W, **options)
+        assert (output.shape, h_n.shape) == ((4, 0, 5), (0, 5))
+        for grad_h_n in (None, h_n):
+            grad_x, grad_h0, grads = F.rnn_backward(output, grad_h_n, x, h0, output, W, **options)
+            assert (grad_x is None) if one_hot else grad_x.shape == (4, 0, 3)
+            assert grad_h0.shape == (0, 5)
+            assert not any(g.any() for g in grads.values())
+        assert {a.dtype for a in (output, h_n, grad_h0, *grads.values())} == {np.dtype(dtype)}
 
 
 @pytest.mark.parametrize("backward", [False, True])

@@ -9,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import assert_close, bits, stream_state
 
-from fastrnn import RNN, ReferenceRNN, SimpleRNN, threads, use_backend
+from fastrnn import RNN, LanguageModel, ReferenceRNN, SimpleRNN, threads, use_backend
 
 sizes = st.one_of(st.integers(1, 6), st.sampled_from([7, 8, 9, 15, 16, 17, 31, 32, 33]), st.integers(1, 40))
 
 #: Largest error relative to the largest entry, against float64 arithmetic on the same weights.
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
+
+
+#: Small batches of random classes may look so.
+may_look_like_one_hots = pytest.mark.filterwarnings("ignore:x of shape .* looks like one-hot vectors")
 
 
 def naive(weights, x, h0, lengths, num_layers, nonlinearity, bidirectional):
@@ -78,6 +82,7 @@ def assert_slopes(function, arrays, gradients, seed, tolerance=1e-6, directions=
             assert abs(found - slope) <= tolerance * scale, f"{name}: {found} against a slope of {slope}"
 
 
+@may_look_like_one_hots
 @given(
     T=st.one_of(st.integers(1, 4), st.integers(1, 40)), N=sizes, d=sizes, h=sizes,
     num_layers=st.integers(1, 3), nonlinearity=st.sampled_from(["tanh", "relu"]), bias=st.booleans(),
@@ -108,6 +113,7 @@ def test_forward_of_random_shapes(
     assert np.abs(h_n - want_h_n).max() <= TOLERANCE[dtype] * scale
 
 
+@may_look_like_one_hots
 @given(
     T=st.integers(1, 9), N=st.one_of(st.integers(1, 4), st.sampled_from([7, 8, 9, 17])), d=sizes, h=sizes,
     num_layers=st.integers(1, 3), bias=st.booleans(), bidirectional=st.booleans(), one_hot=st.booleans(),
@@ -508,6 +514,71 @@ def test_state_carried_over_is_one_long_sequence(dtype, backend):
     assert_close(h, whole_h_n)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", ["vectors", "integers", "classes"])
+@pytest.mark.parametrize("lengths", [None, [], np.empty(0, int)])
+def test_no_sequences(lengths, kind, bidirectional, batch_first, dtype, backend):
+    """Results without elements; the gradients of the parameters are zero."""
+    T, d, h, D = 4, 3, 5, 1 + bidirectional
+    rnn = RNN(d, h, 2, dropout=0.2, bidirectional=bidirectional, batch_first=batch_first, dtype=dtype,
+              rng=0, backend=backend)  # fmt: skip
+    rnn.forward(np.ones((2, 2, d)))
+    rnn.backward(np.ones((2, 2, D * h)))
+    assert all(g.any() for g in rnn.grads.values())
+    steps = (0, T) if batch_first else (T, 0)
+    x = (
+        np.empty(steps, int)
+        if kind == "classes"
+        else np.empty((*steps, d), int if kind == "integers" else dtype)
+    )
+    for h0 in (None, np.empty((2 * D, 0, h))):
+        output, h_n = rnn.forward(x, h0, lengths=lengths)
+        assert output.shape == (*steps, D * h)
+        assert h_n.shape == (2 * D, 0, h)
+        for grad_output, grad_h_n in ((output, None), (None, h_n), (output, h_n)):
+            grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
+            assert (grad_x is None) if kind == "classes" else (grad_x.shape == (*steps, d))
+            assert grad_h0.shape == h_n.shape
+            assert {a.dtype for a in (output, h_n, grad_h0, *rnn.grads.values())} == {np.dtype(dtype)}
+            assert list(rnn.grads) == list(rnn.parameters)
+            assert not any(g.any() for g in rnn.grads.values())
+    with pytest.raises(ValueError, match="grad_output must have shape"):
+        rnn.backward(np.zeros((T, 1, D * h)))
+    # What comes after is as ever.
+    output, _ = rnn.eval().forward(np.ones((2, 2, d)))
+    rnn.backward(np.ones_like(output))
+    assert all(g.any() for g in rnn.grads.values())
+
+
+@pytest.mark.parametrize("kind", [RNN, LanguageModel])
+def test_a_call_is_forward(kind, dtype, backend):
+    class Own(kind):
+        def forward(self, *arguments, **options):
+            self.seen = arguments, options
+            return super().forward(*arguments, **options)
+
+    net = Own(4, 5, 2, dtype=dtype, rng=0, backend=backend)
+    x = np.array([[0, 3], [1, 2], [2, 0]])
+    h0 = np.random.default_rng(0).normal(size=(2, 2, 5)).astype(dtype)
+    assert bits(*net(x)) == bits(*net.forward(x))
+    assert bits(*net(x, h0)) == bits(*net.forward(x, h0)) != bits(*net(x))
+    assert bits(*net(x, h0=h0)) == bits(*net(x, h0))
+    assert net.seen == ((x, h0), {})
+    if kind is RNN:
+        assert bits(*net(x, h0, lengths=[3, 1])) == bits(*net.forward(x, h0, lengths=[3, 1]))
+        assert net.seen[1] == {"lengths": [3, 1]}
+
+
+def test_the_first_state_under_the_other_name(dtype, backend):
+    rnn = filled(RNN(3, 4, 2, dtype=dtype, rng=0, backend=backend), 1)
+    x = np.ones((3, 2, 3))
+    h0 = np.random.default_rng(0).normal(size=(2, 2, 4))
+    assert bits(*rnn.forward(x, hx=h0)) == bits(*rnn(x, hx=h0)) == bits(*rnn.forward(x, h0))
+    assert bits(*rnn.forward(x, hx=h0)) != bits(*rnn.forward(x, hx=None))
+    assert bits(*rnn.forward(x[:, 0], hx=h0[:, 0])) == bits(*rnn.forward(x[:, 0], h0[:, 0]))
+
+
 # Initial values and weights
 
 
@@ -576,6 +647,29 @@ def test_load_state_dict_takes_any_order_and_lists(dtype, backend):
     rnn.load_state_dict({name: W.tolist() for name, W in reversed(other.state_dict().items())})
     assert list(rnn.parameters) == list(other.parameters)
     assert bits(*rnn.parameters.values()) == bits(*other.parameters.values())
+
+
+@pytest.mark.parametrize("kind", [RNN, LanguageModel])
+def test_load_state_dict_says_what_is_missing(kind, dtype):
+    rnn, other = (kind(3, 4, 2, dtype=dtype, rng=seed, backend="numpy") for seed in (0, 1))
+    names, held = list(rnn.parameters), dict(rnn.parameters)
+    for strict in (True, False):
+        result = rnn.load_state_dict(other.state_dict(), strict)
+        assert result == ([], [])
+        assert repr(result) == "<All keys matched successfully>"
+    some = {name: W + 1 for name, W in other.state_dict().items() if "l0" in name}
+    kept = {name: bits(W) for name, W in rnn.parameters.items()}
+    with pytest.raises(ValueError, match=r"missing: weight_ih_l1, .*; unexpected: another"):
+        rnn.load_state_dict(some | {"another": None})
+    result = rnn.load_state_dict(some | {"another": None}, strict=False)
+    assert result.missing_keys == [name for name in names if "l0" not in name]
+    assert result.unexpected_keys == ["another"]
+    assert "missing_keys=['weight_ih_l1', " in repr(result)
+    for name, W in rnn.parameters.items():
+        assert W is held[name]
+        assert bits(W) == (bits(some[name]) if name in some else kept[name])
+    missing, unexpected = rnn.load_state_dict({}, strict=False)
+    assert (missing, unexpected) == (names, [])
 
 
 def test_backend_is_chosen_at_each_call(backend):

@@ -79,11 +79,11 @@ def cases(table):
 @cases([
     (np.zeros((T, N, D + 1)), ValueError, [f"(T, N, {D})", f"(T, {D})", f"({T}, {N}, {D + 1})"]),
     (np.zeros((T, N, D, 1)), ValueError, [f"({T}, {N}, {D}, 1)"]),
-    (np.zeros((0, N, D)), ValueError, [f"(0, {N}, {D})"]),
-    (np.zeros((T, 0, D)), ValueError, [f"({T}, 0, {D})"]),
+    (np.zeros((0, N, D)), ValueError, ["at least one time step", f"(0, {N}, {D})"]),
+    (np.zeros((0, 0, D)), ValueError, ["at least one time step", f"(0, 0, {D})"]),
     (np.zeros((T, N, 0)), ValueError, [f"({T}, {N}, 0)"]),
     (np.zeros((T, N)), ValueError, [f"({T}, {N})"]),
-    (np.zeros((0, D)), ValueError, [f"(0, {D})"]),
+    (np.zeros((0, D)), ValueError, ["at least one time step", f"(0, {D})"]),
     (np.zeros(D), ValueError, [f"({D},)"]),
     ([], ValueError, ["(0,)"]),
     (1.5, ValueError, ["()"]),
@@ -93,14 +93,17 @@ def cases(table):
     ({}, TypeError, ["dict"]),
     (object(), TypeError, ["object"]),
     (np.zeros((T, N, D), complex), TypeError, ["complex128"]),
-    (np.zeros((T, N, D), bool), TypeError, ["bool"]),
-    (np.zeros((T, N), bool), TypeError, ["bool"]),
+    (np.zeros((T, N, D), bool), TypeError, ["real numbers, or integers as class indices", "of dtype bool",
+                                            "give one-hot vectors as floats, x.astype(float)"]),
+    (np.zeros((T, N), bool), TypeError, ["bool", "x.astype(float)"]),
+    (np.zeros(T, bool), TypeError, ["bool", "x.astype(float)"]),
+    ([[True] * D] * T, TypeError, ["list of dtype bool", "x.astype(float)"]),
     (np.zeros((T, N, D), object), TypeError, ["object"]),
     (np.zeros((T, N, D), "M8[s]"), TypeError, ["datetime64"]),
     ([[["a"] * D] * N] * T, TypeError, ["<U1"]),
-    (np.zeros((T, 0), int), ValueError, [f"({T}, 0)"]),
-    (np.zeros((0, N), int), ValueError, [f"(0, {N})"]),
-    (np.zeros(0, int), ValueError, ["(0, 1)"]),
+    (np.zeros((0, N), int), ValueError, ["at least one time step", f"(0, {N})"]),
+    (np.zeros((0, 0), int), ValueError, ["at least one time step", "(0, 0)"]),
+    (np.zeros(0, int), ValueError, ["at least one time step", "(0,)"]),
     (np.zeros((T, N, D + 1), int), ValueError, [f"({T}, {N}, {D + 1})"]),
     ([[0, 1], [2]], ValueError, ["array"]),
 ])  # fmt: skip
@@ -108,6 +111,31 @@ def test_bad_inputs(case, box):
     value, error, words = case
     text = box.refuses("forward", error, words, x=value)
     assert text.startswith("x ")
+
+
+@pytest.mark.parametrize("shape", [(N, 0, D), (0, 0, D)])
+def test_the_axis_without_time_steps_with_batch_first(shape, backend):
+    box = Box(backend, batch_first=True)
+    words = ["x must have at least one time step", str(shape)]
+    box.refuses("forward", ValueError, words, x=np.zeros(shape))
+    box.refuses("forward", ValueError, ["at least one time step", str(shape[:2])], x=np.zeros(shape[:2], int))
+
+
+def test_an_empty_batch_has_empty_states_and_lengths(box):
+    for x in (np.zeros((T, 0, D)), np.zeros((T, 0), int)):
+        box.refuses("forward", ValueError, [f"h0 must have shape ({L}, 0, {H})"], x=x, lengths=None)
+        box.refuses("forward", ValueError, ["lengths must have shape (0,)"], x=x, h0=None)
+
+
+def test_two_names_of_the_first_state(box):
+    x, h0 = box.good["x"], box.good["h0"]
+    before = box.state()
+    for call in (box.rnn.forward, box.rnn):
+        with pytest.raises(TypeError, match="h0 and hx are two names of one argument: give one of them"):
+            call(x, h0, hx=h0)
+        with pytest.raises(ValueError, match="h0 must have shape"):
+            call(x, hx=h0[:1])
+    assert box.state() == before
 
 
 def test_the_shape_that_is_wanted_is_that_of_the_option(backend):
@@ -303,6 +331,24 @@ def test_bad_state_dicts(case, box):
     make, error, words = case
     given = make({name: W + 1 for name, W in box.good["state_dict"].items()})
     box.refuses("load_state_dict", error, ["state_dict", *words], state_dict=given)
+
+
+@cases([
+    (changed(weight_ih_l0=np.zeros((D, H))), ValueError, ["weight_ih_l0", f"({H}, {D})", f"({D}, {H})"]),
+    (lambda good: {"bias_hh_l1": np.zeros((H, 1))}, ValueError, ["bias_hh_l1", f"({H}, 1)"]),
+    (lambda good: {"bias_hh_l1": None, "other": 1}, TypeError, ["bias_hh_l1", "NoneType"]),
+    (lambda good: list(good.values()), TypeError, ["mapping", "list"]),
+])  # fmt: skip
+def test_bad_state_dicts_that_need_not_be_complete(case, box):
+    make, error, words = case
+    given = make({name: W + 1 for name, W in box.good["state_dict"].items()})
+    before = box.state()
+    with pytest.raises(error) as caught:
+        box.rnn.load_state_dict(given, strict=False)
+    assert all(word in str(caught.value) for word in words), caught.value
+    with pytest.raises(TypeError, match="strict must be a bool, got"):
+        box.rnn.load_state_dict(box.good["state_dict"], strict=None)
+    assert box.state() == before
 
 
 def test_a_state_dict_of_other_options(backend):

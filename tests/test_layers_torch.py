@@ -125,6 +125,46 @@ def test_lengths(lengths, bidirectional, batch_first, dtype, backend, torch):
     assert bits(output, h_n, grad_x, grad_h0, *rnn.grads.values()) == clean
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("with_h0", [False, True])
+def test_no_sequences(with_h0, bidirectional, batch_first, dtype, backend, torch):
+    """Shapes, dtypes and the parameters' gradients of zeros."""
+    rnn = RNN(
+        3, 4, 2, bidirectional=bidirectional, batch_first=batch_first, dtype=dtype, rng=0, backend=backend
+    )
+    module = torch_rnn(rnn)
+    x = np.empty((0, 5, 3) if batch_first else (5, 0, 3), dtype)
+    leaf, h0 = torch_leaf(x), np.empty((2 + 2 * bidirectional, 0, 4), dtype) if with_h0 else None
+    theirs = module(leaf, torch_leaf(h0))
+    sum(t.sum() for t in theirs).backward()
+    ours = rnn(x, h0)
+    grad_x, grad_h0 = rnn.backward(*map(np.ones_like, ours))
+    for got, want in zip((*ours, grad_x, grad_h0), (*theirs, leaf.grad, theirs[1]), strict=True):
+        assert got.shape == tuple(want.shape)
+        assert got.dtype == want.detach().numpy().dtype
+    for name, parameter in module.named_parameters():
+        assert np.array_equal(rnn.grads[name], parameter.grad.numpy())
+
+
+def test_what_is_called_as_in_torch(torch):
+    """A call, `hx`, what `load_state_dict` returns, and the warning of dropout that has no effect."""
+    rnn = RNN(3, 4, 2, rng=0)
+    module = torch_rnn(rnn)
+    x, h0 = np.random.default_rng(0).normal(size=(2, 2, 2, 4)).astype(np.float32)
+    x = x[..., :3]
+    given = torch.from_numpy(x.copy()), torch.from_numpy(h0)
+    assert_agrees(rnn(x, h0)[0], module(*given)[0])
+    assert_agrees(rnn(x, hx=h0)[0], module(given[0], hx=given[1])[0])
+    for state in ({}, {"weight_hh_l0": torch.ones(4, 4), "other": torch.ones(1)}, module.state_dict()):
+        ours, theirs = rnn.load_state_dict(state, strict=False), module.load_state_dict(state, strict=False)
+        assert tuple(ours) == tuple(theirs)
+        assert repr(ours) == repr(theirs).removeprefix("_")
+    for kind in (RNN, torch.nn.RNN):
+        with pytest.warns(UserWarning, match=r"(?s)dropout=0\.5 .*num_layers=1"):
+            kind(3, 4, dropout=0.5)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 3])
