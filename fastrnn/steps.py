@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn.checks import as_array
+
 __all__ = ["OneHotSteps", "Steps"]
 
 
@@ -70,7 +72,7 @@ class Steps(MutableMapping[int, np.ndarray]):
 
     def __setitem__(self, t: int, vector: Any) -> None:
         row = self._row(t)
-        vector = np.asarray(vector)
+        vector = as_array(vector, f"step {t}")
         wanted = (self.width, 1)
         if vector.shape != wanted:
             raise ValueError(f"step {t} has shape {wanted}, got a value of shape {vector.shape}")

@@ -7,7 +7,7 @@ from typing import Any, AnyStr
 
 import numpy as np
 
-from fastrnn.checks import INDEX, check_choice
+from fastrnn.checks import INDEX, as_array, check_choice
 from fastrnn.errors import TextError
 
 __all__ = ["Vocabulary", "check_newline", "check_unknown", "with_newlines"]
@@ -121,7 +121,7 @@ class Vocabulary:
         IndexError
             If one is out of bounds.
         """
-        indices = np.asarray(indices, INDEX)
+        indices = as_array(indices, "indices").astype(INDEX)
         if indices.size and indices.min() < 0:
             raise IndexError(f"class index {indices.min()} is negative")
         text: str = self._codes[indices].tobytes().decode("utf-32-le")
