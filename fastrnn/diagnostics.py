@@ -5,7 +5,9 @@ step that it goes back.  If these shrink it, what happened early has no effect o
 (vanishing gradients); if they stretch it, one step of training can throw the weights away (exploding
 gradients).  The functions here measure which of the two happens in a model, with the model's own
 kernels and without hooks.  They take a `SimpleRNN`, `RNN`, `LanguageModel` or fitted `CharRNN`, leave
-it unchanged, and draw no random numbers.  Dropout is left out.
+it unchanged, and draw no random numbers.  Dropout is left out.  For a model whose weights hold NaN or
+infinity `gradient_flow`, `clip_report` and `training_summary` give NaN, `hidden_states` shows what there
+is, and the other functions raise a ValueError.
 
 Each result is a dataclass of arrays and numbers with a ``plot()`` method, for which matplotlib must be
 installed (``pip install 'fastrnn[plot]'``).
@@ -237,12 +239,23 @@ def _check_direction(m: OpenModel, direction: Any) -> int:
 def _loss_gradient(
     u: Unrolled, targets: Any, reduction: str
 ) -> tuple[float, np.ndarray, tuple[np.ndarray, ...]]:
-    """The loss, its gradient by the outputs of the top layer, and those of the output layer if any."""
+    """The loss, its gradient by the outputs of the top layer, and those of the output layer if any.
+
+    NaN where the weights are no numbers: an infinite one may still give a finite loss.
+    """
+    output: tuple[np.ndarray, ...] = ()
+    loss = math.nan
     if u.m.output is None:
-        return math.nan, given_gradient(u, targets), ()
-    if u.batch.targets is None:
+        d_outputs = given_gradient(u, targets)
+    elif u.batch.targets is None:
         raise TypeError("targets must be class indices, one for each input, got None")
-    return output_gradient(u, reduction)
+    else:
+        loss, d_outputs, output = output_gradient(u, reduction)
+    if u.m.not_finite():
+        loss = math.nan
+        for gradient in (d_outputs, *output):
+            gradient[...] = math.nan
+    return loss, d_outputs, output
 
 
 def given_gradient(u: Unrolled, targets: Any) -> np.ndarray:
@@ -364,7 +377,7 @@ def jacobian_norms(
     Raises
     ------
     IndexError, TypeError, ValueError
-        If an argument is not as above.
+        If an argument is not as above, or the model's weights or states hold NaN or infinity.
 
     References
     ----------
@@ -383,7 +396,7 @@ def jacobian_norms(
     >>> round(memory.factor, 3), round(memory.half_life, 3)
     (0.5, 1.0)
     """
-    m = open_model(model)
+    m = open_finite(model)
     number = check_layer(m, layer)
     direction = _check_direction(m, direction)
     check_choice(method, "method", ("auto", "exact", "power"))
@@ -400,9 +413,8 @@ def jacobian_norms(
     with np.errstate(all="ignore"):
         u = forward(m, batch)
         slopes = u.slopes(number, direction)
-    _refuse_nan(slopes, "the states")
+    _finite_states(u, number, direction)
     W = m.recurrent_weights(number, direction)
-    _refuse_nan(W, "the recurrent weights")
     if direction:
         slopes = slopes[::-1]
     met = _slopes_on_the_way(slopes, L, most)
@@ -419,9 +431,22 @@ def jacobian_norms(
     )  # fmt: skip
 
 
-def _refuse_nan(array: np.ndarray, what: str) -> None:
-    if not np.isfinite(array).all():
-        raise ValueError(f"{what} of the model hold NaN or infinity: its Jacobians have no norm")
+def open_finite(model: Any) -> OpenModel:
+    """`open_model` of a model whose weights are all numbers: of another, no result means anything."""
+    m = open_model(model)
+    names = m.not_finite()
+    if names:
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        raise ValueError(f"the weights of the model hold NaN or infinity: {', '.join(names[:4])}{more}")
+    return m
+
+
+def _finite_states(u: Unrolled, number: int, direction: int) -> np.ndarray:
+    """States of a layer, refused where they are no numbers."""
+    hs = u.hs[number][direction]
+    if not np.isfinite(hs).all():
+        raise ValueError("the states of the model hold NaN or infinity")
+    return hs
 
 
 def _exp(value: float) -> float:
@@ -560,7 +585,7 @@ def _recurrent_weights(model: Any, layer: int, direction: int) -> np.ndarray:
         if W.shape[0] != W.shape[1]:
             raise ValueError(f"model must be a model or a square matrix, got shape {W.shape}")
     else:
-        m = open_model(model)
+        m = open_finite(model)
         W = m.recurrent_weights(check_layer(m, layer), _check_direction(m, direction))
     if not np.isfinite(W).all():
         raise ValueError("the recurrent weights hold NaN or infinity")
@@ -588,7 +613,7 @@ def spectral_radius(model: Any, *, layer: int = -1, direction: int = 0, method: 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or W_hh is not finite.
+        If an argument is not as above, or the model's weights hold NaN or infinity.
 
     Examples
     --------
@@ -598,7 +623,8 @@ def spectral_radius(model: Any, *, layer: int = -1, direction: int = 0, method: 
     check_choice(method, "method", ("exact", "estimate"))
     W = _recurrent_weights(model, layer, direction)
     if method == "estimate":
-        return _estimate_radius(W)
+        with np.errstate(all="ignore"):
+            return _estimate_radius(W)
     return float(np.abs(np.linalg.eigvals(W)).max())
 
 
@@ -634,7 +660,7 @@ def singular_values(model: Any, *, layer: int = -1, direction: int = 0) -> np.nd
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or W_hh is not finite.
+        If an argument is not as above, or the model's weights hold NaN or infinity.
 
     Examples
     --------
@@ -744,7 +770,7 @@ def saturation(
     Raises
     ------
     IndexError, TypeError, ValueError
-        If an argument is not as above.
+        If an argument is not as above, or the model's weights or states hold NaN or infinity.
 
     Examples
     --------
@@ -758,12 +784,12 @@ def saturation(
     limit = check_number(threshold, "threshold", positive=True)
     if limit >= 1:
         raise ValueError(f"threshold must be less than 1, the limit of tanh, got {limit}")
-    m = open_model(model)
+    m = open_finite(model)
     number, direction = check_layer(m, layer), _check_direction(m, direction)
     batch = open_batch(m, inputs, None, h0)
     with np.errstate(all="ignore"):
         u = forward(m, batch)
-    hs = u.hs[number][direction]
+    hs = _finite_states(u, number, direction)
     slopes = u.slopes(number, direction)
     flat = np.zeros(hs.shape, bool) if m.relu else np.abs(hs) > limit
     dead = slopes < DEAD_SLOPE
@@ -926,13 +952,17 @@ def clip_report(
         if m.kind == "SimpleRNN":
             stepped = _clamped_every_step(m, batch, limit)
             pairs = zip(grads, stepped, strict=True)
-            changed["step"] = sum(_count_different(a, b) for a, b in pairs) / entries
-            after["step"] = _global_norm(stepped)
-        changed["value"] = sum(int((np.abs(g) > limit).sum()) for g in grads) / entries
+            changed["step"] = after["step"] = math.nan
+            if not math.isnan(before):
+                changed["step"] = sum(_count_different(a, b) for a, b in pairs) / entries
+                after["step"] = _global_norm(stepped)
+        changed["value"] = _share_beyond(grads, limit)
         after["value"] = _global_norm([np.clip(g, -limit, limit) for g in grads])
-        changed["norm"] = float(before > limit)
-        after["norm"] = min(before, limit) if before == before else before
-        largest = max(float(np.abs(g).max()) for g in grads)
+        changed["norm"] = float(not before <= limit)
+        after["norm"] = min(before, limit)
+        if not math.isfinite(before):
+            after["norm"] = _global_norm([g * (limit / before) for g in grads])
+        largest = float(np.max([np.abs(g).max() for g in grads]))  # Python's max may leave out a NaN
     return ClipReport(limit, before, largest, changed, after, entries)
 
 
@@ -957,10 +987,18 @@ def _norm(array: np.ndarray) -> float:
     return float(norms_of(array.reshape(1, -1))[0])
 
 
+def _share_beyond(grads: list[np.ndarray], limit: float) -> float:
+    """Share of the entries that clamping changes, NaN where there is NaN among them."""
+    if any(np.isnan(g).any() for g in grads):
+        return math.nan
+    return sum(int((np.abs(g) > limit).sum()) for g in grads) / sum(g.size for g in grads)
+
+
 def _count_different(a: np.ndarray, b: np.ndarray) -> int:
     """Entries that differ by more than another order of summation makes of them."""
-    rounding = math.sqrt(float(np.finfo(a.dtype).eps)) * float(np.abs(a).max())
-    return int((~(np.abs(a - b) <= rounding)).sum())
+    largest = float(np.abs(a[np.isfinite(a)]).max(initial=0))
+    rounding = math.sqrt(float(np.finfo(a.dtype).eps)) * largest
+    return int((~((a == b) | (np.abs(a - b) <= rounding))).sum())
 
 
 def _clamped_every_step(m: OpenModel, batch: Batch, limit: float) -> list[np.ndarray]:
@@ -1094,7 +1132,7 @@ def gradcheck(
     Raises
     ------
     IndexError, TypeError, ValueError
-        If an argument is not as above, or a parameter is read-only.
+        If an argument is not as above, or a parameter is read-only, or the weights hold NaN or infinity.
 
     Notes
     -----
@@ -1149,7 +1187,8 @@ def training_summary(
         ``spectral_radius`` (estimated), ``saturated`` and ``dead`` (mean shares of units),
         ``gradient_share`` (of the last loss's gradient, how much reaches the first step of the
         chunk), ``half_life`` (steps in which that gradient falls to a half, infinity where it does
-        not fall), ``dWhh_norm``, ``clipped`` (share of entries that the clipping changes).
+        not fall), ``dWhh_norm``, ``clipped`` (share of entries that the clipping changes).  NaN where
+        there is no such number, so all of them where the model's weights hold NaN or infinity.
 
     Raises
     ------
@@ -1170,8 +1209,15 @@ def training_summary(
     return summarize(m, batch, targets, clip, limit)
 
 
+_SUMMARY = (
+    "spectral_radius", "saturated", "dead", "gradient_share", "half_life", "dWhh_norm", "clipped",
+)  # fmt: skip
+
+
 def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit: float) -> dict[str, float]:
     """`training_summary` of arguments that were checked."""
+    if m.not_finite():
+        return dict.fromkeys(_SUMMARY, math.nan)
     top = len(m.layers) - 1
     with np.errstate(all="ignore"):
         u = forward(m, batch, more=2)
@@ -1181,21 +1227,22 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
         grads = [*layers, *output]
         hs = u.hs[top][0]
         slopes = u.slopes(top)
+        broken = not np.isfinite(hs).all()
         W = m.recurrent_weights(top)
         changed = 0.0
         if clip == "norm":
             changed = float(not _global_norm(grads) <= limit)
         elif clip is not None:
-            changed = sum(int((np.abs(g) > limit).sum()) for g in grads) / sum(g.size for g in grads)
+            changed = _share_beyond(grads, limit)
         rate = 0.0
         if not from_last[-1] > 0:  # a loss without a gradient: nothing that could fall
             rate = math.nan
         elif len(from_last) > 1:
             rate = _fit_decay(np.arange(len(from_last)), np.log(from_last[::-1]))[0]
         return {
-            "spectral_radius": _estimate_radius(W) if np.isfinite(W).all() else math.nan,
-            "saturated": 0.0 if m.relu else float((np.abs(hs) > SATURATED).mean()),
-            "dead": float((slopes < DEAD_SLOPE).mean()),
+            "spectral_radius": _estimate_radius(W),
+            "saturated": math.nan if broken else 0.0 if m.relu else float((np.abs(hs) > SATURATED).mean()),
+            "dead": math.nan if broken else float((slopes < DEAD_SLOPE).mean()),
             "gradient_share": float(from_last[0] / from_last[-1]),
             "half_life": _half_life(rate),
             "dWhh_norm": _norm(layers[top * m.directions * 4 + 1]),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastrnn.checks import IGNORED, check_number, check_rng, check_size
-from fastrnn.diagnostics import GradCheck, ParameterCheck, given_gradient
-from fastrnn.unroll import OpenModel, forward, open_batch, open_model, output_gradient, outputs
+from fastrnn.diagnostics import GradCheck, ParameterCheck, given_gradient, open_finite
+from fastrnn.unroll import OpenModel, forward, open_batch, output_gradient, outputs
 
 __all__ = ["check_gradients"]
 
@@ -36,7 +36,7 @@ def check_gradients(
     rng: np.random.Generator | int | None,
 ) -> GradCheck:
     """See `fastrnn.diagnostics.gradcheck`."""
-    m = open_model(model)
+    m = open_finite(model)
     most = None if entries is None else check_size(entries, "entries")
     distance = STEP if step is None else check_number(step, "step", positive=True)
     allowed = (
@@ -52,7 +52,7 @@ def check_gradients(
             weights, loss = methods.weights(), methods.loss
         else:
             wide = m.in_float64()
-            weights = _open_weights(wide)
+            weights = wide.weights()
             loss = _open_loss(wide, batch, methods.d_outputs)
         checked = {
             name: _differences(name, weights[name], loss, distance, most, generator) for name in analytic
@@ -204,22 +204,6 @@ class _RNNMethods:
 
 
 # -- the same net in float64 -------------------------------------------------------------------------
-
-
-def _open_weights(m: OpenModel) -> dict[str, np.ndarray]:
-    """The weights of an open model under the names of its parameters, in their shapes."""
-    if m.kind == "SimpleRNN":
-        assert m.output is not None
-        W_ih, W_hh, bias, _ = m.layers[0][0]
-        return {"Wxh": W_ih, "Whh": W_hh, "Why": m.output[0], "bh": bias[:, None], "by": m.output[1][:, None]}
-    weights = {}
-    for number, directions in enumerate(m.layers):
-        for ending, layer in zip(("", "_reverse"), directions, strict=False):
-            for name, W in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), layer, strict=True):
-                weights[f"{name}_l{number}{ending}"] = W
-    if m.output is not None:
-        weights["weight_out"], weights["bias_out"] = m.output
-    return weights
 
 
 def _open_loss(m: OpenModel, batch: Any, d_outputs: np.ndarray | None) -> Callable[[], float]:

@@ -118,6 +118,26 @@ class OpenModel:
         """W_hh of a layer, shape (h, h), in float64."""
         return np.asarray(self.layers[layer][direction][1], np.float64)
 
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights under the names of the model's parameters, in their shapes."""
+        if self.kind == "SimpleRNN":
+            assert self.output is not None
+            W_ih, W_hh, bias, _ = self.layers[0][0]
+            Why, by = self.output
+            return {"Wxh": W_ih, "Whh": W_hh, "Why": Why, "bh": bias[:, None], "by": by[:, None]}
+        named = {}
+        for number, directions in enumerate(self.layers):
+            for ending, layer in zip(("", "_reverse"), directions, strict=False):
+                for name, W in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), layer, strict=True):
+                    named[f"{name}_l{number}{ending}"] = W
+        if self.output is not None:
+            named["weight_out"], named["bias_out"] = self.output
+        return named
+
+    def not_finite(self) -> list[str]:
+        """Names of the weights that hold NaN or infinity."""
+        return [name for name, W in self.weights().items() if not np.isfinite(W).all()]
+
     def in_float64(self) -> OpenModel:
         """The same net with its weights in float64."""
         wide = np.dtype(np.float64)

@@ -328,11 +328,124 @@ def test_models_that_cannot_be_looked_at():
         gradient_flow(rnn, "abc")
     with pytest.raises(TypeError, match="gradient of the loss by an RNN's outputs"):
         gradient_flow(RNN(2, 3, backend="numpy"), np.zeros((2, 2), np.float32))
-    rnn.Whh[0, 0] = np.nan
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        jacobian_norms(rnn, [0, 1, 2])
-    with pytest.raises(ValueError, match="NaN or infinity"):
+
+
+# -- models that are broken --------------------------------------------------------------------------
+
+#: Of a model, inputs and targets; the others show NaN.
+REFUSE = {
+    "jacobian_norms": lambda m, x, y: jacobian_norms(m, x),
+    "saturation": lambda m, x, y: diagnostics.saturation(m, x),
+    "gradcheck": diagnostics.gradcheck,
+    "spectrum": lambda m, x, y: diagnostics.spectrum(m),
+    "spectral_radius": lambda m, x, y: diagnostics.spectral_radius(m),
+    "estimate": lambda m, x, y: diagnostics.spectral_radius(m, method="estimate"),
+    "singular_values": lambda m, x, y: diagnostics.singular_values(m),
+}
+
+NUMBERS = ("spectral_radius", "saturated", "dead", "gradient_share", "half_life", "dWhh_norm", "clipped")
+
+
+def broken_models(value, everywhere, backend):
+    """Of each kind one for each of its weights, which hold the value; with inputs, targets, a name."""
+
+    def spoiled(W):
+        W.reshape(-1)[slice(None) if everywhere else 0] = value
+
+    x, y = classes(7, 3, 4)
+    for name in ("Wxh", "Whh", "Why", "bh", "by"):
+        rnn = SimpleRNN(4, 6, 4, rng=0, backend=backend)
+        spoiled(getattr(rnn, name))
+        yield rnn, x[:, 0], y[:, 0], name
+    for kind in (LanguageModel, RNN):
+        for nonlinearity in ("tanh", "relu"):
+            for name in kind(4, 6, rng=0).parameters:
+                model = kind(4, 6, nonlinearity=nonlinearity, rng=0, backend=backend)
+                spoiled(model.parameters[name])
+                yield model, x, y if kind is LanguageModel else lambda output: output, name
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_no_broken_model_looks_healthy(everywhere, value, backend):
+    """What gives no NaN refuses, and names the weights."""
+    for model, x, y, name in broken_models(value, everywhere, backend):
+        for call in REFUSE.values():
+            with pytest.raises(ValueError, match=f"weights of the model hold NaN or infinity: {name}$"):
+                call(model, x, y)
+        for clip in ("norm", "value", None):
+            summary = diagnostics.training_summary(model, x, y, clip=clip)
+            assert set(summary) == set(NUMBERS)
+            assert all(math.isnan(number) for number in summary.values())
+        flow = gradient_flow(model, x, y)
+        assert np.isnan([flow.loss, *flow.total, *flow.from_last_step, *flow.share]).all()
+        assert flow.reach == 0
+        report = diagnostics.clip_report(model, x, y)
+        assert np.isnan([report.norm_before, report.largest, *report.norm_after.values()]).all()
+        assert report.changed.pop("norm") == 1  # all of them become NaN
+        assert np.isnan([*report.changed.values()]).all()
+        states = diagnostics.hidden_states(model, x).states
+        if np.isnan(value) and name not in ("Why", "by", "weight_out", "bias_out") and everywhere:
+            assert np.isnan(states).all()
+
+
+def test_the_names_of_many_weights_are_cut_short():
+    rnn = RNN(2, 3, 3, rng=0, backend="numpy")
+    for W in rnn.parameters.values():
+        W[...] = np.nan
+    with pytest.raises(ValueError, match=r"infinity: weight_ih_l0, .*bias_hh_l0 and 8 more$"):
         diagnostics.spectral_radius(rnn)
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_states_that_are_no_numbers_where_the_weights_are(nonlinearity, backend):
+    lm = language_model(backend, nonlinearity=nonlinearity)
+    x, y = classes(7, 3, 5)
+    h0 = np.full((1, 3, 12), np.nan)
+    for call in (diagnostics.saturation, jacobian_norms):
+        with pytest.raises(ValueError, match="states of the model hold NaN or infinity"):
+            call(lm, x, h0)
+    summary = diagnostics.training_summary(lm, x, y, h0, clip="value")
+    assert 0 < summary.pop("spectral_radius") < 3
+    assert all(math.isnan(number) for number in summary.values()), summary
+    assert diagnostics.training_summary(lm, x, y, h0)["clipped"] == 1
+    flow = gradient_flow(lm, x, y, h0)
+    assert np.isnan(flow.total).all()
+    assert np.isnan(flow.loss)
+    report = diagnostics.clip_report(lm, x, y, h0)
+    assert np.isnan([report.norm_before, report.largest, *report.norm_after.values()]).all()
+    assert math.isnan(report.changed["value"])
+    assert report.changed["norm"] == 1  # all of them become NaN
+    assert not diagnostics.gradcheck(lm, x, y, h0, entries=3).ok
+
+
+def test_clipping_of_infinite_gradients(backend):
+    """Rescaling by an infinite norm leaves no number; clamping does."""
+    rnn = RNN(3, 4, dtype=np.float64, rng=0, backend=backend)
+    x = np.random.default_rng(0).normal(size=(4, 2, 3))
+    report = diagnostics.clip_report(rnn, x, lambda output: np.full(output.shape, np.inf))
+    assert not math.isfinite(report.norm_before)
+    assert not math.isfinite(report.largest)
+    assert math.isnan(report.norm_after["norm"])
+    assert report.changed["norm"] == 1
+    summary = diagnostics.training_summary(rnn, x, lambda output: np.full(output.shape, np.inf))
+    assert not math.isfinite(summary["dWhh_norm"])
+    assert summary["clipped"] == 1
+
+
+def test_a_largest_entry_that_is_nan_is_not_left_out(backend):
+    """The gradients of the upper layer are NaN, those of the lower one come first."""
+    lm = language_model(backend, num_layers=2)
+    x, y = classes(5, 2, 5)
+    h0 = np.zeros((2, 2, 12))
+    h0[1] = np.nan
+    assert math.isnan(diagnostics.clip_report(lm, x, y, h0).largest)
+
+
+def test_a_step_s_clipping_of_infinity_is_counted():
+    wanted = np.array([np.inf, 1.0, 3.0, -np.inf])
+    with np.errstate(invalid="ignore"):
+        assert diagnostics._count_different(wanted, np.array([5.0, 1.0, 3.0, -np.inf])) == 1
 
 
 # -- the recurrent weights and the states ------------------------------------------------------------
