@@ -434,18 +434,21 @@ def test_clipping_of_infinite_gradients(backend):
 
 
 def test_a_largest_entry_that_is_nan_is_not_left_out(backend):
-    """The gradients of the upper layer are NaN, those of the lower one come first."""
-    lm = language_model(backend, num_layers=2)
-    x, y = classes(5, 2, 5)
-    h0 = np.zeros((2, 2, 12))
-    h0[1] = np.nan
-    assert math.isnan(diagnostics.clip_report(lm, x, y, h0).largest)
+    """The gradients of the reverse direction are NaN, those of the other one come first."""
+    rnn = RNN(3, 4, bidirectional=True, dtype=np.float64, rng=0, backend=backend)
+    gradient = np.ones((5, 2, 8))
+    gradient[..., 4:] = np.nan
+    report = diagnostics.clip_report(rnn, np.ones((5, 2, 3)), gradient)
+    assert math.isnan(report.largest)
+    assert math.isnan(report.norm_before)
 
 
 def test_a_step_s_clipping_of_infinity_is_counted():
-    wanted = np.array([np.inf, 1.0, 3.0, -np.inf])
-    with np.errstate(invalid="ignore"):
-        assert diagnostics._count_different(wanted, np.array([5.0, 1.0, 3.0, -np.inf])) == 1
+    for infinite in (np.inf, -np.inf):
+        wanted = np.array([infinite, 1.0, 3.0])
+        with np.errstate(invalid="ignore"):
+            assert diagnostics._count_different(wanted, np.clip(wanted, -5, 5)) == 1
+            assert diagnostics._count_different(wanted, wanted) == 0
 
 
 # -- the recurrent weights and the states ------------------------------------------------------------
