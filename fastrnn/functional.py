@@ -731,9 +731,7 @@ def _layer_parameters(parameters: Any) -> tuple[np.ndarray, ...]:
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"parameters['weight_ih'] must be of dtype float32 or float64, got {dtype}")
     weight_hh = parameters["weight_hh"]
-    if weight_hh.ndim != 2 or not weight_hh.size:
-        raise ValueError(f"parameters['weight_hh'] must have shape (h, h), got {weight_hh.shape}")
-    h = len(weight_hh)
+    h = len(check_real_array(weight_hh, "parameters['weight_hh']", dtype, ("h", "h")))
     shapes: tuple[tuple[int | str, ...], ...] = ((h, "d"), (h, h), (h,), (h,))
     arrays = []
     for name, shape in zip(_PARAMETERS, shapes, strict=True):

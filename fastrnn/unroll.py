@@ -324,7 +324,7 @@ def _input_grid(m: OpenModel, inputs: Any) -> tuple[np.ndarray, bool]:
         return _index_grid(inputs, "inputs", d, m.kernels)
     steps, classes, batched = check_steps(inputs, "inputs", d, m.dtype, batch_first=m.batch_first)
     if not steps.shape[1]:
-        raise ValueError("inputs must have at least one sequence, got an empty batch")
+        raise ValueError(f"inputs must have at least one sequence, got shape {np.shape(inputs)}")
     if not classes:
         return kernel_array(steps, m.dtype), batched
     grid = np.empty(steps.shape, INDEX)
@@ -337,10 +337,12 @@ def _index_grid(value: Any, name: str, bound: int, kernels: ModuleType) -> tuple
     array = as_array(value, name)
     if array.ndim == 1:
         return check_indices(value, name, bound, kernels).reshape(-1, 1), False
-    if array.ndim != 2 or not array.size:
+    if array.ndim != 2:
         raise ValueError(f"{name} must have shape (T,) or (T, N), got {array.shape}")
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return check_indices(flat, name, bound, kernels).reshape(array.shape), True
+    grid = index_batch(array, name)
+    out = np.empty(grid.shape, INDEX)
+    check_index_batch(grid, name, bound, kernels, out.reshape(-1), value)
+    return out, True
 
 
 def _target_grid(m: OpenModel, targets: Any, bound: int) -> np.ndarray:

@@ -314,6 +314,30 @@ def test_bad_arguments_are_named(change, error, said):
         jacobian_norms(rnn, **arguments)
 
 
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0), (0, 0)])
+def test_inputs_and_targets_without_a_length(shape):
+    said = f"must have at least one {'sequence' if shape[0] else 'time step'}, got shape"
+    none, good = np.zeros(shape, int), np.zeros((2, 2), int)
+    for model in (language_model("numpy"), RNN(5, 4, rng=0, backend="numpy")):
+        with pytest.raises(ValueError, match=f"inputs {said}"):
+            diagnostics.saturation(model, none)
+    with pytest.raises(ValueError, match=f"targets {said}"):
+        gradient_flow(language_model("numpy"), good, none)
+    with pytest.raises(ValueError, match="inputs must have at least one time step, got shape"):
+        gradient_flow(SimpleRNN(5, 4, 5, rng=0, backend="numpy"), np.zeros((0, 5)), [])
+
+
+def test_the_place_of_an_index_is_that_in_the_user_s_array():
+    x = np.zeros((4, 3), int)
+    x[2, 1] = 9
+    for model in (language_model("numpy"), RNN(5, 4, rng=0, backend="numpy")):
+        with pytest.raises(IndexError, match=r"inputs\[2, 1\] is 9, outside \[-5, 5\)"):
+            diagnostics.saturation(model, x)
+    rnn = RNN(5, 4, batch_first=True, rng=0, backend="numpy")
+    with pytest.raises(IndexError, match=r"inputs\[1, 2\] is 9, outside \[-5, 5\)"):
+        diagnostics.saturation(rnn, x.T)
+
+
 def test_models_that_cannot_be_looked_at():
     with pytest.raises(TypeError, match="model must be a SimpleRNN, RNN, LanguageModel or fitted CharRNN"):
         gradient_flow(object(), [0], [0])

@@ -753,6 +753,7 @@ BAD_LAYERS = [
     ({"parameters": parameters(weight_ih=np.ones((5, 3), int))}, TypeError, r"\['weight_ih'\].*float32 or float64, got int64"),
     ({"parameters": parameters(weight_ih=np.ones((4, 3)))}, ValueError, r"\['weight_ih'\] must have shape \(5, d\), got \(4, 3\)"),
     ({"parameters": parameters(weight_hh=np.ones((5, 4)))}, ValueError, r"\['weight_hh'\] must have shape \(5, 5\), got \(5, 4\)"),
+    ({"parameters": parameters(weight_hh=np.ones((0, 0)))}, ValueError, r"\['weight_hh'\] must have at least one hidden unit"),
     ({"parameters": parameters(weight_hh=np.ones(5))}, ValueError, r"\['weight_hh'\] must have shape \(h, h\), got \(5,\)"),
     ({"parameters": parameters(bias_hh=np.ones(4))}, ValueError, r"\['bias_hh'\] must have shape \(5,\), got \(4,\)"),
     ({"parameters": parameters(bias_hh=np.ones(5, np.float32))}, TypeError, r"\['bias_hh'\] must have dtype float64, as weight_ih, got float32"),
