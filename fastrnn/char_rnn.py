@@ -7,7 +7,6 @@ import inspect
 import itertools
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,11 +29,13 @@ from fastrnn.checks import (
     check_number,
     check_size,
     show_integer,
+    warn_user,
 )
 from fastrnn.errors import CheckpointError, TextError, not_fitted
 from fastrnn.language_model import LanguageModel
 from fastrnn.model_file import Misfit, Snapshot, misfits, pack, plain, unpack
 from fastrnn.optim import OPTIMIZERS, Optimizer
+from fastrnn.stack import warn_of_dropout
 from fastrnn.stop_strings import StopStrings, check_stop
 from fastrnn.streams import Streams, mean_cross_entropy, perplexity
 from fastrnn.texts import IndexedText, index_text, named_file, parts_of
@@ -606,7 +607,7 @@ class CharRNN:
         """
         self._check_fitted()
         check_unknown(self.unknown)
-        indices = self._index(text, self.vocabulary_, stacklevel=3).indices
+        indices = self._index(text, self.vocabulary_).indices
         return -mean_cross_entropy(self.model_, indices, start=self.start_state_)
 
     def bits_per_char(self, text: Any) -> float:
@@ -977,7 +978,7 @@ class CharRNN:
         if not isinstance(self.verbose, (int, np.integer, np.bool_)):
             raise TypeError(f"verbose must be an integer, got {type(self.verbose).__name__}")
 
-    def _index(self, text: Any, vocabulary: Vocabulary | None = None, *, stacklevel: int = 4) -> IndexedText:
+    def _index(self, text: Any, vocabulary: Vocabulary | None = None) -> IndexedText:
         """Read a text of at least two characters, as the model reads texts."""
         name = named_file(text)
         asked = "" if name is None else f"there is a file of that name: did you mean pathlib.Path({name!r})?"
@@ -995,10 +996,8 @@ class CharRNN:
                 raise
             raise TextError(f"{error}; {asked}") from None
         if asked:
-            warnings.warn(
+            warn_user(
                 f"the text {'is' if isinstance(text, str) else 'begins with'} the characters {name!r}, and {asked}",
-                UserWarning,
-                stacklevel=stacklevel,
             )
         return indexed
 
@@ -1016,6 +1015,7 @@ class CharRNN:
 
     def _begin(self, vocabulary: Vocabulary, progress: Progress) -> None:
         """Make a new model, and forget the one there was."""
+        warn_of_dropout(self.dropout, self.num_layers)
         model = self._make_model(len(vocabulary), _generator(self.random_state))
         self._optimizer = OPTIMIZERS[self.optimizer](lr=self.lr, backend=self.backend)
         self.vocabulary_ = vocabulary
@@ -1034,11 +1034,9 @@ class CharRNN:
         streams = Streams(indices, int(self.seq_len), int(self.batch_size))
         N, T = streams.num_streams, streams.seq_len
         if warn and (self.batch_size, self.seq_len) != (N, T):
-            warnings.warn(
+            warn_user(
                 f"{len(indices)} characters to train on are less than one batch of {self.batch_size} "
                 f"streams of {self.seq_len} characters: training on {N} stream{'s' if N > 1 else ''} of {T}",
-                UserWarning,
-                stacklevel=4,
             )
         return streams
 
@@ -1064,11 +1062,9 @@ class CharRNN:
         self._check_unchanged(_OF_RUN)
         self._check_can_go_on(resuming=True)
         if self.checkpoint is None:
-            warnings.warn(
+            warn_user(
                 "checkpoint is None: nothing of what follows is kept in a file; "
                 "CharRNN.load(path, checkpoint=path), or set_params(checkpoint=path), keeps it",
-                UserWarning,
-                stacklevel=4,
             )
 
     def _weights_are_finite(self) -> bool:
@@ -1186,7 +1182,7 @@ class CharRNN:
         self._choose_weights()
         if training.diverged:
             # Last of all: where warnings are errors, everything is as without one.
-            warnings.warn(self._divergence(resumed), RuntimeWarning, stacklevel=4)
+            warn_user(self._divergence(resumed), RuntimeWarning)
 
     def _divergence(self, resumed: bool) -> str:
         """What has happened, and how to go on."""

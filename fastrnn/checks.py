@@ -261,12 +261,12 @@ def is_ours(frame: FrameType | None) -> bool:
     return frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastrnn"
 
 
-def warn_user(message: str) -> None:
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn, at the line outside of this package that led here."""
     level, frame = 2, sys._getframe(1)
     while is_ours(frame) and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def check_index_batch(

@@ -13,14 +13,13 @@ import mmap
 import os
 import sys
 import sysconfig
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastrnn.checks import INDEX, describe
+from fastrnn.checks import INDEX, describe, warn_user
 from fastrnn.errors import TextError
 from fastrnn.vocabulary import (
     Vocabulary,
@@ -426,11 +425,9 @@ def _utf16_without_mark(head: bytes) -> str | None:
 def _warn_of_nulls(name: str, head: bytes) -> None:
     utf16 = _utf16_without_mark(head)
     if utf16 is not None:
-        warnings.warn(
+        warn_user(
             f"{name} is read as UTF-8, and every other character is '\\0': it looks like {utf16} text; "
             f"convert it with: iconv -f {utf16} -t UTF-8 IN > OUT",
-            UserWarning,
-            stacklevel=4,
         )
 
 

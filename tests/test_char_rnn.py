@@ -1104,6 +1104,36 @@ def test_pickles_from_before_a_hyper_parameter(fitted):
     assert loaded.epoch_ == 26
 
 
+# -- warnings --------------------------------------------------------------------------------------
+
+
+def lines_of_warnings(call):
+    """Message and file of each warning of a call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [(str(warning.message), Path(warning.filename).name) for warning in caught]
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "score", "bits_per_char", "perplexity"])
+def test_warnings_point_at_the_line_of_the_caller(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("at the cat").write_text("a text")
+    model = small(max_steps=1, batch_size=1, seq_len=2, validation_fraction=0, backend="numpy").fit(TEXT)
+    ((message, file),) = lines_of_warnings(lambda: getattr(model, method)("at the cat"))
+    assert "did you mean pathlib.Path('at the cat')" in message
+    assert file == Path(__file__).name
+
+
+def test_dropout_that_has_no_effect_is_told_once(tmp_path):
+    model = small(max_steps=1, dropout=0.5, num_layers=1, backend="numpy")
+    ((message, file),) = lines_of_warnings(lambda: model.fit(TEXT))
+    assert "dropout=0.5 has no effect with num_layers=1" in message
+    assert file == Path(__file__).name
+    model.save(tmp_path / "model")
+    assert lines_of_warnings(lambda: CharRNN.load(tmp_path / "model").generate(3)) == []
+
+
 # -- a real text -----------------------------------------------------------------------------------
 
 
