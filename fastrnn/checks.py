@@ -28,6 +28,7 @@ __all__ = [
     "check_number",
     "check_real_array",
     "check_rng",
+    "check_sequence_targets",
     "check_size",
     "check_steps",
     "check_targets",
@@ -35,6 +36,7 @@ __all__ = [
     "index_batch",
     "is_ours",
     "kernel_array",
+    "own_arrays",
     "show_integer",
     "target_error",
     "warn_user",
@@ -143,6 +145,37 @@ def kernel_array(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     converted = np.ascontiguousarray(array, dtype)
     # ascontiguousarray makes 0-d arrays 1-d and may return a read-only original.
     return converted.reshape(array.shape) if converted.flags.carray else converted.copy()
+
+
+def own_arrays(state: Any) -> Any:
+    """`state`, of an object that was unpickled, with writable copies of what came read-only in it: arrays that
+    are mapped from a file, or lie in the memory of another object.
+
+    Looks into dicts, lists and tuples.  An array that is in several places stays one.
+    """
+    return _own_arrays(state, {})
+
+
+def _own_arrays(value: Any, seen: dict[int, Any]) -> Any:
+    kind = type(value)
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, np.ndarray):
+        owned = value if kind is not np.memmap else np.asarray(value)
+        if not value.flags.writeable:
+            owned = np.array(owned, subok=True)
+        seen[id(value)] = owned
+        return owned
+    if kind not in (dict, list, tuple):
+        return value
+    seen[id(value)] = value  # a list may hold itself
+    entries = value.values() if kind is dict else value
+    owned_entries = [_own_arrays(entry, seen) for entry in entries]
+    if not all(map(operator.is_, entries, owned_entries)):
+        seen[id(value)] = (
+            kind(zip(value, owned_entries, strict=True)) if kind is dict else kind(owned_entries)
+        )
+    return seen[id(value)]
 
 
 def check_real_array(value: Any, name: str, dtype: np.dtype, *shapes: tuple[int | str, ...]) -> np.ndarray:
@@ -320,14 +353,15 @@ def _indices(
     value: Any, array: np.ndarray, name: str, bound: int, kernels: ModuleType, length: int | None
 ) -> np.ndarray:
     """`check_indices` of `array`, which was made of `value`."""
+    if array.ndim != 1 and isinstance(value, bytes):
+        array = np.array(memoryview(value))  # the integers that bytes are a sequence of
     if array.ndim != 1:
         came = f"shape {_shape(array.shape)}" if array.ndim else describe(value)
         raise ValueError(f"{name} must be a one-dimensional sequence of class indices, got {came}")
     if not len(array):
         raise ValueError(f"{name} must hold at least one class index, got an empty sequence")
     if array.dtype.kind not in "iu":
-        _refuse_huge(value, name, bound, array)
-        raise TypeError(f"{name} must hold integers (class indices), got {describe(value, array)}")
+        array = _whole_numbers(value, array, name, bound)
     if length is not None and len(array) != length:
         raise ValueError(f"{name} must have length {length}, one for each time step, got {len(array)}")
     out = np.empty(len(array), INDEX)
@@ -348,9 +382,30 @@ def check_inputs(value: Any, d: int, dtype: np.dtype, kernels: ModuleType) -> tu
     """Return inputs as ``indices (T,)`` and ``x (T, d)``, the one that is not meant without rows."""
     array = as_array(value, "inputs")
     if array.ndim >= 2:
+        if array.dtype.kind == "b":  # one-hot: the notes' ``xs[t][inputs[t]] = 1`` sets what is True
+            array = array.astype(np.uint8)
         x = _real_array(value, array, "inputs", dtype, (("T", d), ("T", d, 1)))
         return _NO_SEQUENCE, x.reshape(len(x), d)
     return _indices(value, array, "inputs", d, kernels, None), _no_vectors(d, dtype)
+
+
+def check_sequence_targets(
+    value: Any, q: int, kernels: ModuleType, length: int | None = None
+) -> np.ndarray:
+    """`check_indices` of targets; one-hot bools ``(T, q)`` or ``(T, q, 1)`` are read as their classes, as in
+    the notes' ``dy[targets[t]] -= 1``."""
+    array = as_array(value, "targets")
+    if array.dtype.kind == "b" and array.ndim >= 2:
+        if not (_fits(array.shape, ("T", q)) or _fits(array.shape, ("T", q, 1))):
+            wanted = f"(T, {q}) or (T, {q}, 1)"
+            raise ValueError(f"targets of bools must have shape {wanted}, got {_shape(array.shape)}")
+        marked = array.reshape(len(array), q)
+        counts = marked.sum(axis=1)
+        if (counts != 1).any():
+            t = int((counts != 1).argmax())
+            raise ValueError(f"targets of bools must mark one class each, targets[{t}] marks {counts[t]}")
+        value = array = marked.argmax(axis=1)
+    return _indices(value, array, "targets", q, kernels, length)
 
 
 _NO_SEQUENCE = np.empty(0, INDEX)
@@ -377,14 +432,24 @@ def as_array(value: Any, name: str) -> np.ndarray:
         ) from None
 
 
-def _refuse_huge(value: Any, name: str, bound: int, array: np.ndarray) -> None:
-    """Name a Python int beyond int64, which NumPy makes an object array or float of."""
-    if array.dtype.kind in "Of" and not isinstance(value, np.ndarray):
-        for position, index in enumerate(value):
-            if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
-                return
+def _whole_numbers(value: Any, array: np.ndarray, name: str, bound: int) -> np.ndarray:
+    """Class indices that NumPy made no array of integers of: objects, and lists of Python's integers and
+    unsigned ones, or of integers beyond int64."""
+    indices = []
+    if array.dtype.kind == "O" or (array.dtype.kind == "f" and not isinstance(value, np.ndarray)):
+        for position, element in enumerate(array if array.dtype.kind == "O" else value):
+            if isinstance(element, (bool, np.bool_)) or not hasattr(element, "__index__"):
+                break
+            try:
+                index = operator.index(element)
+            except TypeError:  # an array of more than one element
+                break
             if not -bound <= index < bound:
                 raise _index_error(name, index, position, bound)
+            indices.append(index)
+        else:
+            return np.array(indices, INDEX)
+    raise TypeError(f"{name} must hold integers (class indices), got {describe(value, array)}")
 
 
 def _index_error(name: str, index: Any, position: int, bound: int) -> IndexError:

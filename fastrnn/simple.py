@@ -20,6 +20,7 @@ from fastrnn.checks import (
     check_number,
     check_real_array,
     check_rng,
+    check_sequence_targets,
     check_size,
     kernel_array,
 )
@@ -309,7 +310,7 @@ class SimpleRNN:
             indices, x = np.empty(0, INDEX), self._stack(xs, "xs", range(T), self._d)
         states = self._stack(hs, "hs", range(-1, T), self._h)
         probabilities = self._stack(ps, "ps", range(T), self._q)
-        targets = check_indices(targets, "targets", self._q, kernels, length=T)
+        targets = check_sequence_targets(targets, self._q, kernels, T)
         params = self._kernel_params()
         grads = self._new_gradients()
         work = self._workspace(kernels, T)
@@ -542,7 +543,7 @@ class SimpleRNN:
             mode = CLIP_NONE
         indices, x = check_inputs(inputs, self._d, self._dtype, kernels)
         T = len(indices) or len(x)
-        targets = check_indices(targets, "targets", self._q, kernels, length=T)
+        targets = check_sequence_targets(targets, self._q, kernels, T)
         h_prev = self._check_state(h_prev, "h_prev")
         hs, ps = self._state_buffers(T)
         hs[0] = h_prev[:, 0]

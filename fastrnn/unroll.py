@@ -25,7 +25,9 @@ from fastrnn.checks import (
     as_array,
     check_index_batch,
     check_indices,
+    check_inputs,
     check_real_array,
+    check_sequence_targets,
     check_size,
     check_steps,
     check_targets,
@@ -316,11 +318,10 @@ def _encode(m: OpenModel, text: str, name: str) -> np.ndarray:
 def _input_grid(m: OpenModel, inputs: Any) -> tuple[np.ndarray, bool]:
     """Inputs as (T, N) class indices or (T, N, d) vectors, and whether they came as a batch."""
     d = m.input_size
+    if m.kind == "SimpleRNN":
+        indices, x = check_inputs(inputs, d, m.dtype, m.kernels)
+        return (x.reshape(len(x), 1, d) if len(x) else indices.reshape(-1, 1)), False
     if m.kind != "RNN":
-        array = as_array(inputs, "inputs")
-        if m.kind == "SimpleRNN" and array.ndim >= 2:
-            x = check_real_array(array, "inputs", m.dtype, ("T", d), ("T", d, 1))
-            return x.reshape(len(x), 1, d), False
         return _index_grid(inputs, "inputs", d, m.kernels)
     steps, classes, batched = check_steps(inputs, "inputs", d, m.dtype, batch_first=m.batch_first)
     if not steps.shape[1]:
@@ -347,9 +348,11 @@ def _index_grid(value: Any, name: str, bound: int, kernels: ModuleType) -> tuple
 
 def _target_grid(m: OpenModel, targets: Any, bound: int) -> np.ndarray:
     """Targets (T,) or (T, N) as (T, N), read as the model's own methods read them."""
-    if m.kind == "SimpleRNN":
-        return _index_grid(targets, "targets", bound, m.kernels)[0]
     array = as_array(targets, "targets")
+    if m.kind == "SimpleRNN":
+        if array.ndim == 2 and array.dtype.kind != "b":
+            return _index_grid(targets, "targets", bound, m.kernels)[0]
+        return check_sequence_targets(targets, bound, m.kernels).reshape(-1, 1)
     grid = index_batch(array[:, None] if array.ndim == 1 else array, "targets")
     wanted = np.empty(grid.shape, INDEX)
     check_targets(grid, "targets", bound, m.kernels, wanted.reshape(-1), targets)

@@ -527,6 +527,21 @@ def test_saturation_of_a_relu_is_death(backend):
     assert result.stuck.tolist() == [0, 1, 2]
 
 
+def test_inputs_of_a_simple_rnn_are_read_as_its_own_methods_read_them(backend):
+    """Bytes, objects that are whole numbers, and one-hot bools."""
+    rnn, _ = pair(5, 11, 5, backend=backend)
+    inputs, targets = np.array([0, 4, 1, 2, 3, 3]), np.array([1, 2, 0, 4, 3, 1])
+    one_hot = np.eye(5, dtype=bool)
+    wanted = diagnostics.gradient_flow(rnn, inputs, targets)
+    for kind in (lambda c: bytes(c.tolist()), lambda c: c.astype(object), lambda c: one_hot[c],
+                 lambda c: one_hot[c][:, :, None]):  # fmt: skip
+        got = diagnostics.gradient_flow(rnn, kind(inputs), kind(targets))
+        assert got.loss == pytest.approx(wanted.loss, rel=1e-12)
+        assert_close(got.total, wanted.total, 1e-12)
+    with pytest.raises(ValueError, match=r"targets of bools must mark one class each, targets\[0\] marks 0"):
+        diagnostics.gradient_flow(rnn, inputs, np.zeros((6, 5), bool))
+
+
 def test_hidden_states_are_those_of_forward(backend):
     rnn, _ = pair(3, 10, 3, backend=backend)
     inputs, _, h_prev = sequence(5, 3, 10, 3)

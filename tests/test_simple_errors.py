@@ -91,7 +91,9 @@ BAD_SEQUENCES = [
     (np.empty(0, np.int64), ValueError, ["empty"]),
     (range(0), ValueError, ["empty"]),
     ("0120", ValueError, ["str '0120'", "one-dimensional"]),
-    (b"0120", ValueError, ["bytes"]),
+    (b"", ValueError, ["at least one", "empty"]),
+    (bytearray(), ValueError, ["at least one", "empty"]),
+    (memoryview(b"ab").cast("c"), TypeError, ["integers", "memoryview"]),
     (None, ValueError, ["NoneType None"]),
     (3, ValueError, ["int 3", "one-dimensional"]),
     (np.array(3), ValueError, ["array(3)", "one-dimensional"]),
@@ -111,7 +113,12 @@ BAD_SEQUENCES = [
     ([1j, 0], TypeError, ["complex128"]),
     ([True, False], TypeError, ["integers", "bool"]),
     (np.array([True]), TypeError, ["bool"]),
-    (np.array([0, 1], object), TypeError, ["integers", "object"]),
+    (np.array([0, 1.0], object), TypeError, ["integers", "ndarray of dtype object"]),
+    (np.array([0, True], object), TypeError, ["integers", "object"]),
+    (np.array([0, np.False_], object), TypeError, ["integers", "object"]),
+    (np.array([0, "1"], object), TypeError, ["integers", "object"]),
+    (np.array([0, np.array([1])], object), TypeError, ["integers", "object"]),
+    ([np.uint64(1), -0.5], TypeError, ["integers", "list of dtype float64"]),
     (np.array(["0"]), TypeError, ["<U1"]),
     (np.array([0, 1], "m8[s]"), TypeError, ["timedelta64"]),
     (np.array(["2020-01-01"], "M8[D]"), TypeError, ["datetime64"]),
@@ -143,6 +150,12 @@ BAD_INDICES = [
     ([0, 10**5000], 1, "an integer of 16610 bits"),
     (range(20), None, None),
     ([7, 99, 5], 0, "7"),
+    (b"\x00\x04", 1, "4"),
+    (b"0120", 0, "48"),
+    (bytearray(b"\x01\xff"), 1, "255"),
+    (np.array([0, 1, -5], object), 2, "-5"),
+    (np.array([0, 10**30], object), 1, str(10**30)),
+    ([np.uint64(2**64 - 1), -1], 0, str(2**64 - 1)),
 ]
 
 
@@ -176,6 +189,25 @@ def test_targets_out_of_bounds(case, method, box):
     box.refuses(method, IndexError, [*words, f"[-{Q}, {Q})"], targets=value, inputs=[0] * len(value))
 
 
+def marks(*counts):
+    """One-hot bools that mark so many classes at each time step."""
+    return np.arange(Q) < np.array(counts)[:, None]
+
+
+@pytest.mark.parametrize("method", ["backward", "loss_and_grads", "train_step"])
+@cases([
+    (marks(*[1] * (T - 1), 2), ValueError, ["mark one class each", f"targets[{T - 1}] marks 2"]),
+    (marks(1, 0, *[1] * (T - 2)), ValueError, ["targets[1] marks 0"]),
+    (marks(*[1] * T)[:, :, None][:, :, [0, 0]], ValueError, ["of bools", f"(T, {Q}, 1)", f"({T}, {Q}, 2)"]),
+    (np.ones((T, Q + 1), bool), ValueError, [f"(T, {Q})", f"({T}, {Q + 1})"]),
+    (marks(*[1] * (T - 1)), ValueError, [f"length {T}", f"got {T - 1}"]),
+    (np.zeros((0, Q), bool), ValueError, [f"(0, {Q})"]),
+])  # fmt: skip
+def test_bad_one_hot_targets(case, method, box):
+    value, error, words = case
+    box.refuses(method, error, ["targets", *words], targets=value)
+
+
 def test_target_bounds_are_the_outputs_in_backward(box):
     targets = [0] * T
     targets[6] = Q
@@ -202,7 +234,7 @@ def test_targets_of_another_length(length, method, box):
     (np.zeros((T, 0)), ValueError, [f"({T}, 0)"]),
     ([[]], ValueError, ["(1, 0)"]),
     (np.zeros((T, D), complex), TypeError, ["real numbers", "complex128"]),
-    (np.zeros((T, D), bool), TypeError, ["bool"]),
+    (np.zeros((T, D + 1), bool), ValueError, [f"(T, {D})", f"({T}, {D + 1})"]),
     (np.zeros((T, D), object), TypeError, ["object"]),
     ([["a"] * D] * T, TypeError, ["list of dtype <U1"]),
     (np.zeros((T, D), "M8[s]"), TypeError, ["datetime64"]),

@@ -2,10 +2,11 @@
 
 import array
 import collections
+import math
 
 import numpy as np
 import pytest
-from support import assert_all_close, assert_close, bits, pair, parameters, sequence
+from support import assert_all_close, assert_close, assert_same_steps, bits, pair, parameters, sequence
 
 T, D, H, Q = 70, 6, 13, 5
 CLASSES = np.random.default_rng(8).integers(0, 5, T)
@@ -49,6 +50,16 @@ def read_only(a):
     return a
 
 
+def objects(kind):
+    def convert(classes):
+        out = np.empty(len(classes), object)
+        for t, c in enumerate(classes):
+            out[t] = kind(c)
+        return out
+
+    return convert
+
+
 INDEX_KINDS = {
     "list": lambda c: c.tolist(),
     "tuple": lambda c: tuple(c.tolist()),
@@ -57,6 +68,13 @@ INDEX_KINDS = {
     "deque": lambda c: collections.deque(c.tolist()),
     "array.array": lambda c: array.array("h", c.tolist()),
     "memoryview": lambda c: memoryview(c.astype(np.int32)),
+    "bytes": lambda c: bytes(c.tolist()),
+    "bytearray": lambda c: bytearray(c.tolist()),
+    "memoryview of bytes": lambda c: memoryview(bytes(c.tolist())),
+    "objects": lambda c: c.astype(object),
+    "objects of NumPy integers": objects(np.uint8),
+    "objects of 0-d arrays": objects(np.array),
+    "list with unsigned integers": lambda c: [*map(np.uint64, c[:3]), *c[3:].tolist()],
     "sequence class": lambda c: Sequence(c.tolist()),
     "__array__": Array,
     "strided": strided,
@@ -79,8 +97,10 @@ def test_index_sequences(kind, dtype, backend):
     wanted = results(rnn, CLASSES, CLASSES[::-1].copy(), h_prev)
     inputs, targets = INDEX_KINDS[kind](CLASSES), INDEX_KINDS[kind](CLASSES[::-1].copy())
     assert bits(*results(rnn, inputs, targets, h_prev)) == bits(*wanted)
-    assert np.array_equal(np.asarray(inputs) % 5, CLASSES)
-    assert np.array_equal(np.asarray(targets) % 5, CLASSES[::-1])
+    assert [int(i) % 5 for i in np.asarray(inputs if kind != "bytes" else list(inputs))] == CLASSES.tolist()
+    assert [int(i) % 5 for i in np.asarray(targets if kind != "bytes" else list(targets))] == list(
+        CLASSES[::-1]
+    )
 
 
 def test_ranges(backend):
@@ -153,6 +173,52 @@ def test_indices_and_one_hot_vectors_agree(dtype, backend):
             results(rnn, one_hot, targets, h_prev), results(rnn, inputs, targets, h_prev), strict=True
         ):
             assert_close(got.astype(dtype), want)
+
+
+ONE_HOT_KINDS = {
+    "rows": lambda m: m,
+    "columns": lambda m: m[:, :, None],
+    "lists": lambda m: m.tolist(),
+    "list of rows": list,
+    "list of columns": lambda m: list(m[:, :, None]),
+    "Fortran": np.asfortranarray,
+    "read-only": read_only,
+}
+
+
+def listing(network, inputs, targets, h_prev):
+    """The notes' loop as it is printed, with what it makes of an input or target that is no integer."""
+    xs, hs, ps = {}, {-1: np.copy(h_prev)}, {}
+    for t in range(len(inputs)):
+        xs[t] = np.zeros((network.input_size, 1))
+        xs[t][inputs[t]] = 1
+        hs[t] = np.tanh(np.dot(network.Wxh, xs[t]) + np.dot(network.Whh, hs[t - 1]) + network.bh)
+        y = np.dot(network.Why, hs[t]) + network.by
+        exp_y = np.exp(y - np.max(y))
+        ps[t] = exp_y / np.sum(exp_y)
+    return xs, hs, ps, network.backward(xs, hs, ps, targets)
+
+
+@pytest.mark.parametrize("kind", ONE_HOT_KINDS)
+def test_one_hot_bools_are_what_the_listing_makes_of_them(kind, dtype, backend):
+    rnn, reference = pair(D, H, Q, backend=backend, dtype=dtype)
+    rng = np.random.default_rng(4)
+    inputs = rng.random((T, D)) < 0.3  # with rows of no and of many
+    targets = np.eye(Q, dtype=bool)[rng.integers(0, Q, T)]
+    h_prev = np.full((H, 1), 0.2, dtype)
+    *steps, grads = listing(reference, ONE_HOT_KINDS[kind](inputs), ONE_HOT_KINDS[kind](targets), h_prev)
+    mine = rnn.forward(ONE_HOT_KINDS[kind](inputs), h_prev)
+    for got, wanted in zip(mine, steps, strict=True):
+        assert_same_steps(got, wanted)
+    assert_all_close(rnn.backward(*mine, ONE_HOT_KINDS[kind](targets)), grads)
+    loss, fused, h_last = rnn.loss_and_grads(
+        ONE_HOT_KINDS[kind](inputs), ONE_HOT_KINDS[kind](targets), h_prev
+    )
+    assert_all_close(fused, grads)
+    classes = targets.argmax(axis=1)
+    assert loss == pytest.approx(-sum(math.log(steps[2][t][c, 0]) for t, c in enumerate(classes)), rel=1e-5)
+    assert rnn.train_step(ONE_HOT_KINDS[kind](inputs), ONE_HOT_KINDS[kind](targets), h_prev)[0] == loss
+    assert_close(h_last, steps[1][T - 1])
 
 
 STATE_KINDS = {
