@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import is_
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from fastrnn import backends
 from fastrnn.checks import (
     INDEX,
+    as_array,
     check_choice,
     check_dtype,
     check_index,
@@ -23,6 +25,7 @@ from fastrnn.checks import (
     check_sequence_targets,
     check_size,
     kernel_array,
+    own_arrays,
 )
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
 from fastrnn.random_stream import UniformDraws
@@ -36,26 +39,16 @@ STEP_LIMIT = 5.0
 CLIP_MODES = {None: CLIP_NONE, "step": CLIP_STEP, "value": CLIP_VALUE, "norm": CLIP_NORM}
 
 _PARAMETERS = ("Wxh", "Whh", "Why", "bh", "by")
+_SIZES = ("input_size", "hidden_size", "output_size")
+
+#: Attributes that are checked when they are assigned.
+_CHECKED = frozenset(_PARAMETERS + _SIZES)
+
+#: What a copy needs beside the attributes.
+_SETTINGS = ("_dtype", "_backend")
 
 #: One array for each parameter, in the order of `_PARAMETERS`.
 Gradients = tuple[np.ndarray, ...]
-
-
-def _parameter(position: int) -> property:
-    """A weight matrix or bias that may be read, mutated in place, or assigned."""
-    name = _PARAMETERS[position]
-
-    def get(self: SimpleRNN) -> np.ndarray:
-        return self._params[position]
-
-    def assign(self: SimpleRNN, value: Any) -> None:
-        self._params = (
-            *self._params[:position],
-            self._own_or_cast(name, value, self._shapes[position]),
-            *self._params[position + 1 :],
-        )
-
-    return property(get, assign)
 
 
 def _stream_state(generator: np.random.Generator | None) -> Any:
@@ -70,7 +63,31 @@ def _restore_stream(generator: np.random.Generator | None, state: Any) -> None:
         generator.bit_generator.state = state
 
 
-class SimpleRNN:
+class _Private:
+    """What a `SimpleRNN` needs beside its attributes.  In slots: ``vars(rnn)`` holds what the notes' class
+    has in it, and a subclass of the user's what it adds."""
+
+    __slots__ = (
+        "_backend", "_d", "_dtype", "_grads", "_h", "_largest", "_params", "_probabilities", "_q", "_shapes",
+        "_states", "_work",
+    )  # fmt: skip
+
+    _backend: str | None
+    _d: int
+    _h: int
+    _q: int
+    _dtype: np.dtype
+    _largest: float
+    _shapes: tuple[tuple[int, int], ...]
+    #: The weights that were checked; one that is another object in ``vars(rnn)`` was not.
+    _params: Gradients
+    _grads: Gradients | None
+    _work: np.ndarray
+    _states: np.ndarray
+    _probabilities: np.ndarray
+
+
+class SimpleRNN(_Private):
     r"""Vanilla recurrent network with a softmax output, one sequence at a time.
 
     A drop-in replacement for the class in section 13 of the study notes:
@@ -101,13 +118,22 @@ class SimpleRNN:
     bh : ndarray, shape (h, 1)
     by : ndarray, shape (q, 1)
         Plain arrays; read, mutate or assign them, the next call sees the change.
+    input_size, hidden_size, output_size : int
+        d, h and q.  They may be assigned the value that they have.
 
     Raises
     ------
     TypeError, ValueError
-        If a size is not a positive integer, or another argument is not one of the above.
+        If a size is not a positive integer, or another argument is not one of the above; later, if a weight
+        of another shape or a size of another value is assigned.
     BackendUnavailable
         If the backend that was named is missing.
+
+    Notes
+    -----
+    ``vars(rnn)`` holds the three sizes, the five weights, and what a subclass or the user adds, as that of
+    the notes' class does; no buffers.  Weights that are put there past the attributes
+    (``vars(rnn).update(saved)``) are checked by the next call.
 
     Examples
     --------
@@ -119,7 +145,18 @@ class SimpleRNN:
     >>> xs, hs, ps = rnn.forward([7, 4, 11], np.zeros((100, 1)))
     >>> ps[2].shape, len(xs), list(hs)
     ((26, 1), 3, [-1, 0, 1, 2])
+    >>> list(vars(rnn))
+    ['input_size', 'hidden_size', 'output_size', 'Wxh', 'Whh', 'Why', 'bh', 'by']
     """
+
+    input_size: int
+    hidden_size: int
+    output_size: int
+    Wxh: np.ndarray
+    Whh: np.ndarray
+    Why: np.ndarray
+    bh: np.ndarray
+    by: np.ndarray
 
     def __init__(
         self,
@@ -131,25 +168,22 @@ class SimpleRNN:
         rng: np.random.Generator | int | None = None,
         backend: str | None = None,
     ) -> None:
-        d = self._d = check_size(input_size, "input_size")
-        h = self._h = check_size(hidden_size, "hidden_size")
-        q = self._q = check_size(output_size, "output_size")
-        self._dtype = check_dtype(dtype)
-        self._largest = float(np.finfo(self._dtype).max)
+        d = check_size(input_size, "input_size")
+        h = check_size(hidden_size, "hidden_size")
+        q = check_size(output_size, "output_size")
+        dtype = check_dtype(dtype)
         generator = check_rng(rng)
         if backend is not None:
             backends.load(backend)
-        self._backend = backend
-        self._shapes = ((h, d), (h, h), (q, h), (h, 1), (q, 1))
         draw = np.random.standard_normal if generator is None else generator.standard_normal
         before = _stream_state(generator)
         try:
-            self._params = (
-                (draw((h, d)) * 0.01).astype(self._dtype, copy=False),
-                (draw((h, h)) * 0.01).astype(self._dtype, copy=False),
-                (draw((q, h)) * 0.01).astype(self._dtype, copy=False),
-                np.zeros((h, 1), self._dtype),
-                np.zeros((q, 1), self._dtype),
+            params = (
+                (draw((h, d)) * 0.01).astype(dtype, copy=False),
+                (draw((h, h)) * 0.01).astype(dtype, copy=False),
+                (draw((q, h)) * 0.01).astype(dtype, copy=False),
+                np.zeros((h, 1), dtype),
+                np.zeros((q, 1), dtype),
             )
         except (MemoryError, ValueError) as error:  # how NumPy refuses a large and a huge array
             _restore_stream(generator, before)
@@ -157,35 +191,107 @@ class SimpleRNN:
                 f"input_size = {d}, hidden_size = {h} and output_size = {q} make weights that do not "
                 f"fit in memory: {error}"
             ) from None
+        if hasattr(self, "_params"):  # made anew, maybe of other sizes
+            del self._params
+        for name, value in zip(_SIZES + _PARAMETERS, (d, h, q, *params), strict=True):
+            setattr(self, name, value)
+        self._set_up((d, h, q), params, dtype, backend)
+
+    # -- attributes ------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CHECKED and hasattr(self, "_params"):
+            if name in _SIZES:
+                value = self._check_own_size(name, value)
+            else:
+                position = _PARAMETERS.index(name)
+                value = self._own_or_cast(name, value, self._shapes[position])
+                super().__setattr__(name, value)
+                self._params = (*self._params[:position], value, *self._params[position + 1 :])
+                return
+        super().__setattr__(name, value)
+
+    def _set_up(
+        self, sizes: tuple[int, int, int], params: Gradients, dtype: np.dtype, backend: str | None
+    ) -> None:
+        """Everything that is not an attribute."""
+        d, h, q = self._d, self._h, self._q = sizes
+        self._dtype = dtype
+        self._largest = float(np.finfo(dtype).max)
+        self._backend = backend
+        self._shapes = ((h, d), (h, h), (q, h), (h, 1), (q, 1))
         self._forget_buffers()
+        self._params = params
 
-    _params: Gradients
-    _grads: Gradients | None
+    def _take_attributes(self, dtype: Any = None, backend: str | None = None) -> None:
+        """Set up a model by its attributes: a subclass need not call ``super().__init__``."""
+        missing = [name for name in _PARAMETERS if not hasattr(self, name)]
+        if missing:
+            raise AttributeError(
+                f"this {type(self).__name__} has no {', '.join(missing)} yet: call super().__init__, or "
+                f"assign all of {', '.join(_PARAMETERS)}"
+            )
+        given = [getattr(self, name) for name in _PARAMETERS]
+        if dtype is None:
+            narrow = all(getattr(W, "dtype", None) == np.float32 for W in given)
+            dtype = np.float32 if narrow else np.float64
+        Wxh, Why = (as_array(W, name) for W, name in ((given[0], "Wxh"), (given[2], "Why")))
+        for name, W in (("Wxh", Wxh), ("Why", Why)):
+            if W.ndim != 2:
+                raise ValueError(f"{name} must be a matrix, got shape {W.shape}")
+        found = (Wxh.shape[1], Wxh.shape[0], Why.shape[0])
+        d, h, q = (
+            check_size(getattr(self, name, size), name) for name, size in zip(_SIZES, found, strict=True)
+        )
+        # Nothing is known of the weights yet: each is another object than None.
+        nothing: Any = (None,) * len(_PARAMETERS)
+        self._set_up((d, h, q), nothing, check_dtype(dtype), backend)
+        try:
+            self._new_params()
+        except BaseException:
+            del self._params
+            raise
+        for name, size in zip(_SIZES, (d, h, q), strict=True):
+            setattr(self, name, size)
 
-    Wxh = _parameter(0)
-    Whh = _parameter(1)
-    Why = _parameter(2)
-    bh = _parameter(3)
-    by = _parameter(4)
+    def _check_own_size(self, name: str, value: Any) -> int:
+        """A size as it is: the weights have it."""
+        own = (self._d, self._h, self._q)[_SIZES.index(name)]
+        size = check_size(value, name)
+        if size != own:
+            raise ValueError(
+                f"{name} is {own} and stays so, as the weights were made of it, got {size}: make a new "
+                f"{type(self).__name__}"
+            )
+        return size
 
-    @property
-    def input_size(self) -> int:
-        """Input size d."""
-        return self._d
-
-    @property
-    def hidden_size(self) -> int:
-        """Hidden size h."""
-        return self._h
-
-    @property
-    def output_size(self) -> int:
-        """Output size q."""
-        return self._q
+    def _new_params(self) -> Gradients:
+        """The weights, some of which came past `__setattr__`: in ``vars(rnn)``, or from a property of a
+        subclass."""
+        own = vars(self)
+        for name in _SIZES:
+            if name in own:
+                self._check_own_size(name, own[name])
+        given = [getattr(self, name) for name in _PARAMETERS]
+        params = tuple(
+            W if W is known else self._own_or_cast(name, W, shape)
+            for name, W, known, shape in zip(_PARAMETERS, given, self._params, self._shapes, strict=True)
+        )
+        for name, W, checked in zip(_PARAMETERS, given, params, strict=True):
+            if own.get(name) is W:
+                own[name] = checked
+        # What a property computes is never known: it may be another array at the next call.
+        self._params = tuple(
+            W if own.get(name) is W else known
+            for name, W, known in zip(_PARAMETERS, params, self._params, strict=True)
+        )
+        return self._params if all(map(is_, self._params, params)) else params
 
     @property
     def dtype(self) -> np.dtype:
         """Of the parameters and of every result."""
+        if not hasattr(self, "_params"):
+            self._take_attributes()
         return self._dtype
 
     @property
@@ -197,9 +303,12 @@ class SimpleRNN:
         >>> SimpleRNN(26, 100, 26).num_parameters
         15326
         """
+        self._kernel_params()
         return self._h * (self._d + self._h + self._q + 1) + self._q
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_params"):
+            return super().__repr__()
         return f"SimpleRNN({self._d}, {self._h}, {self._q}, dtype={self._dtype.name})"
 
     def forward(self, inputs: Any, h_prev: Any) -> tuple[Steps, Steps, Steps]:
@@ -222,7 +331,8 @@ class SimpleRNN:
             Probabilities of each time step.
 
             Each is a view on one array, ``.array``, with a row for each key; what is written into
-            ``ps[t]`` is what `backward` reads.
+            ``ps[t]`` is what `backward` reads.  They do what the notes' dicts do: keys may be assigned,
+            added and deleted.
 
         Raises
         ------
@@ -240,10 +350,10 @@ class SimpleRNN:
         >>> ps.array.shape, hs.array.shape
         ((3, 3), (4, 8))
         """
+        params = self._kernel_params()
         kernels = backends.kernels(self._backend)
         indices, x = check_inputs(inputs, self._d, self._dtype, kernels)
         h_prev = self._check_state(h_prev, "h_prev")
-        params = self._kernel_params()
         T = len(indices) or len(x)
         hs = np.empty((T + 1, self._h), self._dtype)
         ps = np.empty((T, self._q), self._dtype)
@@ -293,6 +403,7 @@ class SimpleRNN:
         >>> [g.shape for g in rnn.backward(*steps, [1, 2, 0])]
         [(8, 3), (8, 8), (3, 8), (8, 1), (3, 1)]
         """
+        params = self._kernel_params()
         kernels = backends.kernels(self._backend)
         for name, steps in (("xs", xs), ("hs", hs), ("ps", ps)):
             if not isinstance(steps, Mapping):
@@ -308,10 +419,10 @@ class SimpleRNN:
             x = np.empty((0, self._d), self._dtype)
         else:
             indices, x = np.empty(0, INDEX), self._stack(xs, "xs", range(T), self._d)
-        states = self._stack(hs, "hs", range(-1, T), self._h)
-        probabilities = self._stack(ps, "ps", range(T), self._q)
+        whole = isinstance(xs, Steps) and xs.time_steps is not None
+        states = self._stack(hs, "hs", range(-1, T), self._h, whole)
+        probabilities = self._stack(ps, "ps", range(T), self._q, whole)
         targets = check_sequence_targets(targets, self._q, kernels, T)
-        params = self._kernel_params()
         grads = self._new_gradients()
         work = self._workspace(kernels, T)
         kernels.backward(params, indices, x, states, probabilities, targets, STEP_LIMIT, grads, work)
@@ -340,6 +451,7 @@ class SimpleRNN:
         >>> float(rnn.by[0, 0])
         -0.1
         """
+        params = self._writable_params()
         kernels = backends.kernels(self._backend)
         lr = self._check_rate(lr)
         if not isinstance(grads, (tuple, list)):
@@ -350,7 +462,6 @@ class SimpleRNN:
             check_real_array(g, f"grads[{i}] (d{name})", self._dtype, shape)
             for i, (g, name, shape) in enumerate(zip(grads, _PARAMETERS, self._shapes, strict=True))
         )
-        params = self._writable_params()
         if params is self._params:
             kernels.update(params, checked, lr)
         else:
@@ -401,14 +512,13 @@ class SimpleRNN:
         >>> round(loss, 2), h_last.shape
         (2.2, (8, 1))
         """
+        params = self._kernel_params()
         kernels = backends.kernels(self._backend)
         mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
             kernels, inputs, targets, h_prev, clip, clip_threshold
         )
         grads = self._new_gradients()
-        loss = kernels.loss_and_grads(
-            self._kernel_params(), indices, x, targets, hs, ps, mode, threshold, grads, work
-        )
+        loss = kernels.loss_and_grads(params, indices, x, targets, hs, ps, mode, threshold, grads, work)
         return loss, grads, hs[-1:].T.copy()
 
     def train_step(
@@ -450,9 +560,9 @@ class SimpleRNN:
         >>> losses[-1] < 0.1 < losses[0]
         True
         """
+        params = self._writable_params()
         kernels = backends.kernels(self._backend)
         lr = self._check_rate(lr)
-        params = self._writable_params()
         if self._grads is None:
             self._grads = self._new_gradients()
         mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
@@ -504,6 +614,7 @@ class SimpleRNN:
         >>> len(rnn.sample(np.zeros((8, 1)), 0, 5, rng=1))
         5
         """
+        params = self._kernel_params()
         kernels = backends.kernels(self._backend)
         state = self._check_state(h, "h").copy()
         start = check_index(start_index, "start_index", self._d)
@@ -514,7 +625,6 @@ class SimpleRNN:
                 f"input_size = {self._d}, got {self._q}"
             )
         generator = check_rng(rng)
-        params = self._kernel_params()
         work = self._workspace(kernels, n)
         out = np.empty(n, INDEX)
         draws = UniformDraws(generator, n)
@@ -551,10 +661,12 @@ class SimpleRNN:
 
     def _descend(self, grads: Gradients, lr: float) -> None:
         """Update parameters that kernels cannot take as they are, one after another as the notes do: views
-        may share their memory, as tied weights do."""
+        may share their memory, as tied weights do, and a subclass may compute one of another."""
         with np.errstate(all="ignore"):
-            for W, dW in zip(self._params, grads, strict=True):
+            for name, dW in zip(_PARAMETERS, grads, strict=True):
+                W = getattr(self, name)
                 W -= lr * dW
+                setattr(self, name, W)
 
     def _check_rate(self, lr: Any) -> float:
         rate = check_number(lr, "lr")
@@ -575,38 +687,60 @@ class SimpleRNN:
 
     def _kernel_params(self) -> Gradients:
         """The parameters as kernels take them; copies of those that are not laid out so."""
-        for W, shape in zip(self._params, self._shapes, strict=True):
+        try:
+            params = self._params
+        except AttributeError:
+            self._take_attributes()
+            params = self._params
+        Wxh, Whh, Why, bh, by = params
+        if (
+            self.Wxh is not Wxh
+            or self.Whh is not Whh
+            or self.Why is not Why
+            or self.bh is not bh
+            or self.by is not by
+        ):
+            params = self._new_params()
+        for W, shape in zip(params, self._shapes, strict=True):
             if W.shape != shape or W.dtype is not self._dtype or not W.flags.carray:
-                return self._converted_params()
-        return self._params
+                return self._converted_params(params)
+        return params
 
-    def _converted_params(self) -> Gradients:
-        for name, W, shape in zip(_PARAMETERS, self._params, self._shapes, strict=True):
+    def _converted_params(self, params: Gradients) -> Gradients:
+        for name, W, shape in zip(_PARAMETERS, params, self._shapes, strict=True):
             if W.shape != shape or W.dtype != self._dtype:
                 raise ValueError(
                     f"{name} must have shape {shape} and dtype {self._dtype}, but it was changed in "
                     f"place to {W.shape} and {W.dtype}"
                 )
-        return tuple(kernel_array(W, self._dtype) for W in self._params)
+        return tuple(kernel_array(W, self._dtype) for W in params)
 
     def _writable_params(self) -> Gradients:
         params = self._kernel_params()
         if params is not self._params:
-            for name, W in zip(_PARAMETERS, self._params, strict=True):
-                if not W.flags.writeable:
+            for name in _PARAMETERS:
+                if not getattr(self, name).flags.writeable:
                     raise ValueError(f"{name} is read-only and cannot be updated")
         return params
 
-    def _stack(self, steps: Mapping[int, Any], name: str, keys: range, n: int) -> np.ndarray:
-        """The vectors of a mapping as one (steps, n) array, without a copy where it has one."""
-        if isinstance(steps, Steps):
-            if steps.time_steps != keys:
+    def _stack(
+        self, steps: Mapping[int, Any], name: str, keys: range, n: int, same_run: bool = False
+    ) -> np.ndarray:
+        """The vectors of a mapping as one (steps, n) array, without a copy where it has one.  Of the `same_run`
+        it has no more time steps than these."""
+        held = steps.time_steps if isinstance(steps, Steps) else None
+        if isinstance(steps, Steps) and held is not None:
+            if same_run and held != keys:
                 raise ValueError(f"{name} must hold time steps {keys[0]} to {keys[-1]}, got {steps!r}")
-            return check_real_array(steps.array, name, self._dtype, (len(keys), n))
+            if held.start == keys.start and len(held) >= len(keys):
+                return check_real_array(steps.array[: len(keys)], name, self._dtype, (len(keys), n))
         stacked = np.empty((len(keys), n), self._dtype)
         for row, t in zip(stacked, keys, strict=True):
             if t not in steps:
-                raise ValueError(f"{name} must hold time steps {keys[0]} to {keys[-1]}, {t} is missing")
+                among = f" in {steps!r}" if isinstance(steps, Steps) else ""
+                raise ValueError(
+                    f"{name} must hold time steps {keys[0]} to {keys[-1]}, {t} is missing{among}"
+                )
             row[:] = check_real_array(steps[t], f"{name}[{t}]", self._dtype, (n, 1))[:, 0]
         return stacked
 
@@ -637,14 +771,19 @@ class SimpleRNN:
         return self._states, self._probabilities
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles carry the parameters, not the buffers."""
-        state = self.__dict__.copy()
-        for buffer in ("_grads", "_work", "_states", "_probabilities"):
-            del state[buffer]
-        return state
+        """Copies and pickles carry the attributes and the settings, not the buffers."""
+        settings = {name: getattr(self, name) for name in _SETTINGS if hasattr(self, name)}
+        return vars(self) | settings
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._dtype = check_dtype(self._dtype)
-        self._params = tuple(kernel_array(W, self._dtype) for W in self._params)
-        self._forget_buffers()
+        attributes = own_arrays(state)
+        settings = [attributes.pop(name, None) for name in _SETTINGS]
+        if "_params" in attributes:  # of an older version
+            attributes |= dict(zip(_PARAMETERS, attributes.pop("_params"), strict=True))
+            attributes |= {
+                name: attributes.pop(old) for name, old in zip(_SIZES, ["_d", "_h", "_q"], strict=True)
+            }
+            del attributes["_largest"], attributes["_shapes"]
+        vars(self).update(attributes)
+        if all(hasattr(self, name) for name in _PARAMETERS):
+            self._take_attributes(*settings)

@@ -2,6 +2,10 @@
 
 import copy
 import pickle
+import sys
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -43,10 +47,11 @@ def test_missing_keys(key, backend):
     _, _, _, _, _, (xs, hs, ps) = run(backend)
     for steps in (xs, hs, ps):
         assert key not in steps
-        with pytest.raises(KeyError):
-            steps[key]
-        with pytest.raises(KeyError):
-            steps[key] = np.zeros((steps.width, 1))
+        for attempt in (steps.__getitem__, steps.__delitem__, steps.pop):
+            with pytest.raises(KeyError):
+                attempt(key)
+        assert steps.pop(key, "none") == "none"
+        assert steps.time_steps is not None  # nothing was changed
     for steps in (xs, ps):
         assert -1 not in steps
 
@@ -58,6 +63,24 @@ def test_keys_that_equal_integers(kind, backend):
     for steps in (xs, hs, ps):
         assert np.array_equal(steps[kind(3)], steps[3])
         assert kind(0) in steps
+
+
+def test_odd_keys_are_those_of_a_dict():
+    """Also those that equal an integer but are none, and those that cannot be hashed."""
+    for edit in (False, True):
+        steps = Steps(np.arange(6.0).reshape(3, 2), first=-1)
+        plain = dict(steps)
+        if edit:
+            steps[1] = plain[1] = np.zeros((2, 1))
+        for key in (True, False, np.True_, 1 + 0j, Fraction(1), Decimal(-1), np.array(1)[()], -1.0):
+            assert key in steps
+            assert np.array_equal(steps[key], plain[key])
+        for key in ([], {}, np.zeros(2), slice(0, 1, None) if sys.version_info < (3, 12) else []):
+            for attempt in (steps.__getitem__, steps.__contains__, steps.__delitem__, steps.pop, steps.get):
+                with pytest.raises(TypeError, match="unhashable"):
+                    attempt(key)
+            with pytest.raises(TypeError, match="unhashable"):
+                steps[key] = np.zeros((2, 1))
 
 
 def test_narrow_keys_do_not_overflow():
@@ -179,26 +202,281 @@ def test_assignment_checks_the_shape():
     assert steps.array.tolist() == [[0, 0], [3, 4], [0, 0]]
 
 
-def test_steps_cannot_be_deleted():
-    steps = Steps(np.ones((3, 2)))
-    for attempt in (lambda: steps.pop(0), steps.popitem, steps.clear, lambda: steps.__delitem__(0)):
-        with pytest.raises(TypeError, match="cannot be deleted"):
-            attempt()
-    assert len(steps) == 3
+def test_a_vector_that_was_changed_in_place_is_put_back():
+    """``steps[t] -= 1`` assigns the vector to itself: the mapping stays a view of its array."""
+    steps = Steps(np.arange(6.0).reshape(3, 2))
+    array = steps.array
+    steps[1] -= 1
+    steps[2] = steps[2]
+    steps |= {0: steps[0]}
+    assert steps.array is array
+    assert array.tolist() == [[0, 1], [1, 2], [4, 5]]
+
+
+def a_change(rng, width):
+    """A random change of a mapping, as a function of the mapping."""
+    t, u = (int(k) for k in (rng.integers(-2, T + 2, 2) if rng.random() < 0.3 else rng.integers(0, T, 2)))
+    numbers = rng.normal(size=(width, 1))
+
+    def new():
+        return numbers.copy()
+
+    def assign_both(m):
+        m[t] = m[u] = new()
+
+    def swap(m):
+        m[t], m[u] = m[u], m[t]
+
+    def restore(m):
+        kept = m[t]
+        m[t] = new()
+        m[u] = kept
+
+    def change_later(m):
+        mine = new()
+        m[t] = mine
+        mine[0] = 0.75
+
+    def in_place(m):
+        m[t][0] = 0.25
+
+    def augmented(m):
+        m[t] *= 0.5
+
+    rare = [
+        lambda m: m.__delitem__(t), lambda m: m.pop(t), lambda m: m.pop(t, None), lambda m: m.popitem() and None,
+        lambda m: m.setdefault(t), lambda m: m.get(t),
+    ]  # fmt: skip
+    usual = [
+        assign_both, swap, restore, change_later, in_place, augmented, lambda m: m.__setitem__(t, new()),
+        lambda m: m.update({t: new(), u: new()}), lambda m: m.setdefault(t, new()),
+        lambda m: m.update([(t, new())]), lambda m: m.__ior__({t: new()}) and None,
+    ]  # fmt: skip
+    changes = rare if rng.random() < 0.1 else usual
+    return changes[rng.integers(len(changes))]
+
+
+def outcome(function, *arguments):
+    """What a call returns, or the kind of what it raises."""
+    try:
+        return function(*arguments)
+    except (KeyError, TypeError, AttributeError) as error:
+        return type(error)
+
+
+def same(a, b):
+    return a.shape == b.shape and np.array_equal(a, b) if isinstance(a, np.ndarray) else a is b
+
+
+@reals
+@pytest.mark.parametrize("seed", range(40))
+def test_random_programs_do_what_they_do_to_dicts(seed, real, backend):
+    """Each change is made to the mapping and to a dict; then both are read by ``backward``."""
+    rng = np.random.default_rng(seed)
+    rnn, reference, _, targets, _, mappings = run(backend, real)
+    dicts = [{t: v.copy() for t, v in steps.items()} for steps in mappings]
+    copies = []
+    for _ in range(rng.integers(1, 9)):
+        which = int(rng.integers(3))
+        steps, plain = mappings[which], dicts[which]
+        if rng.random() < 0.2:
+            copies.append((steps.copy(), plain.copy()))
+        change = a_change(rng, steps.width)
+        got, wanted = outcome(change, steps), outcome(change, plain)
+        assert same(got, wanted), (got, wanted)
+        for mine, theirs in ((steps, plain), *copies):
+            assert list(mine) == list(theirs)
+            assert list(reversed(mine)) == list(reversed(theirs))
+            assert all(same(mine[t], theirs[t]) for t in theirs)
+            assert all(same(v, w) for v, w in zip(mine.values(), theirs.values(), strict=True))
+    targets = np.resize(targets, len(dicts[0]))
+    try:
+        wanted = reference.backward(*dicts, targets)
+    except (LookupError, TypeError, AttributeError):  # one that is missing, or is None
+        with pytest.raises((ValueError, TypeError), match=r"must hold .*(is missing|NoneType)"):
+            rnn.backward(*mappings, targets)
+    else:
+        assert_all_close(rnn.backward(*mappings, targets), wanted)
+
+
+def test_what_a_dict_can_do():
+    steps = Steps(np.arange(6.0).reshape(3, 2), first=-1)
+    assert isinstance(steps, Mapping)
+    assert bool(steps)
+    assert steps.keys() == {-1: 0, 0: 0, 1: 0}.keys()
+    assert {-1: 0, 0: 0, 1: 0}.keys() == steps.keys()
+    assert steps.keys() != {0: 0}.keys()
+    assert steps.keys() & {0, 5} == {0}
+    for view, reverse in ((steps, [1, 0, -1]), (steps.keys(), [1, 0, -1])):
+        assert list(reversed(view)) == reverse
+    assert [v[0, 0] for v in reversed(steps.values())] == [4, 2, 0]
+    assert [(t, v[0, 0]) for t, v in reversed(steps.items())] == [(1, 4), (0, 2), (-1, 0)]
+    for plain in (dict(steps), {**steps}, dict(steps.items()), steps | {}, {} | steps):
+        assert type(plain) is dict
+        assert list(plain) == [-1, 0, 1]
+        assert all(np.shares_memory(plain[t], steps.array) for t in plain)
+    more = np.ones((2, 1))
+    assert (steps | {0: more, 7: more})[0] is more
+    assert ({0: more, 7: more} | steps)[0] is not more
+    assert list({7: more} | steps) == [7, -1, 0, 1]
+    assert list(steps | {7: more}) == [-1, 0, 1, 7]
+    with pytest.raises(TypeError):
+        steps | [(0, more)]
+    with pytest.raises(TypeError):
+        hash(steps)
+    plain = {7: more}
+    plain |= steps
+    assert list(plain) == [7, -1, 0, 1]
+    other = steps
+    other |= [(7, more)]
+    assert other is steps
+    assert list(steps) == [-1, 0, 1, 7]
+    steps["note"] = "mine"
+    steps["note"] = ["another"]
+    assert steps.popitem() == ("note", ["another"])
+    steps.clear()
+    assert not steps
+    assert list(steps) == []
+    with pytest.raises(KeyError):
+        steps.popitem()
+    assert {}.keys() == steps.keys()
+    assert steps == {}
+    steps.update({2: more}, note=3)
+    assert list(steps) == [2, "note"]
+
+
+def test_equality_is_that_of_dicts(backend):
+    _, _, inputs, _, h_prev, (xs, hs, ps) = run(backend)
+    for steps in (xs, hs, ps):
+        plain = dict(steps)
+        assert steps == steps
+        assert steps == steps.copy() == plain == steps
+        assert steps != {}
+        assert steps != {t: v for t, v in plain.items() if t != 2}
+        assert steps != [*plain]
+        assert steps != None  # noqa: E711
+        with pytest.raises(ValueError, match="truth value"):  # as of two dicts of arrays
+            steps == {t: v.copy() for t, v in plain.items()}  # noqa: B015
+        steps[2] = plain[2].copy()
+        with pytest.raises(ValueError, match="truth value"):
+            steps == plain  # noqa: B015
+        del steps[2], plain[2]
+        assert steps == plain
+    numbers = Steps(np.arange(3.0)[:, None])
+    assert numbers == {0: np.array([[0.0]]), 1: 1.0, 2: 2}
+    assert numbers != {0: 0, 1: 1, 2: 3}
+
+
+def test_a_copy_holds_the_same_vectors(backend):
+    """What is written into a vector is seen in both; what is assigned to a key is not."""
+    _, _, _, _, _, mappings = run(backend)
+    for steps in mappings:
+        for duplicate in (lambda s: s.copy(), copy.copy):
+            other = duplicate(steps)
+            other[2][1] = 0.125
+            assert steps[2][1] == 0.125
+            kept = steps[3].copy()
+            other[3] = np.full((steps.width, 1), 7.0)
+            del other[4]
+            other[T + 5] = 1
+            assert np.array_equal(steps[3], kept)
+            assert list(steps) == list(steps.time_steps)
+            again = duplicate(other)
+            del again[2]
+            assert list(other) == [t for t in steps if t != 4] + [T + 5]
+            other[5][0] = 0.375
+            assert again[5][0] == steps[5][0] == 0.375
+
+
+def test_the_array_of_an_edited_mapping():
+    """It is a copy that may not be written to, as what is written would be lost."""
+    steps = Steps(np.arange(6.0, dtype=np.float32).reshape(3, 2), first=-1)
+    array = steps.array
+    steps[0] = [[7], [8]]
+    assert array.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert steps.array.tolist() == [[0, 1], [7, 8], [4, 5]]
+    assert steps.array.dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        steps.array[0] = 1
+    steps[1][1] = 9  # the other vectors are what they were
+    assert array[2, 1] == steps.array[2, 1] == 9
+    vector = steps.pop(-1)
+    with pytest.raises(ValueError, match=r"array of time steps -1 to 0 only, and not of <Steps: 2 keys"):
+        steps.array  # noqa: B018
+    steps[-1] = vector  # in another order
+    assert list(steps) == [0, 1, -1]
+    assert steps.array.tolist() == [[0, 1], [7, 8], [4, 9]]
+    steps[2] = None
+    with pytest.raises(ValueError, match=r"step 2 has shape \(2, 1\), got a value of shape \(\)"):
+        steps.array  # noqa: B018
+
+
+def test_the_last_steps_may_be_taken_out(backend, dtype):
+    """The notes' loop runs over ``len(xs)`` steps, and reads those of the other mappings."""
+    rnn, reference, _, targets, _, mappings = run(backend, dtype=dtype)
+    xs, hs, ps = mappings
+    del xs[T - 1]
+    dicts = [{t: v.astype(np.float64) for t, v in steps.items()} for steps in mappings]
+    assert_all_close(rnn.backward(xs, hs, ps, targets[:-1]), reference.backward(*dicts, targets[:-1]))
+    assert_all_close(rnn.backward(dicts[0], hs, ps, targets[:-1]), reference.backward(*dicts, targets[:-1]))
+    with pytest.raises(ValueError, match=f"length {T - 1}"):
+        rnn.backward(xs, hs, ps, targets)
+
+
+def test_what_is_missing_is_named(backend):
+    for name, t in (("xs", 0), ("hs", -1), ("hs", 4), ("ps", T - 1)):
+        rnn, _, _, targets, _, mappings = run(backend)
+        steps = dict(zip(("xs", "hs", "ps"), mappings, strict=True))
+        del steps[name][t]
+        targets = targets[: len(steps["xs"])]
+        with pytest.raises(ValueError, match=rf"{name} must hold time steps -?\d to \d, {t} is missing"):
+            rnn.backward(**steps, targets=targets)
+    rnn, _, _, targets, _, (xs, hs, ps) = run(backend)
+    xs[T] = xs[0]
+    with pytest.raises(ValueError, match=f"hs must hold time steps -1 to {T}, {T} is missing"):
+        rnn.backward(xs, hs, ps, [*targets, 0])
+    hs[T], ps[T] = hs[0], ps[0]
+    rnn.backward(xs, hs, ps, [*targets, 0])
+    ps[2] = np.zeros((Q, 1), complex)
+    with pytest.raises(TypeError, match=r"ps\[2\] must hold real numbers"):
+        rnn.backward(xs, hs, ps, [*targets, 0])
+    xs.clear()
+    with pytest.raises(ValueError, match="xs must hold at least one time step"):
+        rnn.backward(xs, hs, ps, [])
 
 
 def test_repr():
-    assert repr(Steps(np.zeros((3, 2)), -1)) == "<Steps: time steps -1..1, vectors (2, 1)>"
+    steps = Steps(np.zeros((3, 2)), -1)
+    assert repr(steps) == "<Steps: time steps -1..1, vectors (2, 1)>"
+    steps[0] = np.ones((2, 1))
+    assert repr(steps) == "<Steps: time steps -1..1, vectors (2, 1)>"
+    del steps[0]
+    assert repr(steps) == "<Steps: 2 keys, vectors (2, 1)>"
     one_hot = OneHotSteps(np.array([0, 1]), 5, np.dtype(np.float64))
     assert repr(one_hot) == "<OneHotSteps: time steps 0..1, vectors (5, 1)>"
     assert one_hot.indices is not None  # looking at it did not make the array
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
-def test_copies(duplicate, backend):
+@pytest.mark.parametrize("edited", [False, True])
+def test_copies(duplicate, edited, backend):
     rnn, _, _, targets, _, mappings = run(backend)
+    if edited:
+        for steps in mappings:
+            steps[2], steps[3] = steps[3], steps[2]
+            steps["note"] = [1]
+            del steps["note"]
+            steps[T + 3] = None
+        del mappings[0][T + 3]
     wanted = rnn.backward(*mappings, targets)
-    assert_all_close(rnn.backward(*map(duplicate, mappings), targets), wanted, 0)
+    copies = [*map(duplicate, mappings)]
+    assert [list(c) for c in copies] == [list(steps) for steps in mappings]
+    assert_all_close(rnn.backward(*copies, targets), wanted, 0)
+    for looked in copies:
+        looked[0][0] = 9
+    again = [*map(duplicate, copies)]
+    assert all(c[0][0] == 9 for c in again)
+    assert_all_close(rnn.backward(*again, targets), rnn.backward(*copies, targets), 0)
 
 
 @pytest.mark.parametrize("tampered", [[99] * T, [-99] * T, [2**62] * T, [0] * (T - 1), [], [0.5] * T, None])
