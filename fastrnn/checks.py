@@ -353,11 +353,11 @@ def _indices(
     value: Any, array: np.ndarray, name: str, bound: int, kernels: ModuleType, length: int | None
 ) -> np.ndarray:
     """`check_indices` of `array`, which was made of `value`."""
-    if array.ndim != 1 and isinstance(value, bytes):
-        array = np.array(memoryview(value))  # the integers that bytes are a sequence of
     if array.ndim != 1:
-        came = f"shape {_shape(array.shape)}" if array.ndim else describe(value)
-        raise ValueError(f"{name} must be a one-dimensional sequence of class indices, got {came}")
+        if not isinstance(value, bytes):
+            came = f"shape {_shape(array.shape)}" if array.ndim else describe(value)
+            raise ValueError(f"{name} must be a one-dimensional sequence of class indices, got {came}")
+        array = np.array(memoryview(value))  # the integers that bytes are a sequence of
     if not len(array):
         raise ValueError(f"{name} must hold at least one class index, got an empty sequence")
     if array.dtype.kind not in "iu":
@@ -395,7 +395,7 @@ def check_sequence_targets(
     """`check_indices` of targets; one-hot bools ``(T, q)`` or ``(T, q, 1)`` are read as their classes, as in
     the notes' ``dy[targets[t]] -= 1``."""
     array = as_array(value, "targets")
-    if array.dtype.kind == "b" and array.ndim >= 2:
+    if array.ndim >= 2 and array.dtype.kind == "b":
         if not (_fits(array.shape, ("T", q)) or _fits(array.shape, ("T", q, 1))):
             wanted = f"(T, {q}) or (T, {q}, 1)"
             raise ValueError(f"targets of bools must have shape {wanted}, got {_shape(array.shape)}")

@@ -701,8 +701,9 @@ class SimpleRNN(_Private):
             or self.by is not by
         ):
             params = self._new_params()
+        dtype = self._dtype
         for W, shape in zip(params, self._shapes, strict=True):
-            if W.shape != shape or W.dtype is not self._dtype or not W.flags.carray:
+            if W.shape != shape or W.dtype is not dtype or not W.flags.carray:
                 return self._converted_params(params)
         return params
 
