@@ -7,7 +7,7 @@ float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -326,14 +326,14 @@ class _Targets:
 # -- gradient clipping -----------------------------------------------------------------------------
 
 
-def clip_grad_norm(grads: Mapping[Any, np.ndarray], max_norm: float) -> float:
+def clip_grad_norm(grads: Mapping[Any, np.ndarray] | Sequence[np.ndarray], max_norm: float) -> float:
     r"""Rescale gradients by their global norm, in place: :math:`g \tau / \max(\tau, \|g\|)` (eq. 15).
 
     Parameters
     ----------
     grads : dict of name to ndarray, float32 or float64
-        Writable; modified in place.  An array that stands there under several names counts for each, and
-        is rescaled once.
+        Writable, in any memory order; modified in place.  Or a tuple or list of such arrays.  An array
+        that stands there under several names counts for each, and is rescaled once.
     max_norm : float
         The largest norm :math:`\tau` that stays as it is, positive; infinity clips nothing.
 
@@ -373,13 +373,13 @@ def clip_grad_norm(grads: Mapping[Any, np.ndarray], max_norm: float) -> float:
     return norm
 
 
-def clip_grad_value(grads: Mapping[Any, np.ndarray], threshold: float) -> None:
+def clip_grad_value(grads: Mapping[Any, np.ndarray] | Sequence[np.ndarray], threshold: float) -> None:
     r"""Clamp every entry of the gradients to :math:`[-\tau, \tau]`, in place.
 
     Parameters
     ----------
     grads : dict of name to ndarray, float32 or float64
-        Writable; modified in place.  NaN stays.
+        Writable, in any memory order; modified in place.  NaN stays.  Or a tuple or list of such arrays.
     threshold : float
         The largest magnitude :math:`\tau`, positive; infinity clips nothing.
 
@@ -776,17 +776,21 @@ def _logits(value: Any, name: str, axis: Any) -> tuple[np.ndarray, int]:
 
 
 def _gradients(grads: Any) -> list[np.ndarray]:
-    """Arrays of a dict, which may be modified in place."""
-    if not isinstance(grads, Mapping):
-        raise TypeError(f"grads must be a mapping from name to array, got {type(grads).__name__}")
-    for name, g in grads.items():
+    """Arrays of a dict, tuple or list, which may be modified in place."""
+    if not isinstance(grads, (Mapping, tuple, list)):
+        raise TypeError(
+            f"grads must be a mapping from name to array, or a tuple or list of arrays, got "
+            f"{type(grads).__name__}"
+        )
+    arrays = grads if isinstance(grads, Mapping) else dict(enumerate(grads))
+    for name, g in arrays.items():
         if not isinstance(g, np.ndarray):
             raise TypeError(f"grads[{name!r}] must be an ndarray, got {type(g).__name__}")
         if g.dtype not in (np.float32, np.float64):
             raise TypeError(f"grads[{name!r}] must be of dtype float32 or float64, got {g.dtype}")
         if not g.flags.writeable:
             raise ValueError(f"grads[{name!r}] is read-only, and would be clipped in place")
-    return list(grads.values())
+    return list(arrays.values())
 
 
 def _norm(g: np.ndarray) -> float:

@@ -1,22 +1,23 @@
 """Optimizers: what turns gradients into a step of the parameters.
 
-All of them take dicts of arrays and work in place, in one pass over each array.  Names, defaults and
-results are those of `torch.optim`.
+All of them take dicts, tuples or lists of arrays and work in place, in one pass over each array.  Names,
+defaults and results are those of `torch.optim`.
 """
 
 from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from operator import attrgetter, is_
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 
 from fastrnn import backends
-from fastrnn.checks import check_flag, check_number, check_size, kernel_array
+from fastrnn.checks import check_flag, check_number, check_size, kernel_array, own_arrays
 
 __all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "Optimizer", "RMSprop"]
 
@@ -40,6 +41,33 @@ class _Bound(NamedTuple):
     flat_params: tuple[np.ndarray, ...]
     flat_grads: tuple[np.ndarray, ...]
     flat_state: dict[str, tuple[np.ndarray, ...]]
+    #: Gradients in another memory order, each after the array that it is copied to at every step.
+    copied: tuple[tuple[np.ndarray, np.ndarray], ...]
+    #: The step that the state of these arrays was made for.
+    first_step: int
+
+
+_T = TypeVar("_T")
+
+
+class _Setting(Generic[_T]):
+    """An argument of an optimizer that may be read, and assigned: it counts from the next step on."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, optimizer: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, optimizer: Optimizer, owner: type) -> _T: ...
+    def __get__(self, optimizer: Optimizer | None, owner: type) -> Self | _T:
+        if optimizer is None:
+            return self
+        value: _T = optimizer._arguments()[self._name]
+        return value
+
+    def __set__(self, optimizer: Optimizer, value: _T) -> None:
+        optimizer._assign(self._name, value)
 
 
 class Optimizer(abc.ABC):
@@ -47,19 +75,59 @@ class Optimizer(abc.ABC):
 
     Use one of `SGD`, `Adagrad`, `RMSprop` and `Adam`.  An optimizer belongs to one set of parameters, told
     apart by their names: its state is made at the first step.  Any one thread at a time may use it.
+
+    Every argument but `backend` is an attribute too.  It may be assigned at any time, is checked as the
+    argument is, and counts from the next step on.
+
+    Examples
+    --------
+    >>> optimizer = SGD(0.1)
+    >>> optimizer.lr *= 0.5
+    >>> optimizer.momentum = 0.9
+    >>> optimizer
+    SGD(lr=0.05, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False)
+    >>> optimizer.momentun = 0.5
+    Traceback (most recent call last):
+        ...
+    AttributeError: SGD has no setting 'momentun': it has lr, momentum, dampening, weight_decay, nesterov
     """
+
+    # No other attributes: a setting that is misspelt must not be lost.
+    __slots__ = ("__weakref__", "_backend", "_bound", "_num_steps", "_options", "_state")
 
     #: Name in `state_dict`.
     name: str
 
-    def __init__(self, options: dict[str, Any], backend: str | None) -> None:
+    #: Kinds of state that can be made after the first step, when a setting asks for them.
+    _late: ClassVar[frozenset[str]] = frozenset()
+
+    _backend: str | None
+    _options: dict[str, Any]
+    _num_steps: int
+    _state: dict[str, Arrays]
+    _bound: _Bound | None
+
+    lr = _Setting[float]()
+    weight_decay = _Setting[float]()
+
+    def __init__(self, arguments: dict[str, Any], backend: str | None) -> None:
         if backend is not None:
             backends.load(backend)
         self._backend = backend
-        self._options = self._checked(options)
+        self._options = self._checked(self._as_options(arguments))
         self._num_steps = 0
-        self._state: dict[str, Arrays] = {slot: {} for slot in self._slots(self._options)}
-        self._bound: _Bound | None = None
+        self._state = {slot: {} for slot in self._slots(self._options)}
+        self._bound = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except AttributeError:
+            if hasattr(type(self), name):
+                raise
+            raise AttributeError(
+                f"{type(self).__name__} has no setting {name!r}: it has {', '.join(self._arguments())}"
+            ) from None
 
     # -- what the optimizers say of themselves ---------------------------------------------------
 
@@ -81,25 +149,35 @@ class Optimizer(abc.ABC):
         """Arguments of ``__init__`` that make an optimizer with the options of this one."""
         return self._options
 
+    @staticmethod
+    def _as_options(arguments: dict[str, Any]) -> dict[str, Any]:
+        """The options that these arguments mean, not yet checked."""
+        return arguments
+
+    def _assign(self, name: str, value: Any) -> None:
+        """Take another value of one argument."""
+        options = self._checked(self._as_options({**self._arguments(), name: value}))
+        before, slots = self._slots(self._options), self._slots(options)
+        if self._num_steps:
+            for slot, first in slots.items():
+                if before.get(slot, first) != first:
+                    raise ValueError(
+                        f"{name} can be set before the first step only, as {slot!r} began with it, got {value!r} "
+                        f"after {self._num_steps} steps"
+                    )
+                if not (self._state.get(slot) or slot in self._late):
+                    raise ValueError(
+                        f"{name} = {value!r} can be set before the first step only: {self._num_steps} steps have "
+                        f"kept no {slot!r}"
+                    )
+        # The momentum of before is gone on with when it is wanted again, as in PyTorch.
+        kept = [slot for slot, arrays in self._state.items() if arrays and slot in self._late]
+        self._state = {slot: self._state.get(slot, {}) for slot in (*slots, *kept)}
+        if slots != before:
+            self._bound = None
+        self._options = options
+
     # -- what users call -------------------------------------------------------------------------
-
-    @property
-    def lr(self) -> float:
-        """Learning rate, at least 0; assign another at any time.
-
-        Examples
-        --------
-        >>> optimizer = SGD(0.1)
-        >>> optimizer.lr *= 0.5
-        >>> optimizer
-        SGD(lr=0.05, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)
-        """
-        lr: float = self._options["lr"]
-        return lr
-
-    @lr.setter
-    def lr(self, value: Any) -> None:
-        self._options["lr"] = _number(value, "lr")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -116,19 +194,30 @@ class Optimizer(abc.ABC):
         return f"{type(self).__name__}({shown})"
 
     def __getstate__(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in Optimizer.__slots__ if name != "__weakref__"}
         # A copy of the optimizer must not copy the parameters.
-        return {**self.__dict__, "_bound": None}
+        return {**getattr(self, "__dict__", {}), **own, "_bound": None}
 
-    def step(self, parameters: Mapping[Any, np.ndarray], grads: Mapping[Any, np.ndarray]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in own_arrays(state).items():
+            setattr(self, name, value)
+
+    def step(
+        self,
+        parameters: Mapping[Any, np.ndarray] | Sequence[np.ndarray],
+        grads: Mapping[Any, np.ndarray] | Sequence[np.ndarray],
+    ) -> None:
         """Update the parameters, in place.
 
         Parameters
         ----------
         parameters : dict of name to ndarray, float32 or float64
             Of any shape; writable, C-contiguous, and none overlaps another array here.  At later steps:
-            of the same names, shapes and dtypes.
+            of the same names, shapes and dtypes.  Or a tuple or list of such arrays, whose names are
+            their positions.
         grads : dict of name to ndarray
-            Gradient of each parameter, of its name, shape and dtype, C-contiguous; not modified.
+            Gradient of each parameter, of its name, shape and dtype, in any memory order; not modified.
+            Or a tuple or list, as long as that of the parameters.
 
         Raises
         ------
@@ -138,7 +227,8 @@ class Optimizer(abc.ABC):
         Notes
         -----
         The arrays of the last call are known again when they come back, and are not checked anew: a
-        training loop that keeps its arrays pays about 2 microseconds beside the arithmetic.
+        training loop that keeps its arrays pays about 2 microseconds beside the arithmetic.  A gradient that
+        is not C-contiguous is copied at each step.
 
         Examples
         --------
@@ -148,17 +238,25 @@ class Optimizer(abc.ABC):
         >>> optimizer.step({"W": W}, {"W": np.array([1.0, 1.0])})
         >>> W
         array([ 0.9, -2.1])
+
+        The five weights of a `SimpleRNN`, and what its ``loss_and_grads`` returns:
+
+        >>> from fastrnn import SimpleRNN
+        >>> rnn = SimpleRNN(3, 8, 3, rng=0)
+        >>> loss, grads, h = rnn.loss_and_grads([0, 1], [1, 2], np.zeros((8, 1)))
+        >>> Adam().step((rnn.Wxh, rnn.Whh, rnn.Why, rnn.bh, rnn.by), grads)
         """
-        if type(parameters) is not dict:
-            parameters = _as_dict(parameters, "parameters")
-        if type(grads) is not dict:
-            grads = _as_dict(grads, "grads")
+        if type(parameters) is not dict or type(grads) is not dict:
+            parameters, grads = _by_name(parameters, grads)
         kernels = backends.kernels(self._backend)
         bound = self._bound
         if bound is None or not _is_bound(bound, parameters, grads):
             bound = self._bind(parameters, grads)
-        self._update(kernels, bound, self._num_steps + 1)
-        self._num_steps += 1
+        for ordered, g in bound.copied:
+            ordered[...] = g
+        step = self._num_steps + 1
+        self._update(kernels, bound, step)
+        _set_num_steps(self, step)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a copy of the optimizer needs to go on with the same bits.
@@ -168,7 +266,7 @@ class Optimizer(abc.ABC):
         dict
             ``"name"``, of the kind of optimizer; ``"options"``, a dict of numbers and bools; ``"step"``,
             the number of steps taken; ``"state"``, a dict of kind of state to dict of parameter name to
-            ndarray, copied.
+            ndarray, copied.  A kind that the next step makes has no arrays.
 
         Examples
         --------
@@ -221,9 +319,10 @@ class Optimizer(abc.ABC):
         step = check_size(given["step"], "mapping['step']", minimum=0)
         slots = self._slots(options)
         state = _as_dict(given["state"], "mapping['state']")
-        _check_keys(state, slots, "mapping['state']")
-        loaded = {slot: _copies(state[slot], f"mapping['state'][{slot!r}]") for slot in slots}
-        _check_slots(loaded, step)
+        unused = [slot for slot in self._late if slot in state and slot not in slots]
+        _check_keys(state, [*slots, *unused], "mapping['state']")
+        loaded = {slot: _copies(state[slot], f"mapping['state'][{slot!r}]") for slot in (*slots, *unused)}
+        _check_slots(loaded, step, self._late)
         self._options, self._num_steps, self._state, self._bound = options, step, loaded, None
 
     # -- binding ---------------------------------------------------------------------------------
@@ -233,24 +332,28 @@ class Optimizer(abc.ABC):
         if not parameters:
             raise ValueError("parameters must hold at least one array, got none")
         for name, W in parameters.items():
-            _check_array(W, "parameters", name, writable=True)
+            _check_array(W, "parameters", name)
+            _check_in_place(W, "parameters", name)
         _check_keys(grads, parameters, "grads")
         for name, W in parameters.items():
-            _check_array(grads[name], "grads", name, writable=False)
+            _check_array(grads[name], "grads", name)
             _check_alike(grads[name], "grads", name, W, "the parameter")
-        _check_overlap(parameters, grads)
-        state = self._state
-        known = next(iter(state.values()), None)
+        # A kernel reads a copy of what is in another memory order; that is taken before anything is written.
+        copied = {
+            name: np.empty(g.shape, g.dtype)
+            for name, g in grads.items()
+            if not (g.flags.c_contiguous and g.flags.aligned)
+        }
+        _check_overlap(parameters, {name: g for name, g in grads.items() if name not in copied})
+        state, slots = dict(self._state), self._slots(self._options)
+        known: Arrays = next(filter(None, state.values()), {})
         if known:
             _check_keys(parameters, known, "parameters", "as at the steps before")
             for name, W in parameters.items():
                 _check_alike(W, "parameters", name, known[name], "the optimizer's state")
-        elif state:
-            first = self._slots(self._options)
-            state = {
-                slot: {name: np.full(W.shape, first[slot], W.dtype) for name, W in parameters.items()}
-                for slot in state
-            }
+        fresh = [slot for slot in slots if not state[slot]]
+        for slot in fresh:
+            state[slot] = {name: np.full(W.shape, slots[slot], W.dtype) for name, W in parameters.items()}
         names = tuple(parameters)
         bound = _Bound(
             names,
@@ -258,18 +361,25 @@ class Optimizer(abc.ABC):
             tuple(parameters.values()),
             tuple(grads.values()),
             _flat(parameters.values()),
-            _flat(grads[name] for name in names),
-            {slot: _flat(arrays[name] for name in names) for slot, arrays in state.items()},
+            _flat(copied.get(name, grads[name]) for name in names),
+            {slot: _flat(state[slot][name] for name in names) for slot in slots},
+            tuple((ordered, grads[name]) for name, ordered in copied.items()),
+            self._num_steps + 1 if fresh else 0,
         )
         self._state, self._bound = state, bound
         return bound
+
+
+#: As assigning it, without the way through `Optimizer.__setattr__`, which is for users.
+_set_num_steps = Optimizer.__dict__["_num_steps"].__set__
 
 
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum if asked for.
 
     With ``x = g + weight_decay w``: ``w -= lr x``, or with momentum ``b = momentum b + (1 - dampening) x``
-    (the first step takes ``b = x``) and ``w -= lr b``, or after Nesterov ``w -= lr (x + momentum b)``.
+    (the first step that has momentum takes ``b = x``) and ``w -= lr b``, or after Nesterov
+    ``w -= lr (x + momentum b)``.
 
     Parameters
     ----------
@@ -303,7 +413,13 @@ class SGD(Optimizer):
     array([0.75])
     """
 
+    __slots__ = ()
     name = "sgd"
+    _late = frozenset({"momentum_buffer"})
+
+    momentum = _Setting[float]()
+    dampening = _Setting[float]()
+    nesterov = _Setting[bool]()
 
     def __init__(
         self,
@@ -349,7 +465,7 @@ class SGD(Optimizer):
         buffers = bound.flat_state.get("momentum_buffer", ())
         kernels.sgd(
             bound.flat_params, bound.flat_grads, buffers, o["lr"], o["momentum"], o["dampening"],
-            o["weight_decay"], o["nesterov"], step,
+            o["weight_decay"], o["nesterov"], 1 if step == bound.first_step else 2,
         )  # fmt: skip
 
 
@@ -368,9 +484,10 @@ class Adagrad(Optimizer):
     weight_decay : float, default 0.0
         At least 0.
     initial_accumulator_value : float, default 0.0
-        What the sums start from, at least 0.
+        What the sums start from, at least 0; can be set before the first step only.
     eps : float, default 1e-10
-        At least 0.
+        At least 0.  With 0, and sums that start from 0, an entry whose gradient is 0 becomes NaN at the
+        first step (0 / 0), as in PyTorch.
     backend : {"cython", "numba", "numpy"} or None
         None follows `fastrnn.backend` at every step.
 
@@ -388,9 +505,26 @@ class Adagrad(Optimizer):
     >>> Adagrad(0.1).step({"W": W}, {"W": np.array([5.0])})
     >>> W
     array([0.9])
+
+    The update of min-char-rnn, ``mem += d * d; W -= lr * d / np.sqrt(mem + 1e-8)``, after its clipping of
+    every entry to [-5, 5]:
+
+    >>> from fastrnn import SimpleRNN
+    >>> rnn = SimpleRNN(4, 16, 4, rng=0)
+    >>> optimizer = Adagrad(0.1, initial_accumulator_value=1e-8, eps=0)
+    >>> h = np.zeros((16, 1))
+    >>> loss, grads, _ = rnn.loss_and_grads([0, 1, 2], [1, 2, 3], h, clip="value", clip_threshold=5)
+    >>> optimizer.step((rnn.Wxh, rnn.Whh, rnn.Why, rnn.bh, rnn.by), grads)
+    >>> rnn.loss_and_grads([0, 1, 2], [1, 2, 3], h)[0] < loss
+    True
     """
 
+    __slots__ = ()
     name = "adagrad"
+
+    lr_decay = _Setting[float]()
+    initial_accumulator_value = _Setting[float]()
+    eps = _Setting[float]()
 
     def __init__(
         self,
@@ -461,6 +595,9 @@ class RMSprop(Optimizer):
     -----
     Where rounding takes the variance below 0, it counts as 0; PyTorch gives NaN there.
 
+    `momentum` may be set at any time, and begins with ``b = 0``.  `centered` can be turned on before the first
+    step only, as ``m`` must have seen the gradients that ``v`` has seen; it can be turned off at any time.
+
     Examples
     --------
     >>> import numpy as np
@@ -470,7 +607,14 @@ class RMSprop(Optimizer):
     array([0.8])
     """
 
+    __slots__ = ()
     name = "rmsprop"
+    _late = frozenset({"momentum_buffer"})
+
+    alpha = _Setting[float]()
+    eps = _Setting[float]()
+    momentum = _Setting[float]()
+    centered = _Setting[bool]()
 
     def __init__(
         self,
@@ -556,7 +700,11 @@ class Adam(Optimizer):
     array([0.9])
     """
 
+    __slots__ = ()
     name = "adam"
+
+    betas = _Setting[tuple[float, float]]()
+    eps = _Setting[float]()
 
     def __init__(
         self,
@@ -567,18 +715,17 @@ class Adam(Optimizer):
         *,
         backend: str | None = None,
     ) -> None:
+        super().__init__({"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, backend)
+
+    @staticmethod
+    def _as_options(arguments: dict[str, Any]) -> dict[str, Any]:
+        options = dict(arguments)
+        betas = options.pop("betas")
         if not isinstance(betas, (tuple, list)):
             raise TypeError(f"betas must be a pair of numbers, got {type(betas).__name__}")
         if len(betas) != 2:
             raise ValueError(f"betas must be a pair of numbers, got {len(betas)}")
-        options = {
-            "lr": lr,
-            "beta1": betas[0],
-            "beta2": betas[1],
-            "eps": eps,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(options, backend)
+        return options | {"beta1": betas[0], "beta2": betas[1]}
 
     @staticmethod
     def _checked(options: dict[str, Any]) -> dict[str, Any]:
@@ -627,12 +774,13 @@ _writeable = attrgetter("flags.writeable")
 
 def _is_bound(bound: _Bound, parameters: dict[Any, np.ndarray], grads: dict[Any, np.ndarray]) -> bool:
     """Whether these are the arrays that have been checked, and still are writable."""
+    params = bound.params
     return (
         tuple(parameters) == bound.names
         and tuple(grads) == bound.grad_names
-        and all(map(is_, parameters.values(), bound.params))
+        and all(map(is_, parameters.values(), params))
         and all(map(is_, grads.values(), bound.grads))
-        and all(map(_writeable, bound.params))
+        and all(map(_writeable, params))
     )
 
 
@@ -649,6 +797,28 @@ def _number(
         wanted = f"in {interval}" if interval else "at least 0"
         raise ValueError(f"{name} must be {wanted}, got {number}")
     return number
+
+
+def _by_name(parameters: Any, grads: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Two dicts of what may be mappings, or sequences whose elements go by their positions."""
+    both = {"parameters": parameters, "grads": grads}
+    for name, value in both.items():
+        if isinstance(value, (tuple, list)):
+            both[name] = dict(enumerate(value))
+        elif not isinstance(value, Mapping):
+            raise TypeError(
+                f"{name} must be a mapping from name to array, or a tuple or list of arrays, got "
+                f"{type(value).__name__}"
+            )
+        else:
+            both[name] = dict(value)
+    if (
+        not isinstance(parameters, Mapping)
+        and not isinstance(grads, Mapping)
+        and len(parameters) != len(grads)
+    ):
+        raise ValueError(f"grads must hold {len(parameters)} arrays, as parameters do, got {len(grads)}")
+    return both["parameters"], both["grads"]
 
 
 def _as_dict(value: Any, name: str) -> dict[Any, Any]:
@@ -672,19 +842,23 @@ def _check_keys(given: Mapping[Any, Any], wanted: Iterable[Any], name: str, why:
         raise ValueError(f"{name} must have the keys {names}{why and f', {why}'}; {' and '.join(problems)}")
 
 
-def _check_array(array: Any, kind: str, name: Any, *, writable: bool) -> None:
-    """`array`, which is ``kind[name]``, is one that the kernels can use as it is."""
+def _check_array(array: Any, kind: str, name: Any) -> None:
+    """`array`, which is ``kind[name]``, is an array of a dtype that the kernels know."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{kind}[{name!r}] must be an ndarray, got {type(array).__name__}")
     if array.dtype not in _DTYPES:
         raise TypeError(f"{kind}[{name!r}] must be of dtype float32 or float64, got {array.dtype}")
+
+
+def _check_in_place(array: np.ndarray, kind: str, name: Any) -> None:
+    """`array`, which is ``kind[name]``, is one that the kernels can write to."""
     flags = array.flags
     if not (flags.c_contiguous and flags.aligned):
         raise ValueError(
             f"{kind}[{name!r}] must be C-contiguous and aligned, got shape {array.shape} with strides "
             f"{array.strides}"
         )
-    if writable and not flags.writeable:
+    if not flags.writeable:
         raise ValueError(f"{kind}[{name!r}] is read-only, and would be updated in place")
 
 
@@ -732,17 +906,21 @@ def _copies(value: Any, name: str) -> Arrays:
     return copies
 
 
-def _check_slots(state: dict[str, Arrays], step: int) -> None:
-    """All kinds of state are of the same parameters, and there are some from the first step on."""
+def _check_slots(state: dict[str, Arrays], step: int, late: AbstractSet[str]) -> None:
+    """All kinds of state are of the same parameters, and there are some from the first step on; those that
+    may be made late can be without arrays."""
     if not state:
         return
     first, reference = next(iter(state.items()))
-    if bool(reference) != bool(step):
+    if first in late:
+        first, reference = next((item for item in state.items() if item[1]), (first, reference))
+    if bool(reference) != bool(step) and not (step and first in late):
         raise ValueError(
             f"mapping['state'] must hold arrays from the first step on, got mapping['step'] = {step} and "
             f"{len(reference)} arrays in {first!r}"
         )
     for slot, arrays in state.items():
-        _check_keys(arrays, reference, f"mapping['state'][{slot!r}]")
+        if arrays or slot not in late:
+            _check_keys(arrays, reference, f"mapping['state'][{slot!r}]")
         for name, array in arrays.items():
             _check_alike(array, f"mapping['state'][{slot!r}]", name, reference[name], f"that of {first!r}")

@@ -422,7 +422,15 @@ def test_clipping_takes_any_layout(dtype):
 @pytest.mark.parametrize(
     ("bad", "threshold", "error", "match"),
     [
-        ([np.ones(3)], 5.0, TypeError, "grads must be a mapping from name to array, got list"),
+        (
+            np.ones(3),
+            5.0,
+            TypeError,
+            "grads must be a mapping from name to array, or a tuple or list .*ndarray",
+        ),
+        ([np.ones(3), [1.0]], 5.0, TypeError, r"grads\[1\] must be an ndarray, got list"),
+        ((np.ones(3), np.broadcast_to(9.0, 3)), 5.0, ValueError, r"grads\[1\] is read-only"),
+        ((np.ones(3),), -1, ValueError, "must be a positive number, got -1.0"),
         ({"a": [1.0]}, 5.0, TypeError, r"grads\['a'\] must be an ndarray, got list"),
         (
             {"a": np.ones(3, int)},
@@ -442,15 +450,29 @@ def test_clipping_takes_any_layout(dtype):
 )
 def test_clipping_refuses(function, bad, threshold, error, match):
     first = np.full(3, 100.0)
-    grads = bad if isinstance(bad, list) else {"first": first, **bad}
+    grads = {"first": first, **bad} if isinstance(bad, dict) else bad
     with pytest.raises(error, match=match):
         function(grads, threshold)
     assert (first == 100).all()
 
 
+@pytest.mark.parametrize("container", [tuple, list])
+def test_clipping_takes_sequences(container, dtype):
+    """What `SimpleRNN.loss_and_grads` returns, and any other tuple or list: as the dict of these arrays."""
+    for clip, threshold in ((F.clip_grad_norm, 2.0), (F.clip_grad_value, 0.5)):
+        grads, same = gradients(dtype, 1, 3.0), gradients(dtype, 1, 3.0)
+        before = bits(*grads.values())
+        assert clip(container(grads.values()), threshold) == clip(same, threshold)
+        assert bits(*grads.values()) == bits(*same.values()) != before
+    shared = np.ones(4, dtype)
+    assert F.clip_grad_norm([shared, shared], 1.0) == pytest.approx(math.sqrt(8))
+    assert shared[0] == pytest.approx(1 / math.sqrt(8))
+
+
 def test_nothing_to_clip():
-    assert F.clip_grad_norm({}, 5.0) == 0
-    F.clip_grad_value({}, 5.0)
+    for nothing in ({}, (), []):
+        assert F.clip_grad_norm(nothing, 5.0) == 0
+        F.clip_grad_value(nothing, 5.0)
 
 
 # ---- sampling --------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import threading
 
 import numpy as np
 import pytest
-from support import TOLERANCE, assert_close, bits, run_python
+from support import TOLERANCE, assert_close, bits, pair, run_python, sequence
+from support import parameters as parameters_of
 
 import fastrnn
 from fastrnn import backends, optim
@@ -576,8 +577,8 @@ def test_slots_follow_the_loaded_options():
     heavy.step(parameters, gradients[0])
     plain.load_state_dict(heavy.state_dict())
     assert list(plain.state_dict()["state"]) == ["square_avg", "momentum_buffer", "grad_avg"]
-    without = changed(heavy.state_dict(), ("options", "momentum"), 0.0)
-    with pytest.raises(ValueError, match="not expected 'momentum_buffer'"):
+    without = changed(heavy.state_dict(), ("options", "centered"), False)
+    with pytest.raises(ValueError, match="not expected 'grad_avg'"):
         RMSprop().load_state_dict(without)
 
 
@@ -651,16 +652,22 @@ BAD_ARRAYS = {
     "complex": (np.ones((3, 2), complex), TypeError, ["float32 or float64", "complex128"]),
     "objects": (np.ones((3, 2), object), TypeError, ["float32 or float64", "object"]),
     "byte order": (np.ones((3, 2), ">f8"), TypeError, ["float32 or float64", ">f8"]),
+}
+#: Gradients may be so; parameters are updated in place.
+BAD_LAYOUTS = {
     "Fortran": (np.ones((3, 2), order="F"), ValueError, ["C-contiguous", "strides (8, 24)"]),
     "strided": (np.ones((3, 4))[:, ::2], ValueError, ["C-contiguous", "strides"]),
     "misaligned": (misaligned(6, np.float64).reshape(3, 2), ValueError, ["aligned"]),
 }
 
 
-@pytest.mark.parametrize("which", ["parameters", "grads"])
-@pytest.mark.parametrize("bad", BAD_ARRAYS)
+@pytest.mark.parametrize(
+    ("bad", "which"),
+    [(bad, which) for which in ("parameters", "grads") for bad in BAD_ARRAYS]
+    + [(bad, "parameters") for bad in BAD_LAYOUTS],
+)
 def test_bad_arrays(bad, which, backend):
-    array, error, words = BAD_ARRAYS[bad]
+    array, error, words = (BAD_ARRAYS | BAD_LAYOUTS)[bad]
     optimizer = Adam(0.1, backend=backend)
     good, gradients = problem(np.float64, 0, {"b": (2,), "W": (3, 2)}, 2)
     for _ in range(2):  # before the first step and after one
@@ -673,9 +680,24 @@ def test_bad_arrays(bad, which, backend):
 def test_bad_mappings(backend):
     good, (grads,) = problem(np.float64, 0, {"b": (2,), "W": (3, 2)}, 1)
     for optimizer in (SGD(0.1, backend=backend), Adam(0.1, backend=backend)):
-        refuses(optimizer, [good["W"]], grads, TypeError, ["parameters must be a mapping", "list"])
-        refuses(optimizer, good, [grads["W"]], TypeError, ["grads must be a mapping", "list"])
+        refuses(optimizer, [good["W"]], grads, ValueError, ["grads must have the keys 0", "missing 0"])
+        refuses(
+            optimizer, good, [grads["W"]], ValueError, ["grads must have the keys 'b', 'W'", "expected 0"]
+        )
         refuses(optimizer, good, None, TypeError, ["grads must be a mapping", "NoneType"])
+        refuses(
+            optimizer,
+            good["W"],
+            grads,
+            TypeError,
+            ["parameters must be a mapping", "tuple or list", "ndarray"],
+        )
+        refuses(optimizer, good, iter([]), TypeError, ["grads must be a mapping", "list_iterator"])
+        W, b, dW, db = good["W"], good["b"], grads["W"], grads["b"]
+        refuses(optimizer, (W, b), (dW,), ValueError, ["grads must hold 2 arrays, as parameters do, got 1"])
+        refuses(optimizer, [W, b], (db, dW), ValueError, ["grads[0] has shape (2,)", "(3, 2)"])
+        refuses(optimizer, (W, None), (dW, db), TypeError, ["parameters[1] must be an ndarray", "NoneType"])
+        refuses(optimizer, (), (), ValueError, ["parameters must hold at least one array"])
         refuses(optimizer, {}, {}, ValueError, ["parameters must hold at least one array"])
         refuses(optimizer, good, {"W": grads["W"]}, ValueError, ["grads", "missing 'b'"])
         refuses(optimizer, {"W": good["W"]}, grads, ValueError, ["grads", "not expected 'b'"])
@@ -709,6 +731,168 @@ def test_read_only_gradients_are_taken(dtype, backend):
         make(0.1, backend=backend).step(parameters, grads)
         make(0.1, backend=backend).step(same, frozen)
     assert bits(*same.values()) == bits(*parameters.values())
+
+
+def memory_orders(g):
+    """The same numbers in each memory order that is not C's."""
+    wide = np.full((2 * g.shape[0], 3 * g.shape[1]), np.nan, g.dtype)[::2, ::3]
+    wide[...] = g
+    shifted = misaligned(g.size, g.dtype).reshape(g.shape)
+    shifted[...] = g
+    return {
+        "Fortran": np.asfortranarray(g),
+        "transposed": g.T.copy().T,
+        "strided": wide,
+        "reversed": g[::-1, ::-1].copy()[::-1, ::-1],
+        "misaligned": shifted,
+        "broadcast": np.broadcast_to(g[:1], g.shape),
+        "read-only": read_only(np.asfortranarray(g)),
+    }
+
+
+@pytest.mark.parametrize("order", memory_orders(np.ones((2, 2))))
+@pytest.mark.parametrize("kind", CLASSES)
+def test_gradients_in_any_memory_order(order, kind, dtype, backend):
+    """Each step reads what is in the gradient then, also where its arrays are known."""
+    parameters, gradients = problem(dtype, 3, {"W": (17, 9), "b": (33,)}, 4)
+    if order == "broadcast":
+        gradients = [{"W": np.broadcast_to(g["W"][:1], (17, 9)).copy(), "b": g["b"]} for g in gradients]
+    same = {name: W.copy() for name, W in parameters.items()}
+    mine = memory_orders(gradients[0]["W"])[order]
+    base = mine if order != "broadcast" else mine.base
+    ours, other = CLASSES[kind](0.1, backend=backend), CLASSES[kind](0.1, backend=backend)
+    for g in gradients:
+        if order == "read-only":
+            mine.flags.writeable = True
+        base[...] = g["W"][: len(base)]
+        if order == "read-only":
+            mine.flags.writeable = False
+        kept = bits(mine)
+        ours.step(parameters, {"W": mine, "b": g["b"]})
+        other.step(same, {"W": g["W"], "b": g["b"]})
+        assert bits(mine) == kept
+    assert bits(*parameters.values()) == bits(*same.values())
+
+
+def test_known_gradients_in_another_order_are_copied_anew(dtype, backend):
+    W, same = np.ones((5, 4), dtype), np.ones((5, 4), dtype)
+    grads = {"W": np.ones((4, 5), dtype).T}
+    ours, other = SGD(0.5, backend=backend), SGD(0.5, backend=backend)
+    for step in range(4):
+        grads["W"] *= step
+        ours.step({"W": W}, grads)
+        other.step({"W": same}, {"W": grads["W"].copy(order="C")})
+        grads["W"] += 1
+    assert bits(W) == bits(same)
+    # A gradient that is the parameter itself, seen in another order: it is read before it is written.
+    W = np.arange(16, dtype=dtype).reshape(4, 4)
+    wanted = W - W.T * dtype(0.5)
+    SGD(0.5, backend=backend).step({"W": W}, {"W": W.T})
+    assert np.array_equal(W, wanted)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("containers", [(tuple, tuple), (list, tuple), (tuple, list)])
+def test_sequences_go_by_position(containers, kind, dtype, backend):
+    parameters, gradients = problem(dtype, 1, steps=5)
+    same = {name: W.copy() for name, W in parameters.items()}
+    ours, other = CLASSES[kind](0.1, backend=backend), CLASSES[kind](0.1, backend=backend)
+    for g in gradients:
+        ours.step(containers[0](parameters.values()), containers[1](g.values()))
+        other.step(same, g)
+    assert bits(*parameters.values()) == bits(*same.values())
+    state = ours.state_dict()
+    assert all(list(arrays) == list(range(len(SHAPES))) for arrays in state["state"].values())
+    again = CLASSES[kind](0.5, backend=backend)
+    again.load_state_dict(state)
+    again.step(list(parameters.values()), list(gradients[0].values()))
+    other.step(same, gradients[0])
+    assert bits(*parameters.values()) == bits(*same.values())
+    refuses(again, same, gradients[0], ValueError, ["missing 0, 1"]) if state["state"] else None
+
+
+def test_the_five_weights_of_a_simple_rnn(dtype, backend):
+    """Plain gradient descent on them is what `update_weights` does."""
+    rnn, _ = pair(4, 9, 5, backend=backend, dtype=dtype)
+    twin, _ = pair(4, 9, 5, backend=backend, dtype=dtype)
+    args = sequence(12, 4, 9, 5, dtype=dtype)
+    optimizer = SGD(0.3, backend=backend)
+    for _ in range(3):
+        grads = rnn.loss_and_grads(*args, clip=None)[1]
+        norm = fastrnn.functional.clip_grad_norm(grads, 0.5)
+        assert norm > 0.5
+        optimizer.step(parameters_of(rnn), grads)
+        twin.update_weights(twin.loss_and_grads(*args, clip="norm", clip_threshold=0.5)[1], lr=0.3)
+    for W, V in zip(parameters_of(rnn), parameters_of(twin), strict=True):
+        assert_close(W, V.astype(np.float64))
+
+
+def min_char_rnn(rnn, inputs, targets, lr, steps):
+    """Losses and weights of the training loop of min-char-rnn, in float64: every gradient is clamped to
+    [-5, 5] after the whole pass back, and Adagrad divides by the root of its memory plus 1e-8."""
+    Wxh, Whh, Why, bh, by = weights = [W.astype(np.float64) for W in parameters_of(rnn)]
+    memory = [np.zeros_like(W) for W in weights]
+    losses = []
+    for _ in range(steps):
+        hs, ps, loss = {-1: np.zeros_like(bh)}, {}, 0.0
+        for t, i in enumerate(inputs):
+            hs[t] = np.tanh(Wxh[:, [i]] + Whh @ hs[t - 1] + bh)
+            y = Why @ hs[t] + by
+            ps[t] = np.exp(y) / np.exp(y).sum()
+            loss -= math.log(ps[t][targets[t], 0])
+        slopes = [np.zeros_like(W) for W in weights]
+        from_later = np.zeros_like(bh)
+        for t in range(len(inputs) - 1, -1, -1):
+            dy = ps[t].copy()
+            dy[targets[t]] -= 1
+            dz = (Why.T @ dy + from_later) * (1 - hs[t] ** 2)
+            slopes[0][:, [inputs[t]]] += dz
+            slopes[1] += dz @ hs[t - 1].T
+            slopes[2] += dy @ hs[t].T
+            slopes[3] += dz
+            slopes[4] += dy
+            from_later = Whh.T @ dz
+        for W, slope, mem in zip(weights, slopes, memory, strict=True):
+            d = np.clip(slope, -5, 5)
+            mem += d * d
+            W -= lr * d / np.sqrt(mem + 1e-8)
+        losses.append(loss)
+    return losses, weights
+
+
+def test_the_update_of_min_char_rnn(dtype, backend):
+    """The setting that `Adagrad` documents; classes that never come have gradients of 0."""
+    rnn, _ = pair(7, 20, 7, backend=backend, dtype=dtype, scale=0.9)
+    inputs, targets = [0, 1, 2, 3, 4, 4, 0, 2] * 6, [1, 2, 3, 4, 4, 0, 2, 0] * 6
+    wanted_losses, wanted = min_char_rnn(rnn, inputs, targets, 0.1, 12)
+    grads = rnn.loss_and_grads(inputs, targets, np.zeros((20, 1)), clip=None)[1]
+    assert max(np.abs(g).max() for g in grads) > 5  # so that there is something to clamp
+    assert not grads[0][:, 6].any()
+    optimizer = Adagrad(0.1, initial_accumulator_value=1e-8, eps=0, backend=backend)
+    losses = []
+    for _ in range(12):
+        loss, grads, _ = rnn.loss_and_grads(
+            inputs, targets, np.zeros((20, 1)), clip="value", clip_threshold=5
+        )
+        optimizer.step(parameters_of(rnn), grads)
+        losses.append(loss)
+    assert_close(np.array(losses), np.array(wanted_losses), 1e-9 if dtype == np.float64 else 1e-3)
+    for W, V in zip(parameters_of(rnn), wanted, strict=True):
+        assert_close(W, V, 1e-9 if dtype == np.float64 else 1e-2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_adagrad_without_eps(dtype, backend):
+    """0 / 0 is NaN, as documented, where sums begin with 0; nowhere else."""
+    W = np.ones(40, dtype)
+    g = np.ones(40, dtype)
+    g[::3] = 0
+    Adagrad(0.5, eps=0, backend=backend).step({"W": W}, {"W": g})
+    assert np.isnan(W[::3]).all()
+    assert (np.delete(W, np.s_[::3]) == 0.5).all()
+    W = np.ones(40, dtype)
+    Adagrad(0.5, eps=0, initial_accumulator_value=1e-8, backend=backend).step({"W": W}, {"W": g})
+    assert (W[::3] == 1).all()
 
 
 def test_shared_memory(backend):
