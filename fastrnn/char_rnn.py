@@ -24,6 +24,7 @@ from fastrnn.checkpoint import (
     write_checkpoint,
 )
 from fastrnn.checks import (
+    OwnsArrays,
     check_choice,
     check_dtype,
     check_number,
@@ -59,7 +60,7 @@ _OF_MODEL = ("hidden_size", "num_layers", "dtype", "optimizer")
 _OF_RUN = (*_OF_MODEL, "seq_len", "batch_size", "validation_fraction", "newline")
 
 
-class CharRNN:
+class CharRNN(OwnsArrays):
     r"""Character-level recurrent language model, trained by truncated BPTT, with scikit-learn's conventions.
 
     The text is cut by position into `batch_size` streams that are read side by side, `seq_len` characters
@@ -305,7 +306,7 @@ class CharRNN:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a pickle holds, which may be older than some hyper-parameters."""
-        self.__dict__.update(_DEFAULTS | state)
+        super().__setstate__(_DEFAULTS | state)
         if "_followed" in state:
             self._followed = {name: _DEFAULTS[name] for name in _OF_RUN} | state["_followed"]
 

@@ -16,6 +16,7 @@ import numpy as np
 
 __all__ = [
     "IGNORED",
+    "OwnsArrays",
     "as_array",
     "check_choice",
     "check_dtype",
@@ -154,6 +155,13 @@ def own_arrays(state: Any) -> Any:
     Looks into dicts, lists and tuples.  An array that is in several places stays one.
     """
     return _own_arrays(state, {})
+
+
+class OwnsArrays:
+    """What can be pickled as it is, but that its arrays are writable on arrival: see `own_arrays`."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(own_arrays(state))
 
 
 def _own_arrays(value: Any, seen: dict[int, Any]) -> Any:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.checks import check_choice, check_number, check_real_array, check_size
+from fastrnn.checks import OwnsArrays, check_choice, check_number, check_real_array, check_size
 from fastrnn.unroll import (
     Batch,
     OpenModel,
@@ -90,7 +90,7 @@ SPAN, CONVERGED, MOST_RESTARTS = 16, 1e-5, 100
 
 
 @dataclass(frozen=True, eq=False)
-class GradientFlow:
+class GradientFlow(OwnsArrays):
     """Result of `gradient_flow`.  Norms are Euclidean, over the units and the sequences of a batch.
 
     Attributes
@@ -287,7 +287,7 @@ def _user_shape(out: np.ndarray, swap: bool, batched: bool) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class JacobianNorms:
+class JacobianNorms(OwnsArrays):
     """Result of `jacobian_norms`.
 
     Attributes
@@ -671,7 +671,7 @@ def singular_values(model: Any, *, layer: int = -1, direction: int = 0) -> np.nd
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
+class Spectrum(OwnsArrays):
     """Result of `spectrum`: eigenvalues and singular values of W_hh.
 
     Attributes
@@ -712,7 +712,7 @@ def spectrum(model: Any, *, layer: int = -1, direction: int = 0) -> Spectrum:
 
 
 @dataclass(frozen=True, eq=False)
-class Saturation:
+class Saturation(OwnsArrays):
     """Result of `saturation`.
 
     Attributes
@@ -803,7 +803,7 @@ def saturation(
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenStates:
+class HiddenStates(OwnsArrays):
     """Result of `hidden_states`.
 
     Attributes
@@ -876,7 +876,7 @@ def hidden_states(
 
 
 @dataclass(frozen=True)
-class ClipReport:
+class ClipReport(OwnsArrays):
     """Result of `clip_report`: for each way of clipping, what it would do to these gradients.
 
     Attributes
@@ -1026,7 +1026,7 @@ def _global_norm(grads: list[np.ndarray]) -> float:
 
 
 @dataclass(frozen=True)
-class ParameterCheck:
+class ParameterCheck(OwnsArrays):
     """The worst entry of one parameter in a `GradCheck`.
 
     Attributes
@@ -1053,7 +1053,7 @@ class ParameterCheck:
 
 
 @dataclass(frozen=True)
-class GradCheck:
+class GradCheck(OwnsArrays):
     """Result of `gradcheck`; ``print`` it for a table.
 
     Attributes

@@ -23,6 +23,7 @@ from fastrnn.checks import (
     check_size,
     is_ours,
     kernel_array,
+    own_arrays,
     warn_user,
 )
 
@@ -361,7 +362,7 @@ class StackedModel:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(own_arrays(state))
         self._dtype = check_dtype(self._dtype)
         self._layout = self._make_layout()
         self.parameters = {name: kernel_array(W, self._dtype) for name, W in self.parameters.items()}
