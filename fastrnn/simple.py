@@ -243,9 +243,9 @@ class SimpleRNN(_Private):
         d, h, q = (
             check_size(getattr(self, name, size), name) for name, size in zip(_SIZES, found, strict=True)
         )
-        # Nothing is known of the weights yet: each is another object than None.
-        nothing: Any = (None,) * len(_PARAMETERS)
-        self._set_up((d, h, q), nothing, check_dtype(dtype), backend)
+        # Nothing is known of the weights yet: each is another object than these.
+        unknown: Any = tuple(object() for _ in _PARAMETERS)
+        self._set_up((d, h, q), unknown, check_dtype(dtype), backend)
         try:
             self._new_params()
         except BaseException:

@@ -344,6 +344,11 @@ def test_a_class_with_an_init_of_its_own_says_what_is_missing(backend):
     with pytest.raises(ValueError, match=r"Why must be a matrix, got shape \(5,\)"):
         rnn.train_step(*args)
     rnn.Why = [[0.5] * 9] * 5
+    for junk in (None, "x", np.zeros((9, 9), complex)):
+        rnn.Whh = junk
+        with pytest.raises(TypeError, match="Whh must hold real numbers"):
+            rnn.train_step(*args)
+    rnn.Whh = np.zeros((9, 9))
     rnn.train_step(*args)
     assert (rnn.input_size, rnn.hidden_size, rnn.output_size) == (5, 9, 5)
 
