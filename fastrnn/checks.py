@@ -397,9 +397,7 @@ def check_inputs(value: Any, d: int, dtype: np.dtype, kernels: ModuleType) -> tu
     return _indices(value, array, "inputs", d, kernels, None), _no_vectors(d, dtype)
 
 
-def check_sequence_targets(
-    value: Any, q: int, kernels: ModuleType, length: int | None = None
-) -> np.ndarray:
+def check_sequence_targets(value: Any, q: int, kernels: ModuleType, length: int | None = None) -> np.ndarray:
     """`check_indices` of targets; one-hot bools ``(T, q)`` or ``(T, q, 1)`` are read as their classes, as in
     the notes' ``dy[targets[t]] -= 1``."""
     array = as_array(value, "targets")
