@@ -1,5 +1,6 @@
 """What the whole suite shares: one fixture that yields each backend, one for the dtypes, options."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -64,6 +65,11 @@ def pytest_collection_modifyitems(config, items):
         more = [item for item in items if _random_case(item) >= FEW]
         config.hook.pytest_deselected(items=more)
         items[:] = [item for item in items if _random_case(item) < FEW]
+
+
+def pytest_collection_finish(session):
+    # Twenty thousand tests stay until the end: what collects garbage need not look at them each time.
+    gc.freeze()
 
 
 def _random_case(item):
