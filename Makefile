@@ -21,7 +21,7 @@ slow:  ## the tests, long ones and real installations included
 bench:  ## the short selection of the benchmarks
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest benchmarks
 
-report:  ## run the benchmarks and rewrite the README's table and plot
+report:  ## run the benchmarks and rewrite docs/benchmarks.md and the README's figures
 	$(PYTHON) benchmarks/report.py
 
 lint:  ## style and spelling

@@ -6,7 +6,7 @@
 
 Every result is compared with the reference loop's before it is timed, compilation and first touch
 happen in that check, and everything runs on one thread.  A contender that is not installed is
-skipped with its reason.  `report.py` makes the README's tables from the same cases.
+skipped with its reason.  `report.py` makes the tables of docs/benchmarks.md from the same cases.
 """
 
 import fnmatch

@@ -111,7 +111,7 @@ class JaxContender:
     parameters stay on the device and are donated to the step, dispatch is synchronous.
 
     Of the forms tried (logits and look-ups inside or outside the scan, unrolled by 4 or not, donated
-    or not, synchronous or not) this is the fastest or within noise of it at the README's sizes.
+    or not, synchronous or not) this is the fastest or within noise of it at the report's sizes.
     """
 
     clips_once = True

@@ -68,7 +68,7 @@ def measure_processes(seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def cases(operations: list[str]) -> list[tuple[str, Problem]]:
-    """Operations and problems of the README's tables."""
+    """Operations and problems of the report's tables."""
     found = [(op, Problem(h, T, dtype)) for op in operations for dtype in DTYPES for h, T in SIZES]
     binding = [op for op in operations if op in ("backward", "train_step")]
     return found + [(op, Problem(100, 100, dtype, binding=True)) for op in binding for dtype in DTYPES]

@@ -1,4 +1,4 @@
-"""Write the README's benchmark section, between its markers, and the plots, from measured JSON.
+"""Write docs/benchmarks.md, the README's figures and the plots, between markers, from measured JSON.
 
     python benchmarks/report.py                      # measure everything, about 55 minutes, then write
     python benchmarks/report.py --short              # without the grid behind the plots, about 15 minutes
@@ -7,6 +7,7 @@
 The tables' ratios come from `ratios.py`, `batched.py` and `char_rnn.py`, which let the contenders take
 turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest time
 of many is what counts, but in training a text, where it is all the time it took.
+The README gets one sentence, one picture and one small table (`report_readme.py`), the page all the rest.
 Results are kept in .benchmarks/, which git ignores.
 """
 
@@ -22,18 +23,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import colours
 import report_batched
 import report_char_rnn
-from results import ReportError, Results, Row, Size, names, read
+import report_readme
+from results import ReportError, Results, Row, Size, names, read, speedups
 from sizes import BASELINE, DTYPES, OPERATIONS, SIZES, VOCABULARY
 from tables import geometric_mean, seconds_text, table, times
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
-START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
-
-#: What the README's first tables show; BPTT by itself is in the last one.
+#: What the page's first tables show; BPTT by itself is in the last one.
 SHOWN_FIRST = ("train_step", "forward", "sample")
 
 
@@ -46,25 +47,6 @@ def slope(points: Iterable[tuple[float, float]]) -> float:
     return statistics.linear_regression([math.log(t) for t in T], [math.log(s) for s in seconds]).slope
 
 
-def speedups(rows: list[Row], contender: str, against: str, dtype: str | None = None) -> dict[Size, float]:
-    """How many times faster `contender` is than `against`, by size.
-
-    The reference in float64 is the baseline in both dtypes; others are compared in the same one.
-    """
-    mine = {(r.size, r.dtype): r.seconds for r in rows if r.contender == contender}
-    theirs = {(r.size, r.dtype): r.seconds for r in rows if r.contender == against}
-    if against == BASELINE:
-        # It is float64 whatever the group; take the one from the same group where there is one.
-        for (size, _), seconds in list(theirs.items()):
-            for either in DTYPES:
-                theirs.setdefault((size, either), seconds)
-    return {
-        size: theirs[size, d] / seconds
-        for (size, d), seconds in mine.items()
-        if d == dtype and (size, d) in theirs
-    }
-
-
 # -- text ----------------------------------------------------------------------------------------
 
 
@@ -73,7 +55,7 @@ def _size_heads(sizes: list[Size]) -> list[str]:
 
 
 def section(results: Results, plots: list[str]) -> str:
-    """The Markdown between the markers."""
+    """The Markdown of docs/benchmarks.md between its markers."""
     parts = [
         _machine_text(results),
         _speedup_table(results),
@@ -281,22 +263,49 @@ def _times_table(results: Results) -> str:
     )
 
 
-# -- the README and the plots --------------------------------------------------------------------
+# -- the files and the plots ---------------------------------------------------------------------
 
 
-def replace_section(text: str, new: str) -> str:
-    """`text` with what stands between the markers replaced by `new`.
+def replace_section(text: str, new: str, name: str = "benchmarks", file: str = "the README") -> str:
+    """`text` with what stands between the markers called `name` replaced by `new`.
 
     Raises
     ------
     ReportError
         If the markers are not there exactly once, in order.
     """
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ReportError(f"the README must hold {START} and then {END}, each once")
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{new}\n{END}{after}"
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise ReportError(f"{file} must hold {start} and then {end}, each once")
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{new}\n{end}{after}"
+
+
+def written(file: Path, sections: dict[str, str]) -> str:
+    """The text of `file` with each of `sections` between the markers of its name."""
+    text = file.read_text(encoding="utf-8")
+    for name, new in sections.items():
+        text = replace_section(text, new, name, file.name)
+    return text
+
+
+def links(files: list[Path], page: Path) -> list[str]:
+    """Links to `files` as they stand in `page`."""
+    return [Path(os.path.relpath(file.resolve(), page.resolve().parent)).as_posix() for file in files]
+
+
+def readme_sections(results: Results, plots: list[str]) -> dict[str, str]:
+    """The Markdown of the README's two parts, by the name of their markers; `plots` are links to all."""
+    pictures = [
+        f"![Time of a training step: fastrnn, JAX, PyTorch and the NumPy loop at three sizes]({name})"
+        for name in plots
+        if Path(name).name == report_readme.PLOT
+    ]
+    return {
+        "headline": "\n\n".join(filter(None, [report_readme.headline(results), *pictures])),
+        "benchmarks": report_readme.summary(results),
+    }
 
 
 def plot(results: Results, folder: Path) -> list[Path]:
@@ -312,13 +321,7 @@ def plot(results: Results, folder: Path) -> list[Path]:
     backends = names(rows, "backend")
     if len({row.T for row in rows}) < 2 or not backends:
         return []
-    colours = dict(
-        zip(
-            hidden,
-            plt.get_cmap("viridis_r")([0.08 + 0.92 * i / len(hidden) for i in range(len(hidden))]),
-            strict=True,
-        )
-    )
+    tones = dict(zip(hidden, colours.shades(len(hidden)), strict=True))
     operations = [operation for operation in OPERATIONS if any(row.operation == operation for row in rows)]
     files = []
     for dtype in DTYPES:
@@ -336,7 +339,7 @@ def plot(results: Results, folder: Path) -> list[Path]:
         for operation, line_of_axes in zip(operations, axes, strict=True):
             some = [row for row in rows if row.operation == operation]
             for backend, ax in zip(backends, line_of_axes, strict=True):
-                _panel(ax, speedups(some, backend, BASELINE, dtype), colours)
+                _panel(ax, speedups(some, backend, BASELINE, dtype), tones)
                 ax.set_title(f"{operation}, {backend}", fontsize=10)
             line_of_axes[0].set_ylabel("times faster")
         for ax in axes[-1]:
@@ -354,9 +357,9 @@ def plot(results: Results, folder: Path) -> list[Path]:
     return files
 
 
-def _panel(ax: Any, ratios: dict[Size, float], colours: dict[int, Any]) -> None:
+def _panel(ax: Any, ratios: dict[Size, float], tones: dict[int, str]) -> None:
     ticks = [0.5, 1, 2, 5, 10, 20, 50, 100, 200]
-    for h, colour in colours.items():
+    for h, colour in tones.items():
         points = sorted((T, ratio) for (hidden, T), ratio in ratios.items() if hidden == h)
         if points:
             ax.plot(
@@ -404,23 +407,33 @@ def main(arguments: list[str] | None = None, measure: Callable[[Path, bool], lis
     )
     parser.add_argument("--short", action="store_true", help="measure without the grid behind the plots")
     parser.add_argument("--results", type=Path, default=ROOT / ".benchmarks", help="where JSON is kept")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the file to write into")
-    parser.add_argument("--plots", type=Path, default=HERE, help="the folder for plots")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the file for the summary")
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the file for all tables"
+    )
+    parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "images", help="the folder for plots")
     options = parser.parse_args(arguments)
     try:
-        text = options.readme.read_text(encoding="utf-8")
-        replace_section(text, "")  # before minutes of measuring
+        # Before minutes of measuring: both files are there, with their markers.
+        written(options.readme, {"headline": "", "benchmarks": ""})
+        written(options.page, {"benchmarks": ""})
         results = read(options.sources or measure(options.results, options.short))
-        plots = [*plot(results, options.plots), *report_batched.plot(results, options.plots)]
-        links = [
-            Path(os.path.relpath(file.resolve(), options.readme.resolve().parent)).as_posix()
-            for file in plots
+        plots = [
+            *plot(results, options.plots),
+            *report_batched.plot(results, options.plots),
+            *report_readme.plot(results, options.plots),
         ]
-        options.readme.write_text(replace_section(text, section(results, links)), encoding="utf-8")
+        # Both texts first, so that neither file is written when the other cannot be.
+        texts = {
+            options.page: written(options.page, {"benchmarks": section(results, links(plots, options.page))}),
+            options.readme: written(options.readme, readme_sections(results, links(plots, options.readme))),
+        }
+        for file, text in texts.items():
+            file.write_text(text, encoding="utf-8")
     except (ReportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("wrote", options.readme, *plots)
+    print("wrote", options.page, options.readme, *plots)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import colours
 from results import Results, Row, names
 from sizes import BATCH_OPERATIONS, BATCHES, DTYPES, GEMM_SIZE, VOCABULARY
 from tables import figure, table, times
@@ -40,7 +41,7 @@ def parts(results: Results, plots: list[str]) -> list[str]:
 def _introduction(rows: list[Row]) -> str:
     counts = sorted({row.cores for row in rows})
     return (
-        f"### Batches\n\n`LanguageModel` on N sequences, one layer, {VOCABULARY} characters. A training step "
+        f"## Batches\n\n`LanguageModel` on N sequences, one layer, {VOCABULARY} characters. A training step "
         "is forward, softmax cross-entropy, BPTT, every gradient clamped, gradient descent. PyTorch and JAX "
         "take part in two forms each: `nn.RNN` on one-hot rows and a Python loop over time steps that looks "
         "inputs up; `lax.scan` under `jax.grad` and with a backward pass written by hand. Each number of "
@@ -278,10 +279,14 @@ def plot(results: Results, folder: Path) -> list[Path]:
         1,
         figsize=(8.5, 2.4 * len(panels) + 0.6),
         sharex=True,
+        sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    colours = dict(zip(contenders, plt.get_cmap("tab10").colors, strict=False))
+    labels = {name: name for name in contenders} | {
+        name: f"fastrnn, {name}" for name in names(rows, "backend")
+    }
+    tones = colours.of_contenders(names(rows, "backend"), names(rows, "peer"))
     for ax, ((dtype, cores), shares) in zip(axes[:, 0], panels.items(), strict=True):
         for i, name in enumerate(contenders):
             points = [
@@ -290,7 +295,7 @@ def plot(results: Results, folder: Path) -> list[Path]:
                 if batch in shares.get(name, {})
             ]
             if points:
-                ax.bar(*zip(*points, strict=True), width, color=colours[name], label=name)
+                ax.bar(*zip(*points, strict=True), width, color=tones[name], label=labels[name])
         ax.set_ylabel("% of GEMM rate")
         ax.set_title(f"{dtype}, {cores} thread{'s' if cores > 1 else ''}", fontsize=10)
         ax.grid(axis="y", alpha=0.3)
@@ -301,6 +306,8 @@ def plot(results: Results, folder: Path) -> list[Path]:
         for ax in axes.flat
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
+    most = max(value for shares in panels.values() for found in shares.values() for value in found.values())
+    axes[0, 0].set_ylim(0, max(100, 103 * most))
     picture.legend(handles.values(), handles, loc="outside right center", frameon=False)
     picture.suptitle("Training step: share of the machine's GEMM rate", fontsize=11)
     file = folder / PLOT

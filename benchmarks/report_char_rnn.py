@@ -18,7 +18,7 @@ def parts(results: Results) -> list[str]:
     found = [_against_others(results), _waiting(results)]
     if not any(found):
         return []
-    return ["### `CharRNN`", *(part for part in found if part)]
+    return ["## `CharRNN`", *(part for part in found if part)]
 
 
 def _against_others(results: Results) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sizes import BASELINE, DTYPES
+
 Size = tuple[int, int]
 
 
@@ -123,3 +125,22 @@ def _row(record: dict[str, Any]) -> Row:
 def names(rows: Iterable[Row], *kinds: str) -> list[str]:
     """Contenders of these kinds, in the order in which they were measured."""
     return list(dict.fromkeys(row.contender for row in rows if row.kind in kinds))
+
+
+def speedups(rows: list[Row], contender: str, against: str, dtype: str | None = None) -> dict[Size, float]:
+    """How many times faster `contender` is than `against`, by size.
+
+    The reference in float64 is the baseline in both dtypes; others are compared in the same one.
+    """
+    mine = {(r.size, r.dtype): r.seconds for r in rows if r.contender == contender}
+    theirs = {(r.size, r.dtype): r.seconds for r in rows if r.contender == against}
+    if against == BASELINE:
+        # It is float64 whatever the group; take the one from the same group where there is one.
+        for (size, _), seconds in list(theirs.items()):
+            for either in DTYPES:
+                theirs.setdefault((size, either), seconds)
+    return {
+        size: theirs[size, d] / seconds
+        for (size, d), seconds in mine.items()
+        if d == dtype and (size, d) in theirs
+    }

@@ -6,7 +6,7 @@ DTYPES = ("float64", "float32")
 #: Size d and q: distinct characters of a plain English text.
 VOCABULARY = 65
 
-#: (h, T) of the short selection and of the README's tables.
+#: (h, T) of the short selection and of the report's tables.
 SIZES = ((32, 100), (100, 4), (100, 25), (100, 100), (256, 100), (512, 64))
 
 #: The whole grid.

@@ -1,4 +1,4 @@
-"""The benchmark report: its arithmetic, what it shows, and that it never writes half a README."""
+"""The benchmark report: its arithmetic, what it shows, and that it never writes half of its files."""
 
 import importlib
 import json
@@ -11,15 +11,17 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 MACHINE = {"cpu": "A processor", "cores": 3, "versions": {"python": "3.12.0", "numpy": "2.1.0"}}
 
-README = "# Title\n\nbefore\n<!-- benchmarks:start -->\nold\n<!-- benchmarks:end -->\nafter\n"
+PAGE = "# Title\n\nbefore\n<!-- benchmarks:start -->\nold\n<!-- benchmarks:end -->\nafter\n"
+README = "<!-- headline:start -->\nold\n<!-- headline:end -->\n" + PAGE
 
 
 @pytest.fixture
 def report(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("report")
-    for name in ("report", "report_batched", "report_char_rnn", "results", "tables", "sizes"):
-        sys.modules.pop(name, None)
+    for file in BENCHMARKS.glob("*.py"):
+        if file.stem != "conftest":
+            sys.modules.pop(file.stem, None)
 
 
 def record(contender, seconds, *, kind="backend", suite="ratios", operation="forward", h=32, T=100, **more):
@@ -339,7 +341,8 @@ def test_a_time_of_zero_is_refused(report, tmp_path):
 
 
 def test_only_what_stands_between_the_markers_changes(report):
-    assert report.replace_section(README, "new") == README.replace("old", "new")
+    assert report.replace_section(PAGE, "new") == PAGE.replace("old", "new")
+    assert report.replace_section(README, "new", "headline") == README.replace("old", "new", 1)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +351,7 @@ def test_only_what_stands_between_the_markers_changes(report):
         "no markers",
         "<!-- benchmarks:start -->",
         "<!-- benchmarks:end --> <!-- benchmarks:start -->",
-        README + README,
+        PAGE + PAGE,
     ],
 )
 def test_markers_must_be_there_once_and_in_order(report, text):
@@ -372,44 +375,144 @@ def test_ratios_keep_two_figures_and_losers_are_bold(report, ratio, text):
     assert report.times(ratio) == text
 
 
-def test_command_writes_the_readme_and_a_plot_for_each_dtype_measured(report, tmp_path, ratios, capsys):
+@pytest.fixture
+def files(tmp_path):
+    """A README and a page with markers, and the options that name them and a folder for plots."""
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    (tmp_path / "docs" / "page.md").write_text(PAGE, encoding="utf-8")
+    options = ["--readme", "README.md", "--page", "docs/page.md", "--plots", "docs/images"]
+    return [option if option.startswith("--") else str(tmp_path / option) for option in options]
+
+
+def texts(tmp_path):
+    return [(tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "docs/page.md")]
+
+
+def test_command_writes_both_files_and_the_plots(report, tmp_path, readme_results, files, capsys):
     pytest.importorskip("matplotlib")
-    readme = tmp_path / "README.md"
-    readme.write_text(README, encoding="utf-8")
     grid = [
         record(name, seconds * T, kind=kind, suite="operations", h=h, T=T)
         for name, kind, seconds in (("reference", "reference", 2.0), ("fast", "backend", 1.0))
         for h in (16, 64)
         for T in (1, 10)
     ]
-    sources = [write(tmp_path / "a.json", ratios), write(tmp_path / "b.json", grid)]
-    plots = tmp_path / "plots"
-    plots.mkdir()
-    options = ["--readme", str(readme), "--plots", str(plots), "--from", *map(str, sources)]
-    assert report.main(options) == 0
-    assert str(readme) in capsys.readouterr().out
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("# Title\n\nbefore\n<!-- benchmarks:start -->\nMeasured")
-    assert text.endswith("<!-- benchmarks:end -->\nafter\n")
-    assert "](plots/speedup-float64.png)" in text
-    assert [file.name for file in plots.iterdir()] == ["speedup-float64.png"]
-    assert (plots / "speedup-float64.png").read_bytes().startswith(b"\x89PNG")
+    sources = [write(tmp_path / "a.json", readme_results), write(tmp_path / "b.json", grid)]
+    assert report.main([*files, "--from", *map(str, sources)]) == 0
+    out = capsys.readouterr().out
+    readme, page = texts(tmp_path)
+    assert str(tmp_path / "README.md") in out
+    assert str(tmp_path / "docs" / "page.md") in out
+    assert page.startswith("# Title\n\nbefore\n<!-- benchmarks:start -->\nMeasured")
+    assert page.endswith("<!-- benchmarks:end -->\nafter\n")
+    assert "](images/speedup-float64.png)" in page
+    assert readme.startswith("<!-- headline:start -->\nTraining on a sequence of 100 characters")
+    assert readme.endswith("<!-- benchmarks:end -->\nafter\n")
+    assert "](docs/images/speedup.png)" in readme
+    assert "speedup-float64" not in readme
+    plots = sorted((tmp_path / "docs" / "images").iterdir())
+    assert [file.name for file in plots] == ["speedup-float64.png", "speedup.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in plots)
 
 
-def test_nothing_is_written_when_measuring_fails(report, tmp_path, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text(README, encoding="utf-8")
-
+def test_nothing_is_written_when_measuring_fails(report, tmp_path, files, capsys):
     def fail(folder, short):
         raise report.ReportError("the benchmarks failed")
 
-    assert report.main(["--readme", str(readme)], measure=fail) == 1
+    assert report.main(files, measure=fail) == 1
     assert "the benchmarks failed" in capsys.readouterr().err
-    assert readme.read_text(encoding="utf-8") == README
+    assert texts(tmp_path) == [README, PAGE]
 
 
-def test_a_readme_without_markers_is_found_before_anything_is_measured(report, tmp_path, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text("no markers", encoding="utf-8")
-    assert report.main(["--readme", str(readme)], measure=lambda *_: pytest.fail("measured")) == 1
-    assert "must hold" in capsys.readouterr().err
+def test_the_readme_is_left_alone_when_the_page_cannot_be_written(report, tmp_path, ratios, files, capsys):
+    # A floor without a backend: no table of the page can be made of it.
+    source = write(tmp_path / "r.json", [record("bare C", 1.0, kind="floor", suite="floor")])
+    assert report.main([*files, "--from", str(source)]) == 1
+    assert "none of the benchmarks" in capsys.readouterr().err
+    assert texts(tmp_path) == [README, PAGE]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/page.md"])
+def test_a_file_without_markers_is_found_before_anything_is_measured(report, tmp_path, files, name, capsys):
+    (tmp_path / name).write_text("no markers", encoding="utf-8")
+    assert report.main(files, measure=lambda *_: pytest.fail("measured")) == 1
+    assert f"{Path(name).name} must hold" in capsys.readouterr().err
+
+
+# -- the README's part ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def readme_results():
+    """What the README shows: three sizes, one of each other kind of row, and times that are easy to divide."""
+    single = [
+        record(name, seconds * T * h * 1e-8, kind=kind, operation="train_step", h=h, T=T)
+        for h, T in ((32, 100), (100, 100), (512, 64))
+        for name, kind, seconds in (
+            ("reference", "reference", 20),
+            ("fast", "backend", 2),
+            ("numpy", "backend", 16),
+            ("torch", "peer", 10),
+            ("jax", "peer", 4),
+        )
+    ]
+    batches = [
+        batch(name, seconds * 50e-6, kind=kind, threads=n, cores=n, size=(128, 50, 32), dtype="float32")
+        for n in (1, 2)
+        for name, kind, seconds in (
+            ("fast", "backend", 30 / n),
+            ("numpy", "backend", 90 / n),
+            ("torch", "peer", 60),
+            ("torch, own loop", "peer", 45),
+            ("jax", "peer", 12),
+        )
+    ]
+    text = {"suite": "char_rnn train", "h": 256, "N": 64, "T": 64, "dtype": "float32", "threads": 2}
+    training = [
+        {"name": name, "extra_info": {"contender": name, **text}, "stats": {"min": seconds}}
+        for name, seconds in (("CharRNN", 0.01), ("torch", 0.03))
+    ]
+    return single + batches + training
+
+
+def test_headline_is_one_figure_with_its_condition(report, tmp_path, readme_results):
+    results = report.read([write(tmp_path / "r.json", readme_results)])
+    assert report.readme_sections(results, ["x/speedup-float64.png", "x/speedup.png"])["headline"] == (
+        "Training on a sequence of 100 characters with 100 hidden units takes **2 microseconds a time step** "
+        "in float64 on one core (A processor). Its speed is 10x that of the NumPy loop, 5.0x that of "
+        "PyTorch and 2.0x that of JAX.\n\n"
+        "![Time of a training step: fastrnn, JAX, PyTorch and the NumPy loop at three sizes](x/speedup.png)"
+    )
+
+
+def test_the_readmes_table_has_rows_of_every_kind_and_one_that_loses(report, tmp_path, readme_results):
+    text = report.report_readme.summary(report.read([write(tmp_path / "r.json", readme_results)]))
+    assert cells(text, "", "takes") == ["than the NumPy loop", "than PyTorch", "than JAX"]
+    single = "train on a sequence, h=512, T=64, float64"
+    assert cells(text, single) == ["10.2 µs a step", "10x", "5.0x", "2.0x"]
+    # The faster form of PyTorch, and JAX on as many threads.
+    batched = "train on 32 sequences, h=128, T=50, float32, 2 threads"
+    assert cells(text, batched) == ["15 µs a step", "", "3.0x", "**0.80x**"]
+    training = "`CharRNN.fit` on a text, h=256, T=64, N=64, float32, 2 threads"
+    assert cells(text, training) == ["10 ms a chunk", "", "3.0x", ""]
+    slow = "train on a sequence, without compiled kernels, h=100, T=100, float64"
+    assert cells(text, slow) == ["16 µs a step", "1.2x", "**0.62x**", "**0.25x**"]
+    assert len([line for line in text.splitlines() if line.startswith("|")]) == 2 + 3 + 1 + 1 + 1
+    assert "2025-11-22" in text
+    assert "A processor" in text
+
+
+def test_what_was_not_measured_is_left_out_of_the_readme(report, tmp_path, batched):
+    results = report.read([write(tmp_path / "r.json", batched)])
+    assert report.readme_sections(results, []) == {"headline": "", "benchmarks": ""}
+
+
+def test_fastrnn_is_blue_and_everybody_else_grey(report):
+    tones = report.colours.of_contenders(["cython", "numba"], ["torch", "jax"])
+    assert tones["cython"] == report.colours.FASTRNN
+    assert len(set(tones.values())) == 4
+    for name in ("torch", "jax"):
+        assert 0.3 < float(tones[name]) < 0.9  # matplotlib's way to write a grey
+    light, middle, dark = report.colours.shades(3)
+    assert middle.upper() == report.colours.FASTRNN
+    assert light > dark
