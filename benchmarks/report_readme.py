@@ -55,9 +55,10 @@ def summary(results: Results) -> str:
     dates = " to ".join(dict.fromkeys([min(results.dates), max(results.dates)]))
     head = ["", "takes", *(f"than {_article(other)}" for other in OTHERS)]
     return (
-        f"How many times faster than others at the same work, measured {dates} on {_machine(results)}, one "
-        "core where no threads are named. NumPy's loop is in float64; others have the same dtype, and of "
-        "several forms the fastest counts. A ratio below 1 lost and is in bold.\n\n"
+        f"How many times faster than others at the same work, with h hidden units and T time steps, measured "
+        f"{dates} on {_machine(results)}, one core where no threads are named. The NumPy loop is in float64; "
+        "others have the same dtype, and of several forms the fastest counts. A ratio below 1 lost and is in "
+        "bold.\n\n"
         f"{table(head, body, left=1)}"
     )
 

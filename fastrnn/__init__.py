@@ -33,7 +33,7 @@ if _TYPE_CHECKING:
     from fastrnn.layers import RNN
     from fastrnn.reference import ReferenceRNN
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "RNN",

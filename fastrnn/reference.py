@@ -1,5 +1,5 @@
 """The study notes' recurrent network as a plain NumPy loop: the truth for tests and the baseline of
-every benchmark.  Read this file first."""
+every benchmark.  Read this file first, with docs/notes.md beside it, which has the equations."""
 
 from __future__ import annotations
 
