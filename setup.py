@@ -8,6 +8,11 @@ unset     it is built where that is possible, and left out with its reason elsew
 ``0``     it is left out
 ========  ==========================================================================
 
+On Windows ``FASTRNN_CLANG_CL=1`` compiles with clang-cl in place of MSVC, which has no vector extensions:
+what MSVC builds handles one number at a time.  (GCC for Windows has them, and misaligns wide vectors on the
+stack.)  What is compiled for Windows was checked with clang on Linux; this way as a whole was not tried on
+Windows yet.
+
 pip hides what a build prints, so the outcome is also written to ``build_info.json`` beside the
 kernels, from where `fastrnn.show_config` reads it.
 """
@@ -39,16 +44,27 @@ RECORD = "build_info.json"
 FLAGS = {
     "unix": ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-g0"],
     "msvc": ["/O2", "/fp:precise", "/fp:except-"],
+    "clang-cl": ["/clang:-O3", "/clang:-fno-math-errno", "/clang:-fno-trapping-math", "/clang:-fopenmp-simd"],
 }
 FLAGS["mingw32"] = FLAGS["unix"]
 
 
-def wanted():
-    """What ``FASTRNN_CYTHON`` asks for: True, False, or None when it is unset."""
-    value = os.environ.get("FASTRNN_CYTHON", "")
+def wanted(variable="FASTRNN_CYTHON"):
+    """What an environment variable asks for: True, False, or None when it is unset."""
+    value = os.environ.get(variable, "")
     if value not in ("", "0", "1"):
-        raise SystemExit(f"FASTRNN_CYTHON must be 0, 1 or unset, got {value!r}")
+        raise SystemExit(f"{variable} must be 0, 1 or unset, got {value!r}")
     return {"": None, "0": False, "1": True}[value]
+
+
+def use_clang_cl(compiler):
+    """Let `compiler`, setuptools' for MSVC, call clang-cl; headers and linker stay Microsoft's."""
+    if not compiler.initialized:
+        compiler.initialize()
+    found = shutil.which("clang-cl")
+    if found is None:
+        raise CompileError("FASTRNN_CLANG_CL=1 was set and there is no clang-cl on the PATH")
+    compiler.cc = found
 
 
 def extensions():
@@ -134,10 +150,18 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext):
         kind = self.compiler.compiler_type
+        if kind == "msvc" and wanted("FASTRNN_CLANG_CL"):
+            kind = "clang-cl"
         ext.extra_compile_args = FLAGS.get(kind, [])
-        command = list(getattr(self.compiler, "compiler_so", None) or ["cl"])
+        command = (
+            ["clang-cl"]
+            if kind == "clang-cl"
+            else list(getattr(self.compiler, "compiler_so", None) or ["cl"])
+        )
         said = []
         try:
+            if kind == "clang-cl":
+                use_clang_cl(self.compiler)
             with standard_error_of_commands(said):
                 super().build_extension(ext)
         except Exception as error:

@@ -23,6 +23,9 @@ ENVIRONMENT_VARIABLE = "FASTRNN_BACKEND"
 #: Environment variable that names the instruction set of the Cython kernels.
 SIMD_VARIABLE = "FASTRNN_SIMD"
 
+#: The instruction set of Cython kernels that a compiler without vector extensions built.
+SCALAR = "scalar"
+
 #: Backend name -> (module, how to get it), in the order in which they are tried when none is named.
 BACKENDS = {
     "cython": (
@@ -95,14 +98,26 @@ def _choose() -> ModuleType:
 
 
 def _first_available() -> ModuleType:
+    """The first that can be imported; but Numba's kernels before Cython kernels without vectors."""
+    simd_asked = bool(os.environ.get(SIMD_VARIABLE))  # an instruction set, which only Cython's kernels have
     reasons = []
+    scalar = None
     for name in BACKENDS:
+        if scalar is not None and name != "numba":
+            continue
         try:
-            return load(name)
+            module = load(name)
         except BackendUnavailable as error:
-            if name == "cython" and os.environ.get(SIMD_VARIABLE):
-                raise  # an instruction set was asked for, which only this backend has
+            if name == "cython" and simd_asked:
+                raise
             reasons.append(str(error))
+            continue
+        if name == "cython" and not simd_asked and module.simd_level() == SCALAR:
+            scalar = module
+        else:
+            return module
+    if scalar is not None:
+        return scalar
     raise BackendUnavailable("; ".join(reasons))
 
 
@@ -114,7 +129,8 @@ def backend() -> str:
     {"cython", "numba", "numpy"}
         In this order: the one of the innermost `use_backend`, the one given to `set_backend`, the
         one in the environment variable ``FASTRNN_BACKEND``, the first of ``"cython"``,
-        ``"numba"``, ``"numpy"`` that can be imported.
+        ``"numba"``, ``"numpy"`` that can be imported.  Where a compiler without vector extensions
+        built the Cython kernels (`fastrnn.show_config` says so), ``"numba"`` comes first.
 
     Raises
     ------

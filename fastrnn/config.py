@@ -50,7 +50,8 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         None when it was printed.  Else a dict with the keys ``"versions"`` (name -> version or
         None), ``"backends"`` (name -> dict with ``"available"`` and ``"detail"``),
         ``"backend"`` (the one in use, or None when none can be used), ``"backend_error"``,
-        ``"build"`` (the record of the Cython build), ``"simd"``, ``"cores"``, ``"blas"``,
+        ``"build"`` (the record of the Cython build), ``"simd"`` (their instruction set, or None;
+        ``"scalar"`` where the compiler had no vector extensions), ``"cores"``, ``"blas"``,
         ``"numba_cache"`` and ``"environment"``.
 
     Raises
@@ -290,7 +291,7 @@ def _lines(config: dict[str, Any]) -> list[str]:
     cores = config["cores"]
     facts = [
         ("backend in use", config["backend"] or f"none: {config['backend_error']}"),
-        ("SIMD level", config["simd"] or "chosen by Numba or NumPy"),
+        ("SIMD level", _simd_text(config["simd"])),
         ("cores", f"{cores['usable']} usable by this process, {cores['machine']} in the machine"),
         ("NumPy's BLAS", config["blas"] or "unknown"),
         ("Numba's cache", config["numba_cache"] or _no_cache()),
@@ -304,6 +305,12 @@ def _lines(config: dict[str, Any]) -> list[str]:
         "",
         *(f"{name:<{width}}  {text}" for name, text in facts),
     ]
+
+
+def _simd_text(level: str | None) -> str:
+    if level == backends.SCALAR:
+        return "scalar: built by a compiler without vector extensions (such as MSVC); Numba is preferred"
+    return level or "chosen by Numba or NumPy"
 
 
 def _no_cache() -> str:

@@ -62,7 +62,7 @@ def simd_levels():
 
 
 def simd_level():
-    """Name of the instruction set in use."""
+    """Name of the instruction set in use; "scalar" where the compiler had no vector extensions."""
     return fastrnn_simd_level().decode()
 
 

@@ -129,6 +129,40 @@ def test_when_nobody_asks_each_is_tried_in_turn(missing, monkeypatch):
         fastrnn.backend()
 
 
+def built_without_vectors(monkeypatch):
+    """Let the Cython kernels be those of a compiler without vector extensions; nobody has chosen a backend."""
+    scalar = type(sys)("scalar_kernels")
+    scalar.NAME, scalar.simd_level = "cython", lambda: backends.SCALAR
+    monkeypatch.setitem(backends._loaded, "cython", scalar)
+    monkeypatch.delenv("FASTRNN_BACKEND", raising=False)
+    monkeypatch.delenv("FASTRNN_SIMD", raising=False)
+    set_backend(None)
+
+
+def test_numba_is_preferred_to_cython_kernels_without_vectors(monkeypatch):
+    pytest.importorskip("numba")
+    built_without_vectors(monkeypatch)
+    assert fastrnn.backend() == "numba"
+    # Who asks gets them.
+    monkeypatch.setenv("FASTRNN_SIMD", backends.SCALAR)
+    set_backend(None)
+    assert fastrnn.backend() == "cython"
+    monkeypatch.delenv("FASTRNN_SIMD")
+    monkeypatch.setenv("FASTRNN_BACKEND", "cython")
+    set_backend(None)
+    assert fastrnn.backend() == "cython"
+    monkeypatch.delenv("FASTRNN_BACKEND")
+    set_backend("cython")
+    assert fastrnn.backend() == "cython"
+
+
+def test_cython_kernels_without_vectors_are_better_than_numpy(monkeypatch):
+    built_without_vectors(monkeypatch)
+    monkeypatch.setitem(backends.BACKENDS, "numba", ("fastrnn.kernels.no_such_kernels", "install it"))
+    monkeypatch.delitem(backends._loaded, "numba", raising=False)
+    assert fastrnn.backend() == "cython"
+
+
 def test_an_error_inside_a_backend_is_not_swallowed(tmp_path, monkeypatch):
     """Only ImportError means missing; a backend that is broken says so."""
     (tmp_path / "broken_kernels_of_a_test.py").write_text("1 / 0\n")

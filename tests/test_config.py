@@ -188,6 +188,21 @@ def test_show_config_does_not_import_numba_for_cython():
     assert re.fullmatch(r"cython \w+ False\n", out)
 
 
+def test_show_config_says_that_a_build_has_no_vectors(monkeypatch, capsys):
+    scalar = type(sys)("scalar_kernels")
+    scalar.NAME, scalar.simd_level = "cython", lambda: "scalar"
+    monkeypatch.setitem(backends._loaded, "cython", scalar)
+    with fastrnn.use_backend("numpy"):
+        assert fastrnn.show_config(mode="dict")["simd"] == "scalar"
+        fastrnn.show_config()
+    assert re.search(
+        r"^SIMD level +scalar: built by a compiler without vector extensions \(such as MSVC\); "
+        r"Numba is preferred$",
+        capsys.readouterr().out,
+        re.M,
+    )
+
+
 def test_usable_cores_follow_the_affinity():
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system cannot bind a process to a core")

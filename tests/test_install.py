@@ -1,21 +1,21 @@
 """Real installations in fresh virtual environments: with and without a compiler, regular and editable.
 
-They take minutes and fetch the dependencies, so ``pytest --slow tests/test_install.py`` runs them.
+Most take minutes and fetch the dependencies, so ``pytest --slow tests/test_install.py`` runs them.
 """
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sysconfig
+import types
 import venv
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-
-pytestmark = pytest.mark.slow
 
 #: Folder to start in -> path from there to the tests' folder.
 FOLDERS = ["root", "tests", "elsewhere"]
@@ -99,6 +99,7 @@ def installation(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_works_from(installation, folder, command):
@@ -113,6 +114,7 @@ def test_works_from(installation, folder, command):
         assert "Usage: " in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_editable_has_every_backend_everywhere(editable, folder):
     config = editable.config(folder)
@@ -120,6 +122,7 @@ def test_editable_has_every_backend_everywhere(editable, folder):
     assert all(found["available"] for found in config["backends"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["tests", "elsewhere"])
 def test_regular_has_every_backend(regular, folder):
     config = regular.config(folder)
@@ -128,6 +131,7 @@ def test_regular_has_every_backend(regular, folder):
     assert "-O3" in config["backends"]["cython"]["detail"] or os.name == "nt"
 
 
+@pytest.mark.slow
 def test_regular_install_tests_itself_in_the_checkout(regular):
     """`python -m pytest` in the root must find the installed kernels, not ./fastrnn without them."""
     probe = regular.root / "tests" / "test_probe.py"
@@ -139,12 +143,14 @@ def test_regular_install_tests_itself_in_the_checkout(regular):
         probe.unlink()
 
 
+@pytest.mark.slow
 def test_shadowed_install_says_so(regular):
     config = regular.config("root")
     assert config["backend"] == "numba"
     assert "where it was not built" in config["backends"]["cython"]["detail"]
 
 
+@pytest.mark.slow
 def test_without_compiler_runs_on_numba_and_says_why(without_compiler):
     config = without_compiler.config()
     assert config["backend"] == "numba"
@@ -154,6 +160,7 @@ def test_without_compiler_runs_on_numba_and_says_why(without_compiler):
     }
 
 
+@pytest.mark.slow
 def test_nothing_but_the_package_is_installed(regular):
     site = Path(
         regular.run(["python", "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"]).strip()
@@ -172,6 +179,7 @@ def test_nothing_but_the_package_is_installed(regular):
     }
 
 
+@pytest.mark.slow
 def test_failing_build_is_fatal_when_asked_for(without_compiler):
     without_compiler.environment["FASTRNN_CYTHON"] = "1"
     try:
@@ -181,6 +189,7 @@ def test_failing_build_is_fatal_when_asked_for(without_compiler):
     assert without_compiler.config()["backend"] == "numba"
 
 
+@pytest.mark.slow
 def test_nonsense_request_is_refused(without_compiler):
     without_compiler.environment["FASTRNN_CYTHON"] = "yes"
     try:
@@ -189,6 +198,51 @@ def test_nonsense_request_is_refused(without_compiler):
         del without_compiler.environment["FASTRNN_CYTHON"]
 
 
+@pytest.mark.slow
+def test_a_build_without_vectors_prefers_numba(tmp_path):
+    """As MSVC builds the kernels: they work, and are the second choice."""
+    config = Installation(tmp_path, editable=False, FASTRNN_CYTHON="1", CFLAGS="-DFASTRNN_SCALAR").config()
+    assert config["backend"] == "numba"
+    assert config["simd"] == "scalar"
+    assert config["backends"]["cython"]["available"]
+
+
+@pytest.fixture
+def setup_file(monkeypatch):
+    """Names of setup.py, which runs without building anything."""
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(setuptools, "setup", lambda **options: None)
+    monkeypatch.setenv("FASTRNN_CYTHON", "0")
+    monkeypatch.chdir(ROOT)
+    return runpy.run_path("setup.py")
+
+
+def test_clang_cl_takes_the_place_of_the_compiler_alone(setup_file, monkeypatch):
+    compiler = types.SimpleNamespace(cc=None, linker=None, initialized=False)
+
+    def initialize():
+        compiler.cc, compiler.linker, compiler.initialized = "cl.exe", "link.exe", True
+
+    compiler.initialize = initialize
+    monkeypatch.setattr(shutil, "which", lambda name: f"C:/LLVM/{name}.exe")
+    setup_file["use_clang_cl"](compiler)
+    assert (compiler.cc, compiler.linker) == ("C:/LLVM/clang-cl.exe", "link.exe")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(Exception, match="no clang-cl on the PATH"):
+        setup_file["use_clang_cl"](compiler)
+
+
+@pytest.mark.parametrize("variable", ["FASTRNN_CYTHON", "FASTRNN_CLANG_CL"])
+def test_switches_of_the_build(setup_file, variable, monkeypatch):
+    for value, meaning in (("", None), ("0", False), ("1", True)):
+        monkeypatch.setenv(variable, value)
+        assert setup_file["wanted"](variable) is meaning
+    monkeypatch.setenv(variable, "yes")
+    with pytest.raises(SystemExit, match=f"{variable} must be 0, 1 or unset, got 'yes'"):
+        setup_file["wanted"](variable)
+
+
+@pytest.mark.slow
 def test_skipped_build_leaves_no_older_one(editable):
     """Keep this last: it takes the extension out of the editable installation."""
     install = ["pip", "install", "-q", "--no-deps", "-e", str(editable.root)]

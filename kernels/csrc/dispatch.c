@@ -13,9 +13,22 @@
 #define restrict __restrict
 #endif
 
+#ifdef FASTRNN_SCALAR /* for tests: what a compiler without vector extensions builds */
+#undef HAVE_VECTORS
+#define HAVE_VECTORS 0
+#endif
+
 #if HAVE_VECTORS && (defined(__x86_64__) || defined(__i386__))
 #define HAVE_X86 1
 #include <immintrin.h>
+#ifdef _MSC_VER
+/* clang-cl: its immintrin.h leaves out what the command line's target lacks, and ours are set below. */
+#include <smmintrin.h>
+#include <avxintrin.h>
+#include <avx2intrin.h>
+#include <avx512fintrin.h>
+#include <avx512dqintrin.h>
+#endif
 #else
 #define HAVE_X86 0
 #endif
@@ -79,18 +92,39 @@ static void add_level(int i, const char *name, const element_loops *f32, const e
     names[i + 1] = NULL;
 }
 
+/* How many of the wider levels this processor and its operating system have: 0, 1 (AVX2) or 2 (AVX-512). */
+#if defined(WIDER_LEVELS) && (defined(_MSC_VER) || defined(FASTRNN_CPUID))
+/* clang-cl: what __builtin_cpu_supports reads is in a library that Microsoft's linker is not given.
+ * FASTRNN_CPUID takes this way elsewhere, for tests. */
+#include <cpuid.h>
+static int wider_levels(void) {
+    unsigned a, b, c, d, saved, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1) || !(c >> 28 & 1) || !(c >> 12 & 1))
+        return 0; /* OSXSAVE, AVX, FMA */
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0)); /* which registers the system saves */
+    if ((saved & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 5 & 1)) return 0; /* AVX2 */
+    if ((saved & 0xe6) != 0xe6) return 1;
+    return (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) ? 2 : 1; /* AVX-512 F, DQ, BW, VL */
+}
+#elif defined(WIDER_LEVELS)
+static int wider_levels(void) {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
+               ? 2
+               : 1;
+}
+#endif
+
 /* Fills `found` with what this processor has; returns how many there are. */
 static int detect(void) {
     int n = 0;
-    add_level(n++, "baseline", &loops_f32_baseline, &loops_f64_baseline);
+    add_level(n++, HAVE_VECTORS ? "baseline" : "scalar", &loops_f32_baseline, &loops_f64_baseline);
 #ifdef WIDER_LEVELS
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        add_level(n++, "avx2", &loops_f32_avx2, &loops_f64_avx2);
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-            add_level(n++, "avx512", &loops_f32_avx512, &loops_f64_avx512);
-    }
+    int wider = wider_levels();
+    if (wider >= 1) add_level(n++, "avx2", &loops_f32_avx2, &loops_f64_avx2);
+    if (wider >= 2) add_level(n++, "avx512", &loops_f32_avx512, &loops_f64_avx512);
 #endif
     return n;
 }

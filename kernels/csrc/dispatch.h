@@ -154,7 +154,8 @@ const rnn_loops *fastrnn_loops(int element_type);
 const batched_loops *fastrnn_batched(int element_type);
 const optimizer_loops *fastrnn_optimizers(int element_type);
 
-/* Name of the instruction set in use: "baseline", "avx2" or "avx512". */
+/* Name of the instruction set in use: "baseline", "avx2" or "avx512"; "scalar" where the compiler had no
+ * vectors. */
 const char *fastrnn_simd_level(void);
 
 /* Names of those that this processor has, the slowest first; NULL ends the list. */
