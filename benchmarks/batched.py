@@ -7,7 +7,7 @@ Each number of threads has a process of its own, bound to as many cores before a
 XLA cannot be held to a number of threads in another way.  Inside it everybody takes turns, and every
 result is checked before.  In a process of several cores fastrnn runs on one thread as well, and samples
 one stream beside the many.  The GEMM rate is that of the faster BLAS at hand, NumPy's or PyTorch's, on
-the same threads in the same dtype, in turn with the contenders.
+the same threads in the same dtype, taking turns with the contenders.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BLOCK_SECONDS = 0.03
 #: Seconds for each operation, size, dtype and number of threads.
 SECONDS, SHORT_SECONDS = 5.0, 1.5
 
-#: One stream draws so many times the characters of each of many, so that its time is not that of a call.
+#: How many times more characters a single stream draws than each of many: else a call's own time would count.
 LONGER = 16
 
 

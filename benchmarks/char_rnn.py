@@ -130,7 +130,7 @@ class TorchTrainer:
         self._h = self._torch.zeros(1, BATCH, h)
 
     def train(self, steps: int) -> None:
-        """Take so many steps, then validate."""
+        """Take `steps` steps, then validate."""
         from tqdm import tqdm
 
         torch, model = self._torch, self._model

@@ -45,7 +45,7 @@ def hold_threads(count: int | None = None) -> None:
 
 
 def bind_to_cores(count: int) -> None:
-    """Let this process run on so many of its cores only, where the system can do that.
+    """Let this process run on `count` of its cores only, where the system can do that.
 
     It is what holds XLA to a number of threads, and it holds everybody.
     """

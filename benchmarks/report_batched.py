@@ -174,7 +174,7 @@ def _gemm_table(rows: list[Row], gemm: list[Row]) -> str:
     return (
         f"Share of the machine's GEMM rate that a training step reaches: the arithmetic of the products it "
         f"needs, 6 T N h (h + {VOCABULARY}) operations, over its time, against a product of two "
-        f"{GEMM_SIZE}-square matrices through the faster of NumPy's and PyTorch's BLAS, timed in turn with it:"
+        f"{GEMM_SIZE}-square matrices by the faster of NumPy's and PyTorch's BLAS, which takes turns with it:"
         f"\n\n{table(head, body, left=3)}"
     )
 

@@ -46,9 +46,9 @@ def _against_others(results: Results) -> str:
         return ""
     head = ["", "setting", "CharRNN", "against", "its figure", "times faster"]
     return (
-        "`CharRNN.fit`, everything included, in turn with a PyTorch loop of the same first weights, chunks "
-        "and settings (in brackets the loss on the same validation part, in nats per character), and with "
-        f"the reference loop, to which Adagrad was added in plain NumPy:\n\n{table(head, body, left=2)}"
+        "`CharRNN.fit`, everything included, taking turns with a PyTorch loop that has the same first weights, "
+        "chunks and settings (in brackets the loss on the same validation part, in nats per character), and "
+        f"with the reference loop, to which Adagrad was added in plain NumPy:\n\n{table(head, body, left=2)}"
     )
 
 

@@ -12,7 +12,7 @@ weights are products over blocks of steps, which have about `ROWS` rows of a ste
 A row of a product does not depend on the rows beside it, so what belongs to one sequence does not depend
 on how the batch is shared among threads.
 
-Arrays come to the compiled functions flat, with the offsets of what is meant.  ``ldh, ldq`` are h and q
+Arrays come to the compiled functions flat, each with the offset at which its part begins.  ``ldh, ldq`` are h and q
 rounded up to whole vectors; ``ldz, ldy`` are such rows an odd number of vectors apart, so that rows
 below each other don't compete for the same place in the cache.
 """
@@ -447,7 +447,7 @@ def _output(
                 sum_of_row = exponentials(ldq, work, y, top)
                 loss += np.float64(top) - np.float64(chosen)
                 product *= np.float64(sum_of_row)
-                if product > 1e200:  # so many rows need but one logarithm
+                if product > 1e200:  # one logarithm for many rows
                     loss += math.log(product)
                     product = 1.0
                 if operation == LOSS_AND_GRADS:  # eq. 7

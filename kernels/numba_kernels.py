@@ -9,7 +9,7 @@ one, all else is a product over all its steps.  Rows of a block are padded to wh
 loop has a tail, and stay in the cache.  For a few steps matrices are used as they are; for more,
 packing them first pays.
 
-Work space is one array, cut by `_layout`; with arrays go the offsets of what is meant.  ``ldh, ldq,
+Work space is one array, cut by `_layout`; with it go the offsets at which its parts begin.  ``ldh, ldq,
 ldd`` are h, q and d rounded up to whole vectors.
 """
 

@@ -404,7 +404,7 @@ def _transposed(rows):
 
 
 def _panels(vectors):
-    """Panels of a packed matrix of so many vectors: (first vector, vectors) of each."""
+    """Panels of a packed matrix that is `vectors` wide: (first vector, vectors) of each."""
     v = 0
     while v < vectors:
         width = next(w for w in (8, 4, 2, 1) if w <= vectors - v)

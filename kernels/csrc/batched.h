@@ -20,7 +20,7 @@ ALWAYS_INLINE ptrdiff_t FN(spread)(ptrdiff_t ld) { return ld * (ptrdiff_t)sizeof
 
 ALWAYS_INLINE ptrdiff_t FN(larger)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
-/* Time steps of a block for so many sequences. */
+/* Time steps of a block that holds `rows` sequences. */
 ALWAYS_INLINE ptrdiff_t FN(block_steps)(ptrdiff_t T, ptrdiff_t rows) {
     ptrdiff_t n = KROWS / rows;
     return n < 1 ? 1 : n < T ? n : T;
