@@ -58,7 +58,7 @@ def summary(results: Results) -> str:
         f"How many times faster than others at the same work, with h hidden units and T time steps, measured "
         f"{dates} on {_machine(results)}, one core where no threads are named. The NumPy loop is in float64; "
         "others have the same dtype, and of several forms the fastest counts. A ratio below 1 lost and is in "
-        "bold.\n\n"
+        "bold. [All tables, and how they were measured](docs/benchmarks.md)\n\n"
         f"{table(head, body, left=1)}"
     )
 
