@@ -9,8 +9,9 @@ it unchanged, and draw no random numbers.  Dropout is left out.  For a model who
 infinity `gradient_flow`, `clip_report` and `training_summary` give NaN, `hidden_states` shows what there
 is, and the other functions raise a ValueError.
 
-Each result is a dataclass of arrays and numbers with a ``plot()`` method, for which matplotlib must be
-installed (``pip install 'fastrnn[plot]'``).
+Each result is a dataclass of arrays and numbers.  ``print`` it for what it means in sentences; its
+``plot()`` draws it, for which matplotlib must be installed (``pip install 'fastrnn[plot]'``); a notebook
+shows both.  `diagnose` measures everything in a `CharRNN` at once.
 
 Examples
 --------
@@ -26,14 +27,17 @@ True
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.checks import OwnsArrays, check_choice, check_number, check_real_array, check_size
+from fastrnn import sentences
+from fastrnn.checks import check_choice, check_number, check_real_array, check_size
+from fastrnn.shown import Shown
 from fastrnn.unroll import (
     Batch,
     OpenModel,
@@ -51,8 +55,11 @@ from fastrnn.unroll import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fastrnn.diagnose_report import Diagnosis, diagnose
+
 __all__ = [
     "ClipReport",
+    "Diagnosis",
     "GradCheck",
     "GradientFlow",
     "HiddenStates",
@@ -61,6 +68,7 @@ __all__ = [
     "Saturation",
     "Spectrum",
     "clip_report",
+    "diagnose",
     "gradcheck",
     "gradient_flow",
     "hidden_states",
@@ -85,12 +93,55 @@ EXACT_UP_TO = 64
 #: norm is about its square), and how often it starts again at most.
 SPAN, CONVERGED, MOST_RESTARTS = 16, 1e-5, 100
 
+#: Public name -> module that stands on this one, and is imported when the name is first asked for.
+_LAZY = {"Diagnosis": "fastrnn.diagnose_report", "diagnose": "fastrnn.diagnose_report"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _about(m: OpenModel, layer: int, direction: int, batch: Batch | None = None) -> dict[str, str]:
+    """What the pictures and the sentences of a result say of the model, and of what it read."""
+    name = "CharRNN" if m.vocabulary is not None else type(m.model).__name__
+    count = len(m.layers)
+    model = f"{name}, {m.hidden_size} {_nonlinearity(m)} units"
+    if count > 1:
+        model += f", top of {count} layers" if layer == count - 1 else f", layer {layer} (from 0) of {count}"
+    if direction:
+        model += ", read backwards"
+    if batch is None:
+        return {"model": model}
+    T, N = batch.shape
+    read = f"{T:,} {'time step' if m.vocabulary is None else 'character'}{'s' * (T != 1)}"
+    return {"model": model, "read": read if N == 1 else f"{N:,} sequences of {read}"}
+
+
+def _nonlinearity(m: OpenModel) -> str:
+    return "relu" if m.relu else "tanh"
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class _Measured(Shown):
+    """What was measured in what, in words, for titles; empty where that is not known."""
+
+    model: str = ""
+    read: str = ""
+
 
 # -- gradients along time ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class GradientFlow(OwnsArrays):
+@dataclass(frozen=True, eq=False, repr=False)
+class GradientFlow(_Measured):
     """Result of `gradient_flow`.  Norms are Euclidean, over the units and the sequences of a batch.
 
     Attributes
@@ -113,6 +164,8 @@ class GradientFlow(OwnsArrays):
         In nats, summed or averaged as `reduction` says; NaN for an `RNN`, which has no loss.
     reduction : {"sum", "mean"}
     layer, direction : int
+    model, read : str
+        What was measured in what, in words, for titles.  Empty where that is not known.
     """
 
     total: np.ndarray
@@ -124,6 +177,12 @@ class GradientFlow(OwnsArrays):
     reduction: str
     layer: int
     direction: int
+
+    def _sentences(self) -> list[str]:
+        return sentences.gradient_flow(self)
+
+    def _size(self) -> str:
+        return f"{len(self.total)} time steps, layer {self.layer}, direction {self.direction}"
 
     @property
     def reach(self) -> int:
@@ -214,7 +273,10 @@ def gradient_flow(
         from_last = _from_last_step(u, d_outputs, place, reached.states)
         share = from_last / from_last[0 if direction else -1]
         norm = _norm(reached.grads[1])
-    return GradientFlow(total, from_last, share, terms, norm, loss, reduction, number, direction)
+    return GradientFlow(
+        total, from_last, share, terms, norm, loss, reduction, number, direction,
+        **_about(m, number, direction, batch),
+    )  # fmt: skip
 
 
 def _from_last_step(
@@ -286,8 +348,8 @@ def _user_shape(out: np.ndarray, swap: bool, batched: bool) -> np.ndarray:
 # -- Jacobians ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class JacobianNorms(OwnsArrays):
+@dataclass(frozen=True, eq=False, repr=False)
+class JacobianNorms(_Measured):
     """Result of `jacobian_norms`.
 
     Attributes
@@ -312,6 +374,8 @@ class JacobianNorms(OwnsArrays):
         Products that were averaged.
     method : {"exact", "power"}
     layer, direction : int
+    model, read : str
+        What was measured in what, in words, for titles.  Empty where that is not known.
     """
 
     lags: np.ndarray
@@ -325,6 +389,12 @@ class JacobianNorms(OwnsArrays):
     method: str
     layer: int
     direction: int
+
+    def _sentences(self) -> list[str]:
+        return sentences.jacobian_norms(self)
+
+    def _size(self) -> str:
+        return f"lags 1 to {len(self.lags)}, layer {self.layer}, direction {self.direction}"
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_jacobian_norms` of this result."""
@@ -428,6 +498,7 @@ def jacobian_norms(
     return JacobianNorms(
         lags, norms, rate, _exp(-rate), intercept, _half_life(rate),
         float(np.linalg.norm(W, 2) * slopes.max()), logs.shape[1], method, number, direction,
+        **_about(m, number, direction, batch),
     )  # fmt: skip
 
 
@@ -670,8 +741,8 @@ def singular_values(model: Any, *, layer: int = -1, direction: int = 0) -> np.nd
     return np.linalg.svd(_recurrent_weights(model, layer, direction), compute_uv=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum(OwnsArrays):
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(_Measured):
     """Result of `spectrum`: eigenvalues and singular values of W_hh.
 
     Attributes
@@ -680,11 +751,19 @@ class Spectrum(OwnsArrays):
     singular_values : ndarray, shape (h,)
         Largest first.
     spectral_radius : float
+    model : str
+        Whose weights they are, in words, for titles.  Empty where that is not known.
     """
 
     eigenvalues: np.ndarray
     singular_values: np.ndarray
     spectral_radius: float
+
+    def _sentences(self) -> list[str]:
+        return sentences.spectrum(self)
+
+    def _size(self) -> str:
+        return f"Whh of {len(self.singular_values)} x {len(self.singular_values)}"
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_singular_values` of this result."""
@@ -705,14 +784,18 @@ def spectrum(model: Any, *, layer: int = -1, direction: int = 0) -> Spectrum:
     """
     W = _recurrent_weights(model, layer, direction)
     values = np.linalg.eigvals(W).astype(np.complex128)
-    return Spectrum(values, np.linalg.svd(W, compute_uv=False), float(np.abs(values).max()))
+    about = {}
+    if not isinstance(model, np.ndarray):
+        m = open_model(model)
+        about = _about(m, check_layer(m, layer), _check_direction(m, direction))
+    return Spectrum(values, np.linalg.svd(W, compute_uv=False), float(np.abs(values).max()), **about)
 
 
 # -- states ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Saturation(OwnsArrays):
+@dataclass(frozen=True, eq=False, repr=False)
+class Saturation(_Measured):
     """Result of `saturation`.
 
     Attributes
@@ -728,6 +811,9 @@ class Saturation(OwnsArrays):
     threshold : float
     mean_slope : ndarray, shape (T,)
         Mean derivative of the nonlinearity at each step.
+    model, read : str
+        What was measured in what, in words, for titles.  Empty where that is not known.
+    nonlinearity : {"tanh", "relu"}
     """
 
     saturated: np.ndarray
@@ -735,6 +821,14 @@ class Saturation(OwnsArrays):
     stuck: np.ndarray
     threshold: float
     mean_slope: np.ndarray
+    _: KW_ONLY
+    nonlinearity: str = "tanh"
+
+    def _sentences(self) -> list[str]:
+        return sentences.saturation(self)
+
+    def _size(self) -> str:
+        return f"{len(self.saturated)} time steps, {len(self.stuck)} units stuck"
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_saturation` of this result."""
@@ -799,11 +893,13 @@ def saturation(
         np.flatnonzero((flat | dead).all(axis=(0, 1))),
         limit,
         slopes.mean(axis=(1, 2)),
+        **_about(m, number, direction, batch),
+        nonlinearity=_nonlinearity(m),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class HiddenStates(OwnsArrays):
+@dataclass(frozen=True, eq=False, repr=False)
+class HiddenStates(_Measured):
     """Result of `hidden_states`.
 
     Attributes
@@ -812,10 +908,18 @@ class HiddenStates(OwnsArrays):
         Of one sequence.
     labels : list of str
         What was read at each step: the character, or the class index.
+    model, read : str
+        What was measured in what, in words, for titles.  Empty where that is not known.
     """
 
     states: np.ndarray
     labels: list[str]
+
+    def _sentences(self) -> list[str]:
+        return sentences.hidden_states(self)
+
+    def _size(self) -> str:
+        return f"{len(self.states)} time steps x {self.states.shape[1]} units"
 
     def plot(self, ax: Any = None, **options: Any) -> Figure:
         """`fastrnn.figures.plot_hidden_states` of this result."""
@@ -869,14 +973,17 @@ def hidden_states(
         labels = [m.vocabulary[i] for i in batch.indices[:, n]]
     else:
         labels = [str(i) for i in batch.indices[:, n]]
-    return HiddenStates(u.hs[number][direction][:, n].copy(), labels)
+    about = _about(m, number, direction, batch)
+    if N > 1:
+        about["read"] = f"sequence {n} (from 0) of {about['read']}"
+    return HiddenStates(u.hs[number][direction][:, n].copy(), labels, **about)
 
 
 # -- clipping ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ClipReport(OwnsArrays):
+@dataclass(frozen=True, repr=False)
+class ClipReport(_Measured):
     """Result of `clip_report`: for each way of clipping, what it would do to these gradients.
 
     Attributes
@@ -892,6 +999,8 @@ class ClipReport(OwnsArrays):
         Global norm that each mode leaves.
     entries : int
         Entries of all gradients together.
+    model, read : str
+        What was measured in what, in words, for titles.  Empty where that is not known.
     """
 
     threshold: float
@@ -900,6 +1009,12 @@ class ClipReport(OwnsArrays):
     changed: dict[str, float]
     norm_after: dict[str, float]
     entries: int
+
+    def _sentences(self) -> list[str]:
+        return sentences.clip_report(self)
+
+    def _size(self) -> str:
+        return f"{self.entries} entries, threshold {self.threshold:g}"
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_clip_report` of this result."""
@@ -963,7 +1078,9 @@ def clip_report(
         if not math.isfinite(before):
             after["norm"] = _global_norm([g * (limit / before) for g in grads])
         largest = float(np.max([np.abs(g).max() for g in grads]))  # Python's max may leave out a NaN
-    return ClipReport(limit, before, largest, changed, after, entries)
+    return ClipReport(
+        limit, before, largest, changed, after, entries, **_about(m, len(m.layers) - 1, 0, batch)
+    )
 
 
 def _all_gradients(m: OpenModel, batch: Batch, targets: Any) -> list[np.ndarray]:
@@ -1025,8 +1142,8 @@ def _global_norm(grads: list[np.ndarray]) -> float:
 # -- the model's own gradients -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ParameterCheck(OwnsArrays):
+@dataclass(frozen=True, repr=False)
+class ParameterCheck(Shown):
     """The worst entry of one parameter in a `GradCheck`.
 
     Attributes
@@ -1051,10 +1168,16 @@ class ParameterCheck(OwnsArrays):
     checked: int
     entries: int
 
+    def _sentences(self) -> list[str]:
+        return sentences.parameter_check(self)
 
-@dataclass(frozen=True)
-class GradCheck(OwnsArrays):
-    """Result of `gradcheck`; ``print`` it for a table.
+    def _size(self) -> str:
+        return f"{self.name}, {self.checked} of {self.entries} entries"
+
+
+@dataclass(frozen=True, repr=False)
+class GradCheck(Shown):
+    """Result of `gradcheck`; ``print`` it for a verdict and a table.
 
     Attributes
     ----------
@@ -1071,27 +1194,16 @@ class GradCheck(OwnsArrays):
     floor: float
     parameters: tuple[ParameterCheck, ...]
 
+    def _sentences(self) -> list[str]:
+        return sentences.gradcheck(self)
+
+    def _size(self) -> str:
+        return f"{len(self.parameters)} parameters, {'ok' if self.ok else 'not ok'}"
+
     @property
     def worst(self) -> ParameterCheck:
         """The parameter with the largest error; one that is not a number is the largest."""
         return max(self.parameters, key=lambda p: math.inf if math.isnan(p.error) else p.error)
-
-    def __str__(self) -> str:
-        width = max(len("parameter"), *(len(p.name) for p in self.parameters))
-        lines = [
-            "gradients agree with central differences"
-            if self.ok
-            else f"GRADIENTS ARE WRONG, most of all that of {self.worst.name}",
-            f"{'parameter':<{width}}  {'checked':>15}  {'worst entry':>14}  {'gradient':>13}  "
-            f"{'difference':>13}  {'error':>8}",
-        ]
-        for p in self.parameters:
-            place = "[" + ", ".join(map(str, p.index)) + "]"
-            lines.append(
-                f"{p.name:<{width}}  {f'{p.checked} of {p.entries}':>15}  {place:>14}  {p.analytic:>13.6g}  "
-                f"{p.numeric:>13.6g}  {p.error:>8.1e}" + ("" if p.error <= self.tolerance else "  <-- wrong")
-            )
-        return "\n".join([*lines, f"allowed error: {self.tolerance:g}"])
 
 
 def gradcheck(
