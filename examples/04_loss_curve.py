@@ -30,7 +30,9 @@ print(f"patience=2 stops after step {stopped.step_} and uses the weights of step
 
 figure = Figure(figsize=(7, 8), dpi=110, layout="constrained")
 losses, norms = figure.subplots(2, sharex=True)
-figures.plot_history(model.history_, ax=losses)
+losses.tick_params(labelbottom=True)
+subtitle = f"CharRNN, {model.hidden_size} tanh units, on {len(text):,} characters of the standard library"
+figures.plot_history(model.history_, ax=losses, subtitle=subtitle)
 figures.plot_clipping(model.history_, threshold=model.clip_threshold, ax=norms)
 figure.savefig(picture)
 print(f"The picture is in {picture}.")

@@ -1,11 +1,11 @@
-"""Section 10.5 of the study notes in pictures: gradients that vanish, hold and explode.
+"""Gradients that vanish, hold and explode, in pictures.
 
     python examples/gradient_flow.py [FOLDER]
 
 Three nets that differ in one number read the same text: Whh is a random rotation (an orthogonal
 matrix) times 0.5, 1.0 or 1.5, which is its spectral radius.  The program prints what
-`fastrnn.diagnostics` measures in them, then trains the third one without clipping and with that of
-eq. 15, and writes the pictures of docs/gradient_flow.md to FOLDER (the current folder when none is
+`fastrnn.diagnostics` measures in them, then trains the third one without clipping and with clipping
+by the norm, and writes the pictures of docs/gradient_flow.md to FOLDER (the current folder when none is
 named).  It takes a few seconds, and needs matplotlib: pip install 'fastrnn[plot]'.
 """
 
@@ -25,7 +25,6 @@ TEXT = (
 )
 HIDDEN_SIZE, STEPS = 100, 50
 RADII = (0.5, 1.0, 1.5)
-COLOURS = dict(zip(RADII, (figures.BLUE, figures.GREEN, figures.RED), strict=True))
 
 characters = sorted(set(TEXT))
 indices = [characters.index(c) for c in TEXT]
@@ -58,31 +57,24 @@ def measure():
 
 def draw_shares(flows):
     """How much of the last step's gradient reaches each step before it, for the three nets."""
-    figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
-    ax = figure.add_subplot()
-    back = np.arange(STEPS)
-    for radius, flow in flows.items():
-        name = {0.5: "vanishes", 1.0: "holds", 1.5: "explodes"}[radius]
-        ax.plot(back, flow.share[::-1], color=COLOURS[radius], label=f"radius {radius}: it {name}")
-    ax.axhline(1, color=figures.GREY, linewidth=1, linestyle=":")
-    ax.set_yscale("log")
-    ax.set_title("What is left of the last step's gradient on its way back", loc="left", fontsize=11)
-    ax.set_xlabel("steps back from the last one")
-    ax.set_ylabel("norm of dL$_T$/dh$_t$, relative to the last step")
-    ax.grid(True, color="0.9")
-    ax.legend(frameon=False, loc="lower left")
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    return figure
+    words = dict(zip(RADII, ("it vanishes", "it holds", "it explodes"), strict=True))
+    return figures.plot_gradient_share({f"radius {r}: {words[r]}": flow for r, flow in flows.items()})
 
 
 def draw_memories(memories):
-    """The three nets' Jacobian norms side by side."""
-    figure = Figure(figsize=(12, 3.9), dpi=90, layout="constrained")
-    for ax, (radius, memory) in zip(figure.subplots(1, len(memories)), memories.items(), strict=True):
+    """The three nets' Jacobian norms side by side, on the same axis."""
+    figure = Figure(figsize=(10, 4.4), dpi=100, layout="constrained")
+    axes = figure.subplots(1, len(memories), sharey=True)
+    for ax, (radius, memory) in zip(axes, memories.items(), strict=True):
         memory.plot(ax=ax)
-        ax.set_title(f"spectral radius {radius}", loc="left", fontsize=11)
+        ax.set_title(f"spectral radius {radius}", loc="left", fontsize=10)
+        ax.label_outer()
+    title(figure, f"How much a state depends on an earlier one: {memory.model}, on {memory.read}")
     return figure
+
+
+def title(figure, text):
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11)
 
 
 def train(clip):
@@ -98,21 +90,24 @@ def train(clip):
 
 def draw_training(without, clipped):
     """Loss with and without clipping, and the gradient's norm in the one that was clipped."""
-    figure = Figure(figsize=(11, 4.2), dpi=90, layout="constrained")
+    figure = Figure(figsize=(10, 4.6), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    for history, colour, name in ((without, figures.RED, "not clipped"), (clipped, figures.BLUE, "eq. 15")):
+    for history, colour, name in ((without, figures.GREY, "not clipped"), (clipped, figures.BLUE, "clipped")):
         losses = [record["loss"] for record in history]
         left.plot([record["step"] for record in history], losses, color=colour, linewidth=1.2, label=name)
-    left.axhline(np.log(len(characters)), color=figures.GREY, linestyle=":", label="a guess")
-    left.set_title("Spectral radius 1.5: the loss while training", loc="left", fontsize=11)
+    left.axhline(np.log(len(characters)), color=figures.RED, linestyle=":", label="a guess")
+    left.set_title("Loss, with clipping and without", loc="left", fontsize=10)
     left.set_xlabel("step of training")
     left.set_ylabel("loss, nats per character")
     left.set_ylim(bottom=0)
     left.grid(True, color="0.9")
-    left.legend(frameon=False)
+    left.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.15), ncols=3)
     for side in ("top", "right"):
         left.spines[side].set_visible(False)
     figures.plot_clipping(clipped, threshold=5.0, ax=right)
+    title(
+        figure, f"SimpleRNN, {HIDDEN_SIZE} tanh units of spectral radius 1.5, trained on {STEPS} characters"
+    )
     return figure
 
 
@@ -128,7 +123,7 @@ def main():
 
     (_, without), (trained, clipped) = train(None), train("norm")
     print("\nTraining it for 300 steps, mean loss of the first and the last ten, in nats per character:")
-    for name, history in (("not clipped", without), ("eq. 15", clipped)):
+    for name, history in (("not clipped", without), ("clipped", clipped)):
         losses = [record["loss"] for record in history]
         print(
             f"  {name:<12} {np.mean(losses[:10]):6.3f} {np.mean(losses[-10:]):6.3f}, worst {max(losses):.2f}"

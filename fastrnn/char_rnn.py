@@ -36,6 +36,7 @@ from fastrnn.errors import CheckpointError, TextError, not_fitted
 from fastrnn.language_model import LanguageModel
 from fastrnn.model_file import Misfit, Snapshot, misfits, pack, plain, unpack
 from fastrnn.optim import OPTIMIZERS, Optimizer
+from fastrnn.shown import History
 from fastrnn.stack import warn_of_dropout
 from fastrnn.stop_strings import StopStrings, check_stop
 from fastrnn.streams import Streams, mean_cross_entropy, perplexity
@@ -131,7 +132,7 @@ class CharRNN(OwnsArrays):
     vocabulary_ : Vocabulary
         The characters of the text.
     model_ : LanguageModel
-    history_ : list of dict
+    history_ : list of dict, which a notebook shows as a table and a curve
         ``step``, ``epoch`` (the first is 1), ``train_nats`` and ``grad_norm`` (means since the entry
         before; the norm is that before clipping), ``valid_nats`` (None where there was no validation),
         ``lr``, ``chars_per_second``; and every `diagnostics_every` steps ``diagnostics``, what
@@ -309,6 +310,11 @@ class CharRNN(OwnsArrays):
         super().__setstate__(_DEFAULTS | state)
         if "_followed" in state:
             self._followed = {name: _DEFAULTS[name] for name in _OF_RUN} | state["_followed"]
+
+    def _repr_html_(self) -> str:
+        from fastrnn.shown import char_rnn_html
+
+        return char_rnn_html(self)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -931,7 +937,7 @@ class CharRNN(OwnsArrays):
         model.load_state_dict(snapshot.last)
         model.rng = snapshot.rng
         self.vocabulary_ = snapshot.vocabulary
-        self.history_ = snapshot.history
+        self.history_ = History(snapshot.history)
         self.best_weights_ = snapshot.best
         self.weights_ = "last"
         self._last_weights = None
@@ -1020,7 +1026,7 @@ class CharRNN(OwnsArrays):
         model = self._make_model(len(vocabulary), _generator(self.random_state))
         self._optimizer = OPTIMIZERS[self.optimizer](lr=self.lr, backend=self.backend)
         self.vocabulary_ = vocabulary
-        self.history_ = []
+        self.history_ = History()
         self.best_weights_ = None
         self.weights_ = "last"
         self._last_weights = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -54,7 +55,7 @@ def diagnose(model: str, text: str, plot: str | None) -> None:
         raise click.ClickException(f"{model!r}: {error}") from None
     click.echo(str(result))
     if plot is not None:
-        result.plot().savefig(plot)
+        replace(result, source="" if text == "-" else Path(text).name).plot().savefig(plot)
         click.echo(f"\nThe picture is in {plot}.")
 
 

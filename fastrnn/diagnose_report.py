@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastrnn import diagnostics
 from fastrnn.diagnostics import ClipReport, GradientFlow, HiddenStates, JacobianNorms, Saturation, Spectrum
 from fastrnn.errors import TextError
 from fastrnn.progress import Display
+from fastrnn.shown import Shown
 from fastrnn.terminal import decimals
 from fastrnn.threads import one_blas_thread
 from fastrnn.vocabulary import with_newlines
@@ -37,8 +38,8 @@ WIDTH = 78
 MEMORY = 0.03, 0.93
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis(Shown):
     """Everything that was measured in a model on a text; ``print`` it for the report.
 
     Attributes
@@ -59,6 +60,8 @@ class Diagnosis:
     nonlinearity : {"tanh", "relu"}
     hidden_size, num_layers, passages, steps, skipped : int
         `skipped` characters of the text are not in the model's vocabulary, and were left out.
+    source : str
+        Name of the text, for the title of the pictures; may be empty.
     """
 
     flow: GradientFlow
@@ -76,6 +79,8 @@ class Diagnosis:
     passages: int
     steps: int
     skipped: int
+    _: KW_ONLY
+    source: str = ""
 
     @property
     def verdict(self) -> str:
@@ -95,8 +100,11 @@ class Diagnosis:
 
         return plot_diagnosis(self)
 
-    def __str__(self) -> str:
-        return "\n".join(_report(self))
+    def _sentences(self) -> list[str]:
+        return _report(self)
+
+    def _size(self) -> str:
+        return f"{self.passages} passages of {self.steps} characters, the gradient {self.verdict}"
 
 
 def diagnose(model: CharRNN, text: str, *, verbose: bool = False) -> Diagnosis:

@@ -2,7 +2,9 @@
 
 Every function draws into the `ax` it is given, or makes a figure of its own, and returns the
 `matplotlib.figure.Figure`: a notebook shows it, a script calls ``figure.savefig("flow.png")``.
-Nothing here touches pyplot, so no window opens and no figure stays in memory.
+Nothing here touches pyplot, so no window opens and no figure stays in memory.  Legends stand below the
+axes, where no curve is, if the figure has a layout (``layout="constrained"``) that makes room for them.
+Panels that share their y axis (``subplots(1, 3, sharey=True)``) get the same limits.
 
 matplotlib is an extra: ``pip install 'fastrnn[plot]'``.
 
@@ -17,10 +19,15 @@ Examples
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from fastrnn import glyphs
+from fastrnn.sentences import about, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +47,7 @@ __all__ = [
     "plot_clipping",
     "plot_diagnosis",
     "plot_gradient_flow",
+    "plot_gradient_share",
     "plot_hidden_states",
     "plot_history",
     "plot_jacobian_norms",
@@ -50,30 +58,52 @@ __all__ = [
 #: Colours that colour-blind readers tell apart (Okabe and Ito), in the order of their use.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 
-#: Inches, and points in an inch, of a figure that is made here.
-SIZE, DPI = (7.0, 4.2), 110
+#: Inches, and points in an inch, of a figure that is made here: text can be read where it is 800 wide.
+SIZE, DPI = (7.0, 4.6), 110
+
+#: Points of the letters in titles, legends, and beside the cells of a heat map.
+TITLE, LEGEND, CELL = 10, 9, 8
+
+#: An inch has so many points; a letter is so many times as wide as it is high, at most on average.
+POINTS, LETTER = 72, 0.55
+
+#: Axes end here: beyond it matplotlib's own arithmetic overflows.
+LARGEST = 1e250
 
 
-def _figure(size: tuple[float, float], dpi: int) -> Figure:
+def _figure(size: tuple[float, float], dpi: int = DPI) -> Figure:
     try:
-        from matplotlib.figure import Figure
+        from fastrnn.notebook_figure import NotebookFigure
     except ImportError as error:
         raise ImportError(
             f"matplotlib is needed to draw figures ({error}); get it with: pip install 'fastrnn[plot]'"
         ) from error
-    return Figure(figsize=size, dpi=dpi, layout="constrained")
+    return NotebookFigure(figsize=size, dpi=dpi, layout="constrained")
 
 
 def _axes(ax: Any, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
     """The figure and axes to draw into."""
     if ax is not None:
         return ax.figure, ax
-    figure = _figure(size, DPI)
+    figure = _figure(size)
     return figure, figure.add_subplot()
 
 
-def _tidy(ax: Any, title: str, xlabel: str, ylabel: str) -> None:
-    ax.set_title(title, loc="left", fontsize=11)
+def _points(ax: Any) -> tuple[float, float]:
+    """About how many points wide and high axes are, before a layout has moved them."""
+    scale = POINTS / ax.figure.dpi
+    return float(ax.bbox.width * scale), float(ax.bbox.height * scale)
+
+
+def _title(ax: Any, title: str, below: str) -> None:
+    """A title, and what was measured in what below it."""
+    room = max(30, int(_points(ax)[0] / (LETTER * TITLE)))
+    lines = textwrap.wrap(glyphs.as_title(below), room, max_lines=3, placeholder=" \u2026")
+    ax.set_title("\n".join([title, *lines]), loc="left", fontsize=TITLE)
+
+
+def _tidy(ax: Any, title: str, below: str, xlabel: str, ylabel: str) -> None:
+    _title(ax, title, below)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.grid(True, color="0.9", linewidth=0.8)
@@ -82,16 +112,66 @@ def _tidy(ax: Any, title: str, xlabel: str, ylabel: str) -> None:
         ax.spines[side].set_visible(False)
 
 
-def _log_scale(ax: Any, *series: np.ndarray) -> None:
-    """A logarithmic y axis where something can be shown on it, over at least two decades."""
-    values = np.concatenate([np.asarray(s, np.float64) for s in series])
-    values = values[np.isfinite(values) & (values > 0)]
+def _legend(ax: Any) -> None:
+    """A legend below the axes, or where it covers least if nothing would make room for it there."""
+    if ax.figure.get_layout_engine() is None:
+        ax.legend(fontsize=LEGEND, loc="best")
+        return
+    labels = ax.get_legend_handles_labels()[1]
+    # A line, its gaps, and the label; formulas are longer in their source than in the picture.
+    widest = max(len(label.replace("$", "").replace("{", "").replace("}", "")) for label in labels)
+    columns = int(_points(ax)[0] / (LEGEND * (LETTER * widest + 4)))
+    from matplotlib.transforms import ScaledTranslation
+
+    # Below the numbers and the name of the axis, which are 10 points high each.
+    below = ax.transAxes + ScaledTranslation(0, -39 / POINTS, ax.figure.dpi_scale_trans)
+    ax.legend(
+        fontsize=LEGEND, frameon=False, ncols=max(1, min(columns, len(labels))), loc="upper left",
+        bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0, borderpad=0,
+    )  # fmt: skip
+
+
+def _percents(axis: Any) -> None:
+    """Numbers from 0 to 1 as percent on a linear axis."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _log_percent(value: float, _: int) -> str:
+    """A share as percent for a logarithmic axis, in powers of ten where it is very small or large."""
+    power = math.log10(100 * value)
+    if -4 <= power <= 6:
+        return f"{100 * value:,.10g}%"
+    return f"$10^{{{power:.0f}}}$%"
+
+
+def _log_scale(ax: Any) -> None:
+    """A logarithmic y axis, over at least two decades, for all lines of the axes that share it."""
+    lines = [line for panel in ax.get_shared_y_axes().get_siblings(ax) for line in panel.lines]
+    values = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in lines])
+    values = values[(values >= 1 / LARGEST) & (values <= LARGEST)]
     if not len(values):
+        ax.text(
+            0.5, 0.5, "no number here is finite and above zero", transform=ax.transAxes, ha="center",
+            color=GREY,
+        )  # fmt: skip
         return
     ax.set_yscale("log")
     low, high = math.log10(values.min()), math.log10(values.max())
     room = max(2.0 - (high - low), 0.16 * (high - low)) / 2
-    ax.set_ylim(10 ** max(low - room, -320), 10 ** min(high + room, 308))
+    ax.set_ylim(10.0 ** (low - room), 10.0 ** (high + room))
+
+
+def _drawable(values: Any) -> np.ndarray:
+    """What an axis can show: NaN for what is no finite number, and none beyond `LARGEST`."""
+    array = np.asarray(values, np.float64)
+    return np.where(np.isfinite(array), np.clip(array, -LARGEST, LARGEST), np.nan)
+
+
+def _style(count: int) -> dict[str, Any]:
+    """Marks at the points of a short curve: one point is no line."""
+    return {"marker": "o", "markersize": 3} if count <= 60 else {}
 
 
 def plot_gradient_flow(flow: GradientFlow, *, ax: Any = None) -> Figure:
@@ -114,15 +194,64 @@ def plot_gradient_flow(flow: GradientFlow, *, ax: Any = None) -> Figure:
     """
     figure, ax = _axes(ax)
     steps = np.arange(1, len(flow.total) + 1)
-    style = {"marker": "o", "markersize": 3} if len(steps) <= 60 else {}
-    ax.plot(steps, flow.total, color=BLUE, label="whole loss: |dL/dh$_t$|", **style)
-    ax.plot(steps, flow.from_last_step, color=RED, label="loss of the last step alone", **style)
+    style = _style(len(steps))
+    ax.plot(steps, _drawable(flow.total), color=BLUE, label="whole loss: |dL/dh$_t$|", **style)
+    ax.plot(steps, _drawable(flow.from_last_step), color=RED, label="loss of the last step alone", **style)
     # The first term is zero where the first state is: a logarithmic axis has no place for it.
-    terms = np.where(flow.dWhh_terms > 0, flow.dWhh_terms, np.nan)
+    terms = _drawable(np.where(flow.dWhh_terms > 0, flow.dWhh_terms, np.nan))
     ax.plot(steps, terms, color=GREEN, linestyle="--", label="term of dW$_{hh}$", **style)
-    _tidy(ax, "How strong the gradient is at each time step", "time step t", "norm of the gradient")
-    _log_scale(ax, flow.total, flow.from_last_step, flow.dWhh_terms)
-    ax.legend(frameon=False, loc="best")
+    _tidy(
+        ax, "How strong the gradient is at each time step", about(flow), "time step t", "norm of the gradient"
+    )
+    _log_scale(ax)
+    _legend(ax)
+    return figure
+
+
+def plot_gradient_share(flows: Mapping[str, GradientFlow], *, ax: Any = None) -> Figure:
+    """How much of the last step's gradient is left on its way back, for several nets or texts.
+
+    Parameters
+    ----------
+    flows : mapping of str to GradientFlow
+        Their names for the legend.
+    ax : matplotlib.axes.Axes or None
+        None makes a figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If there is none.
+    """
+    if not flows:
+        raise ValueError("flows must hold at least one GradientFlow, got none")
+    figure, ax = _axes(ax)
+    longest = max(len(flow.share) for flow in flows.values())
+    colours = (BLUE, GREEN, RED, ORANGE, GREY)
+    for i, (name, flow) in enumerate(flows.items()):
+        shares = flow.share if flow.direction else flow.share[::-1]
+        ax.plot(
+            np.arange(len(shares)), _drawable(shares), color=colours[i % len(colours)],
+            linestyle=("-", "--", ":")[i // len(colours) % 3], label=glyphs.as_title(name), **_style(longest),
+        )  # fmt: skip
+    ax.axhline(1, color=GREY, linewidth=1, linestyle=":")
+    names = {about(flow) for flow in flows.values()}
+    _tidy(
+        ax, "What is left of the last step's gradient on its way back", names.pop() if len(names) == 1 else "",
+        "steps back from the last one", "share of the last step's gradient",
+    )  # fmt: skip
+    _log_scale(ax)
+    if ax.get_yscale() == "log":
+        from matplotlib.ticker import FuncFormatter
+
+        ax.yaxis.set_major_formatter(FuncFormatter(_log_percent))
+    _legend(ax)
     return figure
 
 
@@ -146,43 +275,56 @@ def plot_jacobian_norms(memory: JacobianNorms, *, ax: Any = None) -> Figure:
     """
     figure, ax = _axes(ax)
     lags = memory.lags
-    style = {"marker": "o", "markersize": 3} if len(lags) <= 60 else {}
-    ax.plot(lags, memory.norms, color=BLUE, label=f"measured, mean of {memory.starts}", **style)
+    ax.plot(
+        lags,
+        _drawable(memory.norms),
+        color=BLUE,
+        label=f"measured, mean of {memory.starts}",
+        **_style(len(lags)),
+    )
     if math.isfinite(memory.decay_rate) and math.isfinite(memory.intercept):
         half = len(lags) // 2 if len(lags) >= 4 else 0
         with np.errstate(all="ignore"):
             fit = np.exp(memory.intercept - memory.decay_rate * lags)
         life = f"half-life {memory.half_life:.3g} steps" if math.isfinite(memory.half_life) else "it grows"
         ax.plot(
-            lags[half:], fit[half:], color=ORANGE, linewidth=4, alpha=0.6, zorder=1,
+            lags[half:], _drawable(fit[half:]), color=ORANGE, linewidth=4, alpha=0.6, zorder=1,
             label=f"fit: $\\times$ {memory.factor:.3g} a step, {life}",
         )  # fmt: skip
-    _tidy(
-        ax,
-        "How much a state depends on an earlier one",
-        "lag in time steps",
-        "spectral norm of dh$_{t}$/dh$_{t-lag}$",
-    )
-    _log_scale(ax, memory.norms)
     with np.errstate(all="ignore"):
         bound = memory.bound ** lags.astype(np.float64)
-    low, high = ax.get_ylim()
-    shown = np.isfinite(bound) & (bound > 0)
-    if shown.any():
-        # The bound may be many decades away: the axis stays with what was measured.
-        ax.plot(
-            lags[shown], bound[shown], color=GREY, linestyle=":",
-            label=f"Bengio et al.'s bound: {memory.bound:.3g}$^{{lag}}$",
-        )  # fmt: skip
-        ax.set_ylim(low, min(max(high, float(bound[shown][0]) * 1.5), high * 1e3))
-    ax.legend(frameon=False, loc="best")
+    name = f"bound of Bengio et al., {memory.bound:.3g}$^{{lag}}$"
+    if _near(bound, memory.norms):
+        # Over the curve: the two may be the same.
+        ax.plot(lags, bound, color="black", linestyle=":", zorder=3, label=name)
+    else:
+        where = f"rises to {number(float(bound[-1]))}" if memory.bound > 1 else "falls out of it"
+        ax.plot([], [], linestyle="none", label=f"{name}: not in the picture, it {where}")
+    _tidy(
+        ax, "How much a state depends on an earlier one", about(memory), "lag in time steps",
+        "spectral norm of dh$_{t}$/dh$_{t-lag}$",
+    )  # fmt: skip
+    _log_scale(ax)
+    _legend(ax)
     return figure
 
 
+def _near(bound: np.ndarray, norms: np.ndarray) -> bool:
+    """Whether an axis that shows the whole bound still shows the norms as well: half of it, or six decades."""
+    measured = norms[np.isfinite(norms) & (norms > 0)]
+    if not (len(measured) and (bound < LARGEST).all() and (bound > 1 / LARGEST).all()):
+        return False
+    low, high = math.log10(measured.min()), math.log10(measured.max())
+    spread = max(high, math.log10(bound.max())) - min(low, math.log10(bound.min()))
+    return spread <= max(2 * (high - low), 6.0)
+
+
 def plot_hidden_states(
-    states: HiddenStates, *, ax: Any = None, units: int = 40, steps: int = 80, start: int = 0
+    states: HiddenStates, *, ax: Any = None, units: int = 40, steps: int = 60, start: int = 0
 ) -> Figure:
-    """Heat map of hidden states over time, with what was read under it.
+    """Heat map of hidden states over time, with the units' numbers and what was read beside it.
+
+    A character that prints nothing is shown by a mark, one that no installed font has by its code point.
 
     Parameters
     ----------
@@ -190,8 +332,9 @@ def plot_hidden_states(
     ax : matplotlib.axes.Axes or None
         None makes a figure.
     units : int, default 40
-        Show the units that vary most, at most so many.
-    steps : int, default 80
+        Show the units that vary most, at most so many.  They are numbered from 0, as the columns of
+        ``states.states`` are, and those that do alike stand side by side.
+    steps : int, default 60
         Show so many time steps at most, so that the text stays readable.
     start : int, default 0
         The first time step that is shown.
@@ -213,39 +356,80 @@ def plot_hidden_states(
         varies = np.argsort(-np.nan_to_num(shown.std(axis=0)), kind="stable")[:units]
     # Units that do alike side by side: by the step at which each is highest.
     varies = varies[np.argsort(shown[:, varies].argmax(axis=0), kind="stable")]
-    figure, ax = _axes(ax, (max(4.5, 0.125 * len(shown) + 1.8), 0.085 * len(varies) + 1.7))
+    own = ax is None
+    figure, ax = _axes(ax, (max(5.0, 0.11 * len(shown) + 1.5), max(2.6, 0.12 * len(varies) + 1.5)))
     finite = np.abs(shown[np.isfinite(shown)])
-    limit = max(1.0, float(finite.max())) if len(finite) else 1.0
+    limit = min(max(1.0, float(finite.max())), LARGEST) if len(finite) else 1.0
     # PuOr: zero is white, and both signs are told apart by everybody.
     image = ax.imshow(
-        shown[:, varies].T, aspect="auto", interpolation="nearest", cmap="PuOr_r", vmin=-limit, vmax=limit
+        _drawable(shown[:, varies].T), aspect="auto", interpolation="nearest", cmap="PuOr_r", vmin=-limit,
+        vmax=limit,
+    )  # fmt: skip
+    count = states.states.shape[1]
+    which = (
+        f"the {len(varies)} of {count} units that vary most" if len(varies) < count else f"all {count} units"
     )
+    _title(ax, f"Hidden states: {which}", about(states))
     bar = figure.colorbar(image, ax=ax, pad=0.015)
     bar.set_label("state h$_t$")
-    ax.set_title(
-        f"Hidden states: the {len(varies)} of {states.states.shape[1]} units that vary most",
-        loc="left",
-        fontsize=11,
-    )
-    ax.set_ylabel("unit")
-    ax.set_yticks([])
-    if any(labels):
-        single = all(len(label) <= 1 for label in labels)
-        ax.set_xticks(range(len(labels)), [_visible(label) for label in labels], fontsize=8)
-        ax.tick_params(axis="x", length=0, pad=3)
-        for tick in ax.get_xticklabels():
-            tick.set_family("monospace")
-            tick.set_rotation(0 if single else 90)
-        ax.set_xlabel("character read at each time step" if single else "class index read at each time step")
-    else:
-        ax.set_xlabel("time step")
+    # Of a figure that is made here the layout leaves about this to the cells.
+    width, height = (0.11 * len(shown) * POINTS, 0.12 * len(varies) * POINTS) if own else _points(ax)
+    size, every = _room(height / len(varies), CELL - 1)
+    rows = range(0, len(varies), every)
+    ax.set_yticks(rows, [str(varies[row]) for row in rows], fontsize=size)
+    ax.set_ylabel("number of the unit")
+    ax.tick_params(axis="y", length=2, pad=2)
+    _label_steps(ax, labels, start, width / len(shown))
     return figure
 
 
-def _visible(label: str) -> str:
-    """A label as a picture can show it; matplotlib takes a dollar sign for mathematics."""
-    shown = {" ": "\u2423", "\n": "\\n", "\t": "\\t", "\r": "\\r", "$": r"\$"}.get(label, label)
-    return shown if label in "$\n\t\r" or label.isprintable() else f"{ord(label[0]):x}"
+def _room(points: float, most: float) -> tuple[float, int]:
+    """Size of the labels of cells that are so many points apart, and that every how many get one."""
+    size = min(most, max(points, 5.0))
+    return size, max(1, math.ceil(0.9 * size / points))
+
+
+def _label_steps(ax: Any, labels: list[str], start: int, points: float) -> None:
+    """What was read below each column, or the time steps where that is not known."""
+    if not any(labels):
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda column, _: f"{start + round(column) + 1}"))
+        ax.set_xlabel("time step t")
+        return
+    from matplotlib.font_manager import FontProperties
+
+    signs = glyphs.signs(labels, "monospace")
+    # Letters are narrower than they are high.
+    size, every = _room(points / 0.7, CELL)
+    columns = range(0, len(labels), every)
+    ax.set_xticks(columns, [signs[column].text for column in columns])
+    ax.tick_params(axis="x", length=0, pad=3)
+    for column, tick in zip(columns, ax.get_xticklabels(), strict=True):
+        sign = signs[column]
+        if sign.font is None:
+            tick.set_fontfamily("monospace")
+        else:
+            tick.set_fontproperties(FontProperties(fname=sign.font))
+        tick.set_fontsize(size if sign.kind != "point" else size - 2)
+        if sign.kind == "point" or len(labels[column]) > 1:
+            tick.set_rotation(90)
+    ax.set_xlabel(_what_was_read(labels, signs, every), fontsize=LEGEND)
+
+
+def _what_was_read(labels: list[str], signs: list[glyphs.Sign], every: int) -> str:
+    """The name of the axis of labels, with a key to the marks among them."""
+    classes = all(label.isdigit() for label in labels) and any(len(label) > 1 for label in labels)
+    text = (
+        "class index" if classes else "what was" if all(label.isdigit() for label in labels) else "character"
+    )
+    text += " read at each time step" if every == 1 else f" read, every {every} time steps"
+    marks = {label: sign.text for label, sign in zip(labels, signs, strict=True) if sign.kind == "mark"}
+    key = [f"{marks[label]} {name}" for label, name in glyphs.NAMES.items() if label in marks]
+    if any(sign.kind == "point" for sign in signs):
+        key.append("on its side: the code point of a character that no font here has")
+    return text + (f"\n{',  '.join(key)}" if key else "")
 
 
 def plot_singular_values(spectrum: Spectrum, *, ax: Any = None) -> Figure:
@@ -267,21 +451,25 @@ def plot_singular_values(spectrum: Spectrum, *, ax: Any = None) -> Figure:
         If matplotlib is not installed.
     """
     figure, ax = _axes(ax)
-    values = spectrum.singular_values
+    values = _drawable(spectrum.singular_values)
     rank = np.arange(1, len(values) + 1)
-    style = {"marker": "o", "markersize": 3} if len(values) <= 60 else {}
+    style = _style(len(values))
     ax.plot(
         rank, values, color=BLUE,
-        label=f"singular values: one step stretches by at most {values[0]:.3g}", **style,
+        label=f"singular values: one step stretches by at most {number(float(spectrum.singular_values[0]))}",
+        **style,
     )  # fmt: skip
     ax.plot(
-        rank, np.sort(np.abs(spectrum.eigenvalues))[::-1], color=RED,
-        label=f"absolute eigenvalues: spectral radius {spectrum.spectral_radius:.3g}", **style,
+        rank, np.sort(_drawable(np.abs(spectrum.eigenvalues)))[::-1], color=RED,
+        label=f"absolute eigenvalues: spectral radius {number(spectrum.spectral_radius)}", **style,
     )  # fmt: skip
     ax.axhline(1, color=GREY, linewidth=1, linestyle=":", label="1: neither grows nor shrinks")
-    _tidy(ax, "What W$_{hh}$ does to a vector in one step", "rank, largest first", "factor (no unit)")
+    _tidy(
+        ax, "What W$_{hh}$ does to a vector in one step", about(spectrum), "rank, largest first",
+        "factor (no unit)",
+    )  # fmt: skip
     ax.set_ylim(0, None)
-    ax.legend(frameon=False, loc="best")
+    _legend(ax)
     return figure
 
 
@@ -305,14 +493,28 @@ def plot_saturation(result: Saturation, *, ax: Any = None) -> Figure:
     """
     figure, ax = _axes(ax)
     steps = np.arange(1, len(result.saturated) + 1)
-    ax.plot(steps, 100 * result.saturated, color=ORANGE, label=f"saturated: |h| > {result.threshold:g}")
-    ax.plot(steps, 100 * result.dead, color=RED, label="pass no gradient: derivative < 0.001")
+    style = _style(len(steps))
+    if result.nonlinearity == "relu":  # it has no upper end to be near to
+        ax.plot(steps, result.dead, color=RED, label="pass no gradient: the state is 0", **style)
+    else:
+        ax.plot(
+            steps, result.saturated, color=ORANGE, label=f"saturated: |h| > {result.threshold:g}", **style
+        )
+        ax.plot(steps, result.dead, color=RED, label="pass no gradient: slope < 0.001", **style)
     ax.plot(
-        steps, 100 * result.mean_slope, color=BLUE, linestyle="--", label="mean derivative, % of its largest"
+        steps, result.mean_slope, color=BLUE, linestyle="--", label="mean slope, of the largest possible",
+        **style,
+    )  # fmt: skip
+    _tidy(
+        ax,
+        "How flat the nonlinearity is at each time step",
+        about(result),
+        "time step t",
+        "share of the units",
     )
-    _tidy(ax, "How flat the nonlinearity is at each time step", "time step t", "% of the units")
-    ax.set_ylim(-2, 102)
-    ax.legend(frameon=False, loc="best")
+    _percents(ax.yaxis)
+    ax.set_ylim(-0.02, 1.02)
+    _legend(ax)
     return figure
 
 
@@ -338,28 +540,36 @@ def plot_clip_report(report: ClipReport, *, ax: Any = None) -> Figure:
     modes = list(report.norm_after)
     norms = [report.norm_before, *report.norm_after.values()]
     names = ["not clipped", *(f'"{mode}"' for mode in modes)]
-    notes = ["", *(f"changes {report.changed[mode]:.0%}\nof the entries" for mode in modes)]
-    bars = ax.bar(names, norms, color=[GREY, *[BLUE] * len(modes)], width=0.6)
+    notes = ["", *(f"changes {percent(report.changed[mode])}\nof the entries" for mode in modes)]
+    # What is no number has no bar, and says so.
+    heights = np.nan_to_num(_drawable(norms))
+    bars = ax.bar(names, heights, color=[GREY, *[BLUE] * len(modes)], width=0.6)
     ax.bar_label(
         bars,
-        [f"{norm:.3g}\n{note}".strip() for norm, note in zip(norms, notes, strict=True)],
-        padding=3, fontsize=8,
+        [f"{number(norm)}\n{note}".strip() for norm, note in zip(norms, notes, strict=True)],
+        padding=3, fontsize=LEGEND,
     )  # fmt: skip
-    ax.axhline(report.threshold, color=RED, linestyle=":", label=f"threshold {report.threshold:g}")
-    _tidy(ax, "What each way of clipping does to the gradients", "clip mode", "global norm of the gradients")
-    finite = [norm for norm in norms if math.isfinite(norm)]
-    if finite and max(finite) > 30 * max(min(finite), 1e-300):
-        ax.set_yscale("log")
-        ax.set_ylim(min([*finite, report.threshold]) / 3, max(finite) * 8)
+    top = float(heights.max())
+    name = f"threshold {number(report.threshold)}"
+    if report.threshold <= 2 * top:
+        ax.axhline(report.threshold, color=RED, linestyle=":", label=name)
     else:
-        ax.margins(y=0.22)
+        ax.plot([], [], linestyle="none", label=f"{name}: far above, not in the picture")
+    _tidy(
+        ax, "What each way of clipping does to the gradients", about(report), "clip mode",
+        "global norm of the gradients",
+    )  # fmt: skip
+    # A bar begins at zero, and has room for its words above it.
+    ax.set_ylim(0, 1.3 * max(top, report.threshold if report.threshold <= 2 * top else 0.0) or 1.0)
     ax.grid(False, axis="x")
-    ax.legend(frameon=False, loc="best")
+    _legend(ax)
     return figure
 
 
-def plot_clipping(history: Sequence[Mapping[str, Any]], *, threshold: float = 5.0, ax: Any = None) -> Figure:
-    """Norm of the gradient over a training, and where eq. 15 clipped it.
+def plot_clipping(
+    history: Sequence[Mapping[str, Any]], *, threshold: float = 5.0, ax: Any = None, subtitle: str = ""
+) -> Figure:
+    """Norm of the gradient over a training, and where it was clipped.
 
     Parameters
     ----------
@@ -370,6 +580,8 @@ def plot_clipping(history: Sequence[Mapping[str, Any]], *, threshold: float = 5.
         Of the clipping.
     ax : matplotlib.axes.Axes or None
         None makes a figure.
+    subtitle : str, default ""
+        Stands below the title: the model, and the text.
 
     Returns
     -------
@@ -387,30 +599,37 @@ def plot_clipping(history: Sequence[Mapping[str, Any]], *, threshold: float = 5.
         raise ValueError("history must hold records with 'step' and 'grad_norm', got none")
     figure, ax = _axes(ax)
     steps = np.array([r["step"] for r in records])
-    norms = np.array([r["grad_norm"] for r in records], np.float64)
+    norms = _drawable([r["grad_norm"] for r in records])
     clipped = ~(norms <= threshold)
-    style = {"marker": "o", "markersize": 3} if len(steps) <= 60 else {}
-    ax.plot(steps, norms, color=BLUE, linewidth=1, label="norm before the clipping", **style)
+    ax.plot(steps, norms, color=BLUE, linewidth=1, label="norm before the clipping", **_style(len(steps)))
     if clipped.any():
         ax.plot(steps[clipped], norms[clipped], "o", color=RED, markersize=4,
-                label=f"clipped: {clipped.mean():.0%} of the records")  # fmt: skip
-    ax.axhline(threshold, color=RED, linestyle=":", label=f"threshold {threshold:g}")
-    _tidy(ax, "Gradient clipping over the training", "step of training", "global norm of the gradients")
-    _log_scale(ax, norms, np.array([threshold]))
+                label=f"clipped: {percent(float(clipped.mean()))} of the records")  # fmt: skip
+    if math.isfinite(threshold):
+        ax.axhline(threshold, color=RED, linestyle=":", label=f"threshold {number(threshold)}")
+    _tidy(
+        ax,
+        "Gradient clipping over the training",
+        subtitle,
+        "step of training",
+        "global norm of the gradients",
+    )
+    _log_scale(ax)
     shares = [
         (r["step"], r["diagnostics"]["clipped"]) for r in history if "clipped" in (r.get("diagnostics") or {})
     ]
     if shares:
         right = ax.twinx()
-        right.plot(*zip(*shares, strict=True), color=ORANGE, drawstyle="steps-post", alpha=0.8)
+        right.plot(*zip(*shares, strict=True), color=ORANGE, drawstyle="steps-post", **_style(len(shares)))
         right.set_ylim(-0.02, 1.02)
+        _percents(right.yaxis)
         right.set_ylabel("share of entries that clipping changed", color=ORANGE)
         right.spines["top"].set_visible(False)
-    ax.legend(frameon=False, loc="best")
+    _legend(ax)
     return figure
 
 
-def plot_history(history: Sequence[Mapping[str, Any]], *, ax: Any = None) -> Figure:
+def plot_history(history: Sequence[Mapping[str, Any]], *, ax: Any = None, subtitle: str = "") -> Figure:
     """Loss over a training: what is learned against what is held out, and where that was best.
 
     Parameters
@@ -420,6 +639,8 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, ax: Any = None) -> Fig
         which either may be None.
     ax : matplotlib.axes.Axes or None
         None makes a figure.
+    subtitle : str, default ""
+        Stands below the title: the model, and the text.
 
     Returns
     -------
@@ -441,19 +662,25 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, ax: Any = None) -> Fig
     if not len(train) and not len(valid):
         raise ValueError("history must hold records with 'step' and 'train_nats' or 'valid_nats', got none")
     figure, ax = _axes(ax)
-    ax.plot(steps, train, color=BLUE, linewidth=1, label="what is learned")
+    train, valid = _drawable(train), _drawable(valid)
+    if len(train):
+        ax.plot(steps, train, color=BLUE, linewidth=1, label="what is learned", **_style(len(steps)))
     if len(valid):
         ax.plot(valid_steps, valid, "o-", color=ORANGE, markersize=4, label="what is held out")
-        if np.isfinite(valid).any():
-            best = int(np.nanargmin(np.where(np.isfinite(valid), valid, np.nan)))
+        if not np.isnan(valid).all():
+            best = int(np.nanargmin(valid))
             ax.axhline(valid[best], color=GREY, linestyle=":",
-                       label=f"best: {valid[best]:.3f} nats after step {valid_steps[best]:,}")  # fmt: skip
-    _tidy(ax, "Loss over the training", "step of training", "cross-entropy, nats per character")
+                       label=f"best: {_nats(valid[best])} nats after step {valid_steps[best]:,}")  # fmt: skip
+    _tidy(ax, "Loss over the training", subtitle, "step of training", "cross-entropy, nats per character")
     bits = ax.secondary_yaxis("right", functions=(lambda nats: nats / math.log(2), lambda b: b * math.log(2)))
     bits.set_ylabel("bits per character")
     bits.spines["right"].set_visible(False)
-    ax.legend(frameon=False, loc="best")
+    _legend(ax)
     return figure
+
+
+def _nats(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else number(value)
 
 
 def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
@@ -472,11 +699,24 @@ def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
     ImportError
         If matplotlib is not installed.
     """
-    figure = _figure((13, 13.5), 90)
-    grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 1.25))
-    plot_gradient_flow(diagnosis.flow, ax=figure.add_subplot(grid[0, 0]))
-    plot_jacobian_norms(diagnosis.memory, ax=figure.add_subplot(grid[0, 1]))
-    plot_singular_values(diagnosis.spectrum, ax=figure.add_subplot(grid[1, 0]))
-    plot_saturation(diagnosis.saturation, ax=figure.add_subplot(grid[1, 1]))
-    plot_hidden_states(diagnosis.states, ax=figure.add_subplot(grid[2, :]))
+    d = diagnosis
+    figure = _figure((10.0, 14.0))
+    model = f"CharRNN, {d.hidden_size} {d.nonlinearity} units" + (
+        f", top of {d.num_layers} layers" if d.num_layers > 1 else ""
+    )
+    text = f" of {glyphs.as_title(d.source)}" if d.source else ""
+    read = f"{d.passages} passage{'s' * (d.passages != 1)} of {d.steps} characters{text}"
+    figure.suptitle(
+        "\n".join(textwrap.wrap(f"{model}, on {read}", 90)), x=0.01, ha="left", fontsize=TITLE + 2
+    )
+    # The page says once what they are of.
+    untitled = {"model": "", "read": ""}
+    # Apart, so that the colours beside the map take no room from what is above it.
+    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=(1.35, 1)))
+    axes = top.subplots(2, 2)
+    plot_gradient_flow(replace(d.flow, **untitled), ax=axes[0, 0])
+    plot_jacobian_norms(replace(d.memory, **untitled), ax=axes[0, 1])
+    plot_singular_values(replace(d.spectrum, **untitled), ax=axes[1, 0])
+    plot_saturation(replace(d.saturation, **untitled), ax=axes[1, 1])
+    plot_hidden_states(replace(d.states, model="", read="the first passage"), ax=bottom.subplots())
     return figure

@@ -23,8 +23,8 @@ _PREFERRED = (
     "freesans", "unifont",
 )  # fmt: skip
 
-#: These draw a box for everything, or nothing without colours.
-_USELESS = ("last resort", "lastresort", "adobe blank", "color emoji")
+#: These draw a box for everything, nothing without colours, or are for formulas only.
+_USELESS = ("last resort", "lastresort", "adobe blank", "color emoji", "stix", "cmr", "cmss", "cmtt")
 
 #: What begins a formula in matplotlib.
 _ESCAPED = {"$": r"\$"}

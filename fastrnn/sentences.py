@@ -132,7 +132,8 @@ def _what_is_left(r: GradientFlow, T: int, left: float) -> list[str]:
     largest = float(r.share.max())
     if largest > EXPLODED:
         return [
-            f"{reaches}, {_steps(T - 1)} back, and {percent(largest)} the step that gets most.",
+            f"The gradient of the last step's loss grows on its way back, to {number(largest)} times its size; "
+            f"at the first step, {_steps(T - 1)} back, it is {number(left)} times.",
             "It explodes: one update can undo many. Clip the gradients by their norm.",
         ]
     if left < VANISHED:

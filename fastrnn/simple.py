@@ -306,6 +306,11 @@ class SimpleRNN(_Private):
         self._kernel_params()
         return self._h * (self._d + self._h + self._q + 1) + self._q
 
+    def _repr_html_(self) -> str:
+        from fastrnn.shown import parameters_html
+
+        return parameters_html(self, {name: getattr(self, name) for name in _PARAMETERS})
+
     def __repr__(self) -> str:
         if not hasattr(self, "_params"):
             return super().__repr__()

@@ -239,6 +239,11 @@ class StackedModel:
         """Whether dropout is on: `train` and `eval` change it."""
         return self._training
 
+    def _repr_html_(self) -> str:
+        from fastrnn.shown import parameters_html
+
+        return parameters_html(self, self.parameters)
+
     def train(self, mode: bool = True) -> Self:
         """Turn dropout on.
 

@@ -96,7 +96,9 @@ def test_heat_map_has_the_text_under_it(results):
     assert len(shown) == 50
     assert shown[:4] == ["a", "t", "\u2423", "s"]  # TEXT[5:9], a space made visible
     assert r"\$" in shown  # not the beginning of mathematics
-    assert {"\\n", "\\t"} <= set(shown)
+    assert {"\u23ce", "\u21e5"} <= set(shown)
+    for words in ("\u2423 blank", "\u23ce line break", "\u21e5 tab"):
+        assert words in ax.get_xlabel()
     wanted = states.states[5:55]
     varies = set(np.argsort(-wanted.std(axis=0), kind="stable")[:7])
     assert {tuple(row) for row in np.round(image, 6)} == {
