@@ -372,8 +372,10 @@ def plot_hidden_states(
     _title(ax, f"Hidden states: {which}", about(states))
     bar = figure.colorbar(image, ax=ax, pad=0.015)
     bar.set_label("state h$_t$")
-    # Of a figure that is made here the layout leaves about this to the cells.
+    # About what the layout leaves to the cells, in a figure that is made here and in given axes.
     width, height = (0.11 * len(shown) * POINTS, 0.12 * len(varies) * POINTS) if own else _points(ax)
+    if not own:
+        height = max(height - 50, height / 3)
     size, every = _room(height / len(varies), CELL - 1)
     rows = range(0, len(varies), every)
     ax.set_yticks(rows, [str(varies[row]) for row in rows], fontsize=size)

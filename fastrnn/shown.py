@@ -169,11 +169,11 @@ _COLUMNS = {
 def _records(history: Sequence[Any]) -> str:
     """A table of records, spread evenly over the training when there are many."""
     records = [r if isinstance(r, Mapping) else {} for r in history]
-    if not records:
-        return ""
     n = len(records)
     chosen = range(n) if n <= ROWS else [round(i * (n - 1) / (ROWS - 1)) for i in range(ROWS)]
     columns = [name for name in _COLUMNS if any(name in r for r in records)]
+    if not columns:
+        return ""
     rows = [tuple(_cell(records[i].get(name)) for name in columns) for i in chosen]
     return _table([_COLUMNS[name] for name in columns], rows)
 

@@ -77,6 +77,6 @@ def test_loss_curve(example, tmp_path):
 
 def test_the_list_of_examples_is_complete():
     listed = re.findall(
-        r"^\| \[(\w+\.py)\]\(\1\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.M
+        r"^\| \[(\w+\.\w+)\]\(\1\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.M
     )
-    assert listed == sorted(file.name for file in EXAMPLES.glob("*.py"))
+    assert listed == sorted(file.name for file in EXAMPLES.iterdir() if file.suffix in (".py", ".ipynb"))

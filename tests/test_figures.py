@@ -1,17 +1,20 @@
 """`fastrnn.figures`: what is drawn, labels with units, no pyplot, and the message without matplotlib."""
 
+import itertools
 import math
+import pickle
 import re
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import run_python
 
-from fastrnn import CharRNN, SimpleRNN, diagnostics, figures
-from fastrnn.diagnose_report import diagnose
+from fastrnn import RNN, CharRNN, SimpleRNN, diagnostics, figures, glyphs
+from fastrnn.diagnostics import diagnose
 
 IN_MATPLOTLIB = pytest.importorskip("matplotlib.figure")
 
@@ -214,3 +217,335 @@ def test_the_example_makes_the_pictures_of_the_page(tmp_path):
     measured = done.stdout.partition("\nTraining")[0]
     assert "1.8e-15" in measured
     assert measured in page
+
+
+# -- what can be read in every picture ---------------------------------------------------------------
+
+#: Characters of scripts that matplotlib's own fonts lack, that print nothing, or that are half of one.
+SCRIPTS = "\u4e2d\u6587 \u65e5\u672c\u306e\ud55c\uad6d\U0001f642\U0001f680\u0639\u05d0 \t\n\r\x00\x7f\u200b\u0301\ue000$_^\\%\u00e9"
+
+
+def laid_out(figure):
+    """All that drawing does, but no pixels; whatever warns is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.draw_without_rendering()
+
+
+def texts_of(axis):
+    return [tick.get_text() for tick in axis.get_ticklabels()]
+
+
+@pytest.fixture(scope="module")
+def pictures(model, results):
+    made = {name: result.plot() for name, result in results.items()}
+    made["share"] = figures.plot_gradient_share({"one": results["flow"], "two": results["flow"]})
+    made["history"] = figures.plot_history(model.history_)
+    made["training"] = figures.plot_clipping(model.history_)
+    for figure in made.values():
+        laid_out(figure)
+    return made
+
+
+EVERY = ("flow", "memory", "states", "spectrum", "saturation", "clipping", "diagnosis", "share", "history",
+         "training")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_legends_are_off_the_curves_and_in_the_picture(name, pictures):
+    figure = pictures[name]
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        if legend is None:
+            continue
+        box = legend.get_window_extent()
+        assert not any(box.overlaps(other.bbox) for other in figure.axes)
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1 + 1
+        # Below the name of its own axis too.
+        assert box.y1 <= ax.xaxis.label.get_window_extent().y0 + 1
+    assert sum(ax.get_legend() is not None for ax in figure.axes) == {"states": 0, "diagnosis": 4}.get(
+        name, 1
+    )
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_pictures_can_be_read_where_they_are_800_pixels_wide(name, pictures):
+    figure = pictures[name]
+    shrunk = min(1, 800 / figure.bbox.width)
+    for ax in figure.axes:
+        texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label]
+        for text in texts + ([] if ax.get_legend() is None else ax.get_legend().get_texts()):
+            if text.get_text():
+                assert text.get_fontsize() * figure.dpi / 72 * shrunk >= 7, text
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("history", "training", "diagnosis")])
+def test_titles_say_the_model_and_the_text(name, pictures):
+    title = pictures[name].axes[0].get_title(loc="left")
+    first, second = title.split("\n", 1)
+    assert first
+    wanted = "CharRNN, 70 tanh units" if name == "spectrum" else "CharRNN, 70 tanh units, on "
+    assert second.startswith(wanted)
+
+
+def test_titles_of_other_models():
+    layer = RNN(3, 6, 2, nonlinearity="relu", bidirectional=True, rng=0, backend="numpy")
+    x = np.random.default_rng(0).normal(size=(9, 4, 3)).astype("f")
+    result = diagnostics.saturation(layer, x, layer=0, direction=1)
+    assert (result.model, result.read) == (
+        "RNN, 6 relu units, layer 0 (from 0) of 2, read backwards", "4 sequences of 9 time steps"
+    )  # fmt: skip
+    (ax,) = result.plot().axes
+    assert len(ax.lines) == 2  # nothing is said of saturated units
+    matrix = diagnostics.spectrum(np.eye(3)).plot()
+    assert "\n" not in matrix.axes[0].get_title(loc="left")
+
+
+def test_history_takes_a_second_line(model):
+    for draw in (figures.plot_history, figures.plot_clipping):
+        figure = draw(model.history_, subtitle="CharRNN on $1 & $2_\u4e2d.txt")
+        assert figure.axes[0].get_title(loc="left").endswith("\nCharRNN on " + r"\$1 & \$2_" + "\u25a1.txt")
+        laid_out(figure)
+
+
+def test_page_says_once_what_it_is_of(results):
+    figure = replace(results["diagnosis"], source="a $b$ c.txt").plot()
+    d = results["diagnosis"]
+    assert figure.get_suptitle() == (
+        f"CharRNN, 70 tanh units, on {d.passages} passages of {d.steps} characters of a \\$b\\$ c.txt"
+    )
+    for ax in figure.axes:
+        assert "CharRNN" not in ax.get_title(loc="left")
+
+
+def test_units_are_numbered(results):
+    states = results["states"]
+    figure = states.plot(units=9)
+    ax = figure.axes[0]
+    laid_out(figure)
+    shown = [int(number) for number in texts_of(ax.yaxis)]
+    assert len(shown) == 9
+    assert np.array_equal(ax.images[0].get_array(), states.states[:60, shown].T.astype(float))
+    # More than there is room for: every so many of them.
+    figure = IN_MATPLOTLIB.Figure(figsize=(4, 2), layout="constrained")
+    ax = figure.add_subplot()
+    states.plot(units=70, ax=ax)
+    laid_out(figure)
+    labels = ax.get_yticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert 3 < len(labels) < 70
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+def test_time_steps_without_a_text_count_from_one():
+    layer = RNN(3, 6, rng=0, backend="numpy")
+    states = diagnostics.hidden_states(layer, np.ones((40, 1, 3), "f"))
+    figure = states.plot(start=10)
+    laid_out(figure)
+    ax = figure.axes[0]
+    low, high = ax.get_xlim()
+    at = [(t, text) for t, text in zip(ax.get_xticks(), texts_of(ax.xaxis), strict=True) if low <= t <= high]
+    assert at
+    assert all(int(text) == t + 11 for t, text in at)
+
+
+def test_class_indices_are_not_called_characters():
+    rnn = SimpleRNN(12, 6, 12, rng=0, backend="numpy")
+    axes = diagnostics.hidden_states(rnn, [0, 11, 3]).plot().axes[0]
+    assert axes.get_xlabel() == "class index read at each time step"
+    assert all(tick.get_rotation() == 90 for tick in axes.get_xticklabels() if tick.get_text() == "11")
+    assert diagnostics.hidden_states(rnn, [0, 1, 3]).plot().axes[0].get_xlabel().startswith("what was read")
+
+
+def test_every_character_has_a_sign():
+    states = diagnostics.HiddenStates(
+        np.random.default_rng(0).normal(size=(len(SCRIPTS), 5)), list(SCRIPTS), model=SCRIPTS, read=SCRIPTS
+    )
+    figure = states.plot()
+    laid_out(figure)  # a glyph that is missing would warn
+    ax = figure.axes[0]
+    shown = dict(zip(SCRIPTS, ax.get_xticklabels(), strict=True))
+    texts = {c: tick.get_text() for c, tick in shown.items()}
+    assert texts["\t"] == "\u21e5"
+    assert texts["\x00"] == "0000"
+    assert texts["\u200b"] == "200B"
+    assert texts["\u0301"] == "\u25cc\u0301"
+    assert texts["\u00e9"] == "\u00e9"
+    assert {texts["\u4e2d"]} <= {"\u4e2d", "4E2D"}  # as the machine has a font for it or not
+    assert all((shown[c].get_rotation() == 90) == (len(texts[c]) >= 4) for c in SCRIPTS)
+    assert "code point" in ax.get_xlabel()
+    boxes = [tick.get_window_extent() for tick in ax.get_xticklabels()]
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+def test_a_font_that_has_the_character_is_found(tmp_path):
+    font_manager = pytest.importorskip("matplotlib.font_manager")
+    builder = pytest.importorskip("fontTools.fontBuilder").FontBuilder(1000)
+    pen = pytest.importorskip("fontTools.pens.ttGlyphPen").TTGlyphPen(None)
+    pen.moveTo((0, 0)), pen.lineTo((0, 700)), pen.lineTo((700, 700)), pen.closePath()
+    outline, odd = pen.glyph(), "\U0002f8ff"  # no font has a sign there
+    builder.setupGlyphOrder([".notdef", "odd"])
+    builder.setupCharacterMap({ord(odd): "odd"})
+    builder.setupGlyf({".notdef": outline, "odd": outline})
+    builder.setupHorizontalMetrics({".notdef": (800, 0), "odd": (800, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Fastrnn Test", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    file = tmp_path / "test.ttf"
+    builder.save(file)
+    assert glyphs.signs([odd], "monospace") == [("2F8FF", None, "point")]
+    manager = font_manager.fontManager
+    manager.addfont(str(file))
+    try:
+        # One that was removed since is passed over.
+        gone = replace(manager.ttflist[-1], fname=str(tmp_path / "gone.ttf"), name="Unifont")
+        manager.ttflist.append(gone)
+        assert glyphs.signs([odd, "a"], "monospace") == [(odd, str(file), "itself"), ("a", None, "itself")]
+        figure = diagnostics.HiddenStates(np.zeros((2, 2)), [odd, "a"]).plot()
+        laid_out(figure)
+        assert figure.axes[0].get_xticklabels()[0].get_fontproperties().get_file() == str(file)
+    finally:
+        del manager.ttflist[-2:]
+
+
+def test_bars_begin_at_zero():
+    for norm, threshold in (
+        (152.0, 5.0),
+        (1e8, 5.0),
+        (1e-12, 5.0),
+        (0.0, 5.0),
+        (math.inf, 5.0),
+        (math.nan, 5.0),
+    ):
+        report = diagnostics.ClipReport(
+            threshold, norm, norm, {"value": 0.0034, "norm": 1.0}, {"value": norm / 2, "norm": threshold}, 10
+        )
+        figure = report.plot()
+        laid_out(figure)
+        (ax,) = figure.axes
+        assert ax.get_yscale() == "linear"
+        assert ax.get_ylim()[0] == 0
+        heights = [bar.get_height() for bar in ax.patches]
+        assert heights == [
+            norm if math.isfinite(norm) else 0,
+            norm / 2 if math.isfinite(norm) else 0,
+            threshold,
+        ]
+        words = [text.get_text() for text in ax.texts]
+        assert "changes 0.3%\nof the entries" in words[1] or "changes 0.34%" in words[1]
+        # All words are within the axes.
+        assert all(text.get_window_extent().y1 <= ax.bbox.y1 for text in ax.texts)
+
+
+def test_threshold_far_above_the_bars_is_said():
+    report = diagnostics.ClipReport(1e6, 1.0, 0.5, {"norm": 0.0}, {"norm": 1.0}, 10)
+    (ax,) = report.plot().axes
+    assert ax.get_ylim()[1] < 2
+    (text,) = ax.get_legend().get_texts()
+    assert "not in the picture" in text.get_text()
+
+
+def test_shares_are_percent(results, pictures):
+    assert "40%" in texts_of(pictures["saturation"].axes[0].yaxis)
+    assert "100%" in texts_of(pictures["share"].axes[0].yaxis)
+    tiny = replace(results["flow"], share=np.geomspace(1e-14, 1, 39))
+    shown = figures.plot_gradient_share({"tiny": tiny})
+    laid_out(shown)
+    labels = texts_of(shown.axes[0].yaxis)
+    assert any(label.startswith("$10^{-") for label in labels)
+    assert all(label.endswith("%") for label in labels if label)
+    history = [{"step": i, "grad_norm": 1.0, "diagnostics": {"clipped": 0.5}} for i in (1, 2)]
+    figure = figures.plot_clipping(history)
+    laid_out(figure)
+    assert "40%" in texts_of(figure.axes[1].yaxis)
+
+
+def test_gradient_share_of_several_nets(results):
+    flows = {"a": results["flow"], "b": replace(results["flow"], share=results["flow"].share * 2)}
+    (ax,) = figures.plot_gradient_share(flows).axes
+    assert np.array_equal(ax.lines[1].get_ydata(), 2 * results["flow"].share[::-1])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    with pytest.raises(ValueError, match="at least one GradientFlow, got none"):
+        figures.plot_gradient_share({})
+
+
+def test_panels_that_share_an_axis_have_the_same_limits():
+    figure = IN_MATPLOTLIB.Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for ax, radius in zip(axes, (0.3, 1.0, 1.7), strict=True):
+        rnn = SimpleRNN(3, 16, 3, rng=0, backend="numpy")
+        rnn.Whh = radius * np.linalg.qr(rnn.Whh)[0]
+        diagnostics.jacobian_norms(rnn, [0, 1, 2] * 10).plot(ax=ax)
+    laid_out(figure)
+    low, high = axes[0].get_ylim()
+    for ax in axes:
+        assert ax.get_ylim() == (low, high)
+        for line in ax.lines:
+            values = np.asarray(line.get_ydata())
+            assert low < values.min()
+            assert values.max() < high
+
+
+def test_bound_is_in_the_picture_or_the_legend_says_where_it_goes(results):
+    def drawn(bound, norms):
+        memory = replace(results["memory"], bound=bound, norms=norms, lags=np.arange(1, len(norms) + 1))
+        (ax,) = memory.plot().axes
+        line = ax.lines[-1]
+        assert "Bengio" in line.get_label()
+        low, high = ax.get_ylim()
+        if len(line.get_ydata()):
+            assert low < min(line.get_ydata())
+            assert max(line.get_ydata()) < high
+            return ""
+        return line.get_label()
+
+    falling = 0.3 ** np.arange(1.0, 31)
+    assert drawn(0.5, falling) == ""
+    assert drawn(1.5, falling) == ""
+    assert drawn(1.2, np.full(30, 2.0)) == ""
+    assert "not in the picture, it rises to 9.31e+20" in drawn(5.0, np.full(30, 2.0))
+    assert "not in the picture" in drawn(0.0, falling)
+    assert "not in the picture" in drawn(math.inf, falling)
+
+
+def test_figures_without_a_layout_keep_their_legend_inside(results):
+    figure = IN_MATPLOTLIB.Figure()
+    ax = figure.add_subplot()
+    results["flow"].plot(ax=ax)
+    laid_out(figure)
+    box = ax.get_legend().get_window_extent()
+    assert ax.bbox.x0 < box.x0 < box.x1 < ax.bbox.x1
+    assert ax.bbox.y0 < box.y0 < box.y1 < ax.bbox.y1
+
+
+def test_figures_show_themselves_without_pyplot(results):
+    figure = results["flow"].plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert type(pickle.loads(pickle.dumps(figure))) is type(figure)
+
+
+@pytest.mark.parametrize("a", [0.0, 1e-320, 1e300, math.inf, math.nan])
+def test_no_number_stops_a_picture(a):
+    for values in (np.full(5, a), np.array([a, 1e300, math.nan, 0.0, 1e-320])):
+        b = float(values[1])
+        history = [
+            {"step": i, "train_nats": x, "valid_nats": x, "grad_norm": x} for i, x in enumerate(values)
+        ]
+        for figure in (
+            diagnostics.GradientFlow(values, values, values, values, b, a, "sum", 0, 0).plot(),
+            diagnostics.JacobianNorms(np.arange(1, 6), values, a, b, a, b, b, 3, "exact", 0, 0).plot(),
+            diagnostics.HiddenStates(values[:, None] * [1.0, 1.0], list("abcde")).plot(),
+            figures.plot_history(history),
+            figures.plot_clipping(history),
+        ):
+            laid_out(figure)
+    laid_out(diagnostics.ClipReport(5.0, a, a, {"norm": 1.0}, {"norm": a}, 10).plot())
+    laid_out(diagnostics.Spectrum(np.full(3, a, complex), np.full(3, a), a).plot())
+
+
+def test_one_record_is_seen():
+    (ax,) = figures.plot_history([{"step": 1, "train_nats": 2.0}]).axes
+    assert ax.lines[0].get_marker() == "o"
