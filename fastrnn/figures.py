@@ -711,14 +711,14 @@ def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
     figure.suptitle(
         "\n".join(textwrap.wrap(f"{model}, on {read}", 90)), x=0.01, ha="left", fontsize=TITLE + 2
     )
-    # The page says once what they are of.
-    untitled = {"model": "", "read": ""}
     # Apart, so that the colours beside the map take no room from what is above it.
-    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=(1.35, 1)))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1))
+    top, bottom = parts
+    # The page says once what they are of.
     axes = top.subplots(2, 2)
-    plot_gradient_flow(replace(d.flow, **untitled), ax=axes[0, 0])
-    plot_jacobian_norms(replace(d.memory, **untitled), ax=axes[0, 1])
-    plot_singular_values(replace(d.spectrum, **untitled), ax=axes[1, 0])
-    plot_saturation(replace(d.saturation, **untitled), ax=axes[1, 1])
+    plot_gradient_flow(replace(d.flow, model="", read=""), ax=axes[0, 0])
+    plot_jacobian_norms(replace(d.memory, model="", read=""), ax=axes[0, 1])
+    plot_singular_values(replace(d.spectrum, model=""), ax=axes[1, 0])
+    plot_saturation(replace(d.saturation, model="", read=""), ax=axes[1, 1])
     plot_hidden_states(replace(d.states, model="", read="the first passage"), ax=bottom.subplots())
     return figure
