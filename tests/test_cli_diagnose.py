@@ -116,6 +116,27 @@ def test_picture(folder, tmp_path):
         assert picture.stat().st_size > 10_000
 
 
+def test_picture_names_the_text(folder, tmp_path, monkeypatch):
+    figures = pytest.importorskip("fastrnn.figures")
+    titles, draw = [], figures.plot_diagnosis
+
+    def noted(diagnosis):
+        titles.append(draw(diagnosis).get_suptitle())
+        return draw(diagnosis)
+
+    monkeypatch.setattr(figures, "plot_diagnosis", noted)
+    arguments = (
+        "diagnose",
+        folder / "model.safetensors",
+        folder / "text.txt",
+        "--plot",
+        tmp_path / "out.png",
+    )
+    assert invoke(*arguments).exit_code == 0
+    assert titles[0].startswith("CharRNN, ")
+    assert titles[0].endswith(" characters of text.txt")
+
+
 @pytest.mark.parametrize("picture", ["out", "out.txt", "nowhere/out.png"])
 def test_a_picture_that_cannot_be_written_is_refused_before_the_work(folder, picture, tmp_path):
     pytest.importorskip("matplotlib")
