@@ -68,7 +68,7 @@ TITLE, LEGEND, CELL = 10, 9, 8
 POINTS, LETTER = 72, 0.55
 
 #: Axes end here: beyond it matplotlib's own arithmetic overflows.
-LARGEST = 1e250
+LARGEST = 1e150
 
 
 def _figure(size: tuple[float, float], dpi: int = DPI) -> Figure:
@@ -400,8 +400,6 @@ def _label_steps(ax: Any, labels: list[str], start: int, points: float) -> None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda column, _: f"{start + round(column) + 1}"))
         ax.set_xlabel("time step t")
         return
-    from matplotlib.font_manager import FontProperties
-
     signs = glyphs.signs(labels, "monospace")
     # Letters are narrower than they are high.
     size, every = _room(points / 0.7, CELL)
@@ -410,10 +408,8 @@ def _label_steps(ax: Any, labels: list[str], start: int, points: float) -> None:
     ax.tick_params(axis="x", length=0, pad=3)
     for column, tick in zip(columns, ax.get_xticklabels(), strict=True):
         sign = signs[column]
-        if sign.font is None:
-            tick.set_fontfamily("monospace")
-        else:
-            tick.set_fontproperties(FontProperties(fname=sign.font))
+        # The usual font first: it says how high a line is, and what it lacks comes from the other.
+        tick.set_fontfamily(["monospace"] if sign.font is None else ["monospace", sign.font])
         tick.set_fontsize(size if sign.kind != "point" else size - 2)
         if sign.kind == "point" or len(labels[column]) > 1:
             tick.set_rotation(90)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = ["Sign", "as_title", "signs"]
@@ -34,7 +35,7 @@ class Sign(NamedTuple):
     """How one label is drawn."""
 
     text: str
-    #: A font's file, or None for the usual font.
+    #: The family of a font, or None for the usual font.
     font: str | None
     #: What `text` is: ``"itself"``, a ``"mark"``, or the hexadecimal code ``"point"`` of a character.
     kind: str
@@ -84,11 +85,11 @@ def _usual_font(family: str | None) -> Any:
 
 
 def _fonts_that_have(missing: set[str]) -> dict[str, str]:
-    """Files of fonts that are installed, for those of the characters that one of them has."""
+    """Families of fonts that are installed, for those of the characters that one of them has."""
     found: dict[str, str] = {}
     if not missing:
         return found
-    from matplotlib.font_manager import fontManager
+    from matplotlib.font_manager import FontProperties, findfont, fontManager
     from matplotlib.ft2font import FT2Font
 
     for entry in sorted(fontManager.ttflist, key=_rank):
@@ -98,9 +99,10 @@ def _fonts_that_have(missing: set[str]) -> dict[str, str]:
             font = FT2Font(entry.fname)
         except (OSError, RuntimeError):  # removed since matplotlib looked, or of a kind it cannot read
             continue
-        if font.scalable:
-            has = {c for c in missing if font.get_char_index(ord(c))}
-            found |= dict.fromkeys(has, entry.fname)
+        has = {c for c in missing if font.scalable and font.get_char_index(ord(c))}
+        # What the name of the family leads to may be another file than this.
+        if has and Path(findfont(FontProperties(family=[entry.name]))).samefile(entry.fname):
+            found |= dict.fromkeys(has, entry.name)
             missing = missing - has
             if not missing:
                 break
