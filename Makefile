@@ -12,7 +12,7 @@ build:  ## compile the Cython kernels in place, or fail
 test:  ## the tests
 	$(PYTHON) -m pytest
 
-cases:  ## the tests on every random case
+cases:  ## the tests on every case
 	$(PYTHON) -m pytest --all-cases
 
 slow:  ## the tests, long ones and real installations included

@@ -1,8 +1,10 @@
 """What the whole suite shares: one fixture that yields each backend, one for the dtypes, options."""
 
+import collections
 import gc
 import importlib.util
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -36,8 +38,9 @@ from fastrnn import backends
 IN_CI = support.IN_CI
 REQUIRE_ALL = IN_CI or os.environ.get("FASTRNN_REQUIRE_ALL_BACKENDS") == "1"
 
-#: Random cases of a test (values of its parameter ``seed``) that run without --all-cases.
-FEW = 3
+#: What runs without --all-cases: random cases of a test (values of its parameter ``seed``), and cases of it
+#: altogether unless its mark ``few`` names another number.
+FEW_SEEDS, FEW = 3, 48
 
 hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
 hypothesis.settings.register_profile("all", deadline=None, max_examples=30, derandomize=IN_CI)
@@ -45,12 +48,13 @@ hypothesis.settings.register_profile("slow", deadline=None, max_examples=500)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the long soaks, and every random case")
-    parser.addoption("--all-cases", action="store_true", help="run every random case, not a few of each test")
+    parser.addoption("--slow", action="store_true", help="run the long soaks, and every case")
+    parser.addoption("--all-cases", action="store_true", help="run every case, not a few of each test")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: a long soak, run with --slow only")
+    config.addinivalue_line("markers", "few(n): takes long, so n of its cases run without --all-cases")
     slow, every = config.getoption("--slow"), config.getoption("--all-cases")
     hypothesis.settings.load_profile("slow" if slow else "all" if every else "few")
 
@@ -61,21 +65,29 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="a long soak: --slow runs it"))
-    if not config.getoption("--all-cases"):
-        more = [item for item in items if _random_case(item) >= FEW]
-        config.hook.pytest_deselected(items=more)
-        items[:] = [item for item in items if _random_case(item) < FEW]
+    named = any("::" in argument for argument in config.args)
+    if not named and not config.getoption("--all-cases"):
+        kept = set(a_few(items))
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
+
+
+def a_few(items):
+    """Some cases of each test: the same ones each time, from all over its parameters."""
+    tests = collections.defaultdict(list)
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is None or callspec.indices.get("seed", 0) < FEW_SEEDS:
+            tests[item.nodeid.partition("[")[0]].append(item)
+    for name, cases in tests.items():
+        mark = cases[0].get_closest_marker("few")
+        number = FEW if mark is None else mark.args[0]
+        yield from cases if len(cases) <= number else random.Random(name).sample(cases, number)
 
 
 def pytest_collection_finish(session):
     # Twenty thousand tests stay until the end: what collects garbage need not look at them each time.
     gc.freeze()
-
-
-def _random_case(item):
-    """Which random case a test is, counted from 0; 0 where it has none."""
-    callspec = getattr(item, "callspec", None)
-    return 0 if callspec is None else callspec.indices.get("seed", 0)
 
 
 @pytest.fixture(scope="session", params=list(backends.BACKENDS))

@@ -47,6 +47,7 @@ def growth(calls):
     return peak - before, after - before
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam, optim.RMSprop])
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2, "dropout": 0.3}, {"num_layers": 2, "recompute_every": 10}]

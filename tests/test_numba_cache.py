@@ -203,6 +203,7 @@ def test_edited_helper_in_another_file(installation):
         assert got["hits"] == hits
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("damage", ["truncated", "empty", "other bytes"])
 def test_damaged_file_is_compiled_anew(installation, damage):
     installation.run()

@@ -108,6 +108,7 @@ def kill_at_random(checkpoint, text, params, wanted, kills, rng):
 posix = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 
 
+@pytest.mark.few(1)
 @posix
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_at_random_moments(tmp_path, text, undisturbed, name):
@@ -123,6 +124,7 @@ def test_killed_at_more_random_moments(tmp_path, text, undisturbed, name):
     kill_at_random(tmp_path / "model", text, RUNS[name], undisturbed(name), 25, random.Random(1))
 
 
+@pytest.mark.few(2)
 @posix
 @pytest.mark.parametrize(
     ("function", "n", "when"),
