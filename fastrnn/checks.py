@@ -105,7 +105,9 @@ def check_number(value: Any, name: str, *, positive: bool = False, finite: bool 
 def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
     """Return `value` if it is one of `choices`."""
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        named = getattr(value if isinstance(value, type) else type(value), "__name__", "").lower()
+        instead = f": give its name, {named!r}" if named in choices else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{instead}")
     return value
 
 

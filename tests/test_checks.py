@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastrnn import checks
+from fastrnn import CharRNN, checks, optim
 
 
 def test_kernel_array_passes_good_arrays_through():
@@ -68,6 +68,14 @@ def test_check_rng():
     assert checks.check_rng(generator) is generator
     assert checks.check_rng(3).random() == np.random.default_rng(3).random()
     assert checks.check_rng(2**80).random() == np.random.default_rng(2**80).random()
+
+
+@pytest.mark.parametrize("given", [optim.Adam, optim.Adam()])
+def test_a_class_in_place_of_its_name_is_told(given):
+    with pytest.raises(ValueError, match=r"optimizer must be one of .*, got .*: give its name, 'adam'$"):
+        CharRNN(optimizer=given, verbose=0).fit("abab" * 50)
+    with pytest.raises(ValueError, match=r"got <class 'int'>$"):
+        checks.check_choice(int, "x", ("a", None))
 
 
 def test_check_choice():
