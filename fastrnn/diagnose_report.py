@@ -32,7 +32,11 @@ PASSAGES, CHUNKS = 16, 2
 #: What is left of a gradient below this is called vanished, beyond that exploded.
 VANISHED, EXPLODED = 0.01, 10.0
 
-WIDTH = 78
+#: Columns of the report, and those that it takes at least.
+WIDTH, NARROWEST = 78, 40
+
+#: Shorter chunks are advised if they have this share of their length or less, and how short at most.
+WORTH_IT, SHORTEST = 0.75, 8
 
 #: Shares of the work that are done before and after the memory is measured, roughly.
 MEMORY = 0.03, 0.93
@@ -100,8 +104,26 @@ class Diagnosis(Shown):
 
         return plot_diagnosis(self)
 
+    @property
+    def advice(self) -> list[str]:
+        """What people do about it, a sentence or two each."""
+        return _advice(self)
+
+    def report(self, width: int = WIDTH) -> str:
+        """Numbers, what they mean and what people do about it, in lines of `width` at most, `WIDTH` at most.
+
+        Parameters
+        ----------
+        width : int
+
+        Returns
+        -------
+        str
+        """
+        return "\n".join(_report(self, max(min(width, WIDTH), NARROWEST)))
+
     def _sentences(self) -> list[str]:
-        return _report(self)
+        return self.report().splitlines()
 
     def _size(self) -> str:
         return f"{self.passages} passages of {self.steps} characters, the gradient {self.verdict}"
@@ -205,7 +227,7 @@ class _Shares:
 # -- the text ----------------------------------------------------------------------------------------
 
 
-def _report(d: Diagnosis) -> list[str]:
+def _report(d: Diagnosis, width: int) -> list[str]:
     layers = f"{d.num_layers} layer" + ("s, of which the top one is looked at" if d.num_layers > 1 else "")
     head = [
         f"{d.hidden_size} hidden units, {layers}, {d.nonlinearity}; trained to look {d.seq_len} characters "
@@ -214,17 +236,22 @@ def _report(d: Diagnosis) -> list[str]:
         f"{decimals(d.loss, 3)} nats per character"
         + (f" ({d.skipped} characters that the model does not know were left out)." if d.skipped else "."),
     ]
-    lines = [line for text in head for line in textwrap.wrap(text, WIDTH)] + [""]
+    lines = [line for text in head for line in textwrap.wrap(text, width)] + [""]
+
+    def add(text: str, first: str, more: str) -> None:
+        lines.extend(textwrap.wrap(text, width, initial_indent=first, subsequent_indent=more))
+
     for number, (title, numbers, meaning) in enumerate(
         (_gradient(d), _memory(d), _weights(d), _flatness(d), _clipping(d)), start=1
     ):
-        lines.append(f"{number}. {title}")
-        lines += [f"     {line}" for line in numbers]
-        lines += textwrap.wrap(meaning, WIDTH, initial_indent="   ", subsequent_indent="   ")
+        add(title, f"{number}. ", "   ")
+        for line in numbers:
+            add(line, " " * 5, " " * 9)
+        add(meaning, "   ", "   ")
         lines.append("")
     lines.append("What people do about it")
-    for advice in _advice(d):
-        lines += textwrap.wrap(advice, WIDTH, initial_indent="   - ", subsequent_indent="     ")
+    for advice in d.advice:
+        add(advice, "   - ", "     ")
     return lines
 
 
@@ -233,7 +260,7 @@ _Section = tuple[str, list[str], str]
 
 def _gradient(d: Diagnosis) -> _Section:
     lags = sorted({lag for lag in (1, 2, 5, 10, 20, 50, 100, d.seq_len) if lag < d.steps})
-    numbers = [f"{lag:>4} characters back  {_percent(d.share_left(lag)):>9}" for lag in lags]
+    numbers = [f"{lag:>4} characters back  {_percent(d.share_left(lag)):>10}" for lag in lags]
     if numbers:
         numbers[0] = numbers[0].replace("characters", "character ", 1) if lags[0] == 1 else numbers[0]
     chunk = min(d.seq_len, d.steps - 1)
@@ -356,10 +383,12 @@ def _advice(d: Diagnosis) -> list[str]:
     advice = []
     if d.verdict == "vanishes":
         reach = max(d.flow.reach, 1)
-        if reach < d.seq_len:
+        shorter = max(SHORTEST, 2 * reach)
+        if shorter <= WORTH_IT * d.seq_len:
             advice.append(
                 f"Shorter chunks: gradients reach {reach} characters back and the training looks {d.seq_len} "
-                f"back. seq_len={max(8, 2 * reach)} would learn about the same, with more steps in the time."
+                f"back. With seq_len={shorter} half of the characters of a chunk still have all {reach} before "
+                "them, and there are more steps in the same time."
             )
         if d.spectrum.spectral_radius < 0.9:
             advice.append(
@@ -378,13 +407,27 @@ def _advice(d: Diagnosis) -> list[str]:
             "not made for that, and no setting changes it."
         )
     elif d.verdict == "explodes":
-        advice.append('Clip by the norm: clip="norm", clip_threshold from 1 to 5 (eq. 15).')
+        if d.clip != "norm":
+            advice.append('Clip by the norm: clip="norm", clip_threshold from 1 to 5 (eq. 15).')
+        else:
+            advice.append(
+                f"Go on clipping by the norm (eq. 15), with a clip_threshold below {d.clipping.threshold:g}, such "
+                f"as {d.clipping.threshold / 5:g}."
+            )
         advice.append("A lower learning rate, and shorter chunks: fewer factors in the product of eq. 14.")
         advice.append("A smaller start for Whh: scale it to spectral radius 1.")
     else:
-        advice.append("Nothing needs to be done: gradients reach as far back as the training looks.")
         advice.append(
-            "Keep clipping by the norm (eq. 15) as a guard: it costs nothing while it does nothing."
+            "About the gradient, nothing needs to be done: it reaches as far back as the training looks."
+        )
+        at_work = d.clipping.norm_before > d.clipping.threshold
+        advice.append(
+            f"{'Keep clipping' if d.clip == 'norm' else 'Clip'} by the norm (eq. 15): "
+            + (
+                "it is at work on this text."
+                if at_work
+                else "a guard that costs nothing while it does nothing."
+            )
         )
     if d.nonlinearity == "tanh" and float(d.saturation.saturated.mean()) > 0.3:
         advice.append(
@@ -402,9 +445,7 @@ def _percent(share: float) -> str:
         return str(share)
     if share >= 10:
         return f"{share:.3g} x"
-    if share >= 0.001 or share == 0:
-        return f"{share:.1%}"
-    return f"{100 * share:.0e}%"
+    return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 
 
 def _steps(steps: float) -> str:

@@ -1,5 +1,6 @@
 """`fastrnn diagnose`: a report that a beginner understands, and the picture."""
 
+import json
 import os
 import re
 import signal
@@ -31,6 +32,9 @@ def folder(tmp_path_factory):
 
 
 def rotation(model, radius):
+    for name, W in model.model_.parameters.items():
+        if "ih" in name or "bias" in name:
+            W *= 1e-12  # quiet inputs: tanh is the identity, and the product is that of Whh alone
     W = model.model_.parameters["weight_hh_l0"]
     W[...] = radius * np.linalg.qr(np.random.default_rng(0).normal(size=W.shape))[0]
 
@@ -52,22 +56,19 @@ def test_report_tells_numbers_meaning_and_what_to_do(folder):
     ):
         assert words in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
-    assert re.search(r"^ +12 characters back +[\d.e-]+%$", result.stdout, re.MULTILINE)
+    assert re.search(r"^ +12 characters back +(under )?[\d.]+%$", result.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     ("radius", "verdict", "advice"),
     [
         (0.2, "vanishes", "A larger start for Whh"),
-        (1.0, "holds", "Nothing needs to be done"),
-        (2.0, "explodes", 'Clip by the norm: clip="norm"'),
+        (1.0, "holds", "About the gradient, nothing needs to be done"),
+        (2.0, "explodes", "Go on clipping by the norm (eq. 15), with a clip_threshold below 5"),
     ],
 )
 def test_verdict_follows_the_weights(radius, verdict, advice):
     model = make_model()
-    for name, W in model.model_.parameters.items():
-        if "ih" in name or "bias" in name:
-            W *= 1e-12  # quiet inputs: tanh is the identity, and the product is that of Whh alone
     rotation(model, radius)
     result = diagnose(model, TEXT)
     assert result.verdict == verdict
@@ -80,13 +81,59 @@ def test_verdict_follows_the_weights(radius, verdict, advice):
 
 def test_advice_on_chunks_follows_the_reach():
     model = make_model(seq_len=40)
-    for name, W in model.model_.parameters.items():
-        if "ih" in name or "bias" in name:
-            W *= 1e-6
     rotation(model, 0.5)
     text = " ".join(str(diagnose(model, TEXT)).split())
     assert "7 characters back less than 1% of it is left" in text
-    assert "gradients reach 7 characters back and the training looks 40 back. seq_len=14" in text
+    assert "gradients reach 7 characters back and the training looks 40 back. With seq_len=14" in text
+
+
+@pytest.mark.parametrize(("seq_len", "advised"), [(8, None), (15, None), (18, None), (20, 14), (40, 14)])
+def test_shorter_chunks_are_advised_only_where_they_are_shorter_by_much(seq_len, advised):
+    model = make_model(seq_len=seq_len)
+    rotation(model, 0.5)
+    result = diagnose(model, TEXT)
+    assert (result.verdict, result.flow.reach) == ("vanishes", 7)
+    said = re.search(r"seq_len=(\d+)", " ".join(result.advice))
+    assert (said and int(said[1])) == advised
+
+
+def test_advice_on_clipping_follows_what_the_training_did_and_what_it_would_do():
+    def advice(radius=1.0, **options):
+        model = make_model(**options)
+        rotation(model, radius)
+        return " ".join(diagnose(model, TEXT).advice)
+
+    assert "Keep clipping by the norm (eq. 15): a guard that costs nothing" in advice()
+    assert "Clip by the norm (eq. 15): a guard" in advice(clip=None)
+    assert 'Clip by the norm: clip="norm"' in advice(2.0, clip=None)
+    assert "Keep clipping by the norm (eq. 15): it is at work on this text." in advice(clip_threshold=1e-9)
+
+
+def test_a_small_share_is_told_in_words_and_no_share_is_in_scientific_notation():
+    model = make_model(seq_len=40)
+    rotation(model, 0.5)
+    text = str(diagnose(model, TEXT))
+    assert re.search(r"^ +40 characters back  under 0\.1%$", text, re.MULTILINE)
+    assert not re.search(r"\de[-+]?\d+%", text)
+
+
+@pytest.mark.parametrize("width", [58, 78])
+def test_the_report_keeps_within_a_width(width):
+    for options in ({}, {"num_layers": 2, "clip": None}):
+        report = diagnose(make_model(**options), TEXT + "ÄÖÜ").report(width)
+        assert width - 12 < max(map(len, report.splitlines())) <= width
+
+
+def test_json_has_the_numbers_and_the_advice(folder):
+    files = folder / "model.safetensors", folder / "text.txt"
+    told = json.loads(invoke("diagnose", *files, "--json").stdout, parse_constant=pytest.fail)
+    result = diagnose(CharRNN.load(files[0]), TEXT)
+    assert told["verdict"] == result.verdict
+    assert told["reach"] == result.flow.reach
+    assert told["gradient_share"] == result.flow.share[::-1].tolist()
+    assert told["spectral_radius"] == result.spectrum.spectral_radius
+    assert told["clip_changes"] == result.clipping.changed
+    assert told["advice"] == result.advice
 
 
 def test_saturated_and_stuck_units_are_told():
@@ -144,6 +191,15 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(folder, pic
     assert result.exit_code == 2
     assert "--plot" in result.stderr
     assert picture in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write everywhere")
+def test_a_picture_in_a_locked_folder_is_refused_before_the_work(folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    result = invoke("diagnose", folder / "none", folder / "none", "--plot", tmp_path / "locked" / "out.png")
+    assert result.exit_code == 2
+    assert "cannot be written here" in result.stderr
 
 
 def test_picture_without_matplotlib(folder, monkeypatch):
