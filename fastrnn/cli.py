@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 import fastrnn
+from fastrnn.cli_help import Command, did_you_mean, write_sections
 from fastrnn.errors import BackendUnavailable, CheckpointError, TextError
 from fastrnn.terminal import printable, standard_streams
 
@@ -35,7 +36,7 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Command, click.Group):
     """Commands that are imported when they are needed, and run in `standard_streams`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,6 +47,18 @@ class _Commands(click.Group):
             return None
         module = importlib.import_module(COMMANDS[cmd_name])
         return next(c for c in vars(module).values() if isinstance(c, click.Command) and c.name == cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command {name!r}.{did_you_mean(name, COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def write_sections(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = {name: self.get_command(ctx, name) for name in COMMANDS}
+        rows = [(name, command.get_short_help_str(200)) for name, command in commands.items() if command]
+        write_sections(formatter, [("Commands", rows)], beside=True)
+        super().write_sections(ctx, formatter)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         with standard_streams():
@@ -97,23 +110,15 @@ def _failure(message: str) -> click.ClickException:
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
-    epilog="""\b
-Start with:
-  fastrnn demo                                        learn this Python's own source code for 20 seconds
-  fastrnn train book.txt --out book.safetensors       learn a text of yours
-  fastrnn sample book.safetensors --prompt "It was"   let it write
-  fastrnn bench                                       how fast is it here?
-
-\b
-Completion of commands and options with the Tab key, for this shell:
-  bash    eval "$(_FASTRNN_COMPLETE=bash_source fastrnn)"
-  zsh     eval "$(_FASTRNN_COMPLETE=zsh_source fastrnn)"
-  fish    _FASTRNN_COMPLETE=fish_source fastrnn | source
-Put the line into ~/.bashrc, ~/.zshrc or ~/.config/fish/config.fish to keep it.
-
-Results go to standard output, progress to standard error. Exit status: 0 done, 1 failed, 2 wrong
-usage, 129 the terminal was closed, 130 ended by Ctrl-C, 143 ended by SIGTERM.""",
+    epilog="More: fastrnn COMMAND --help. Tab completion: fastrnn info --completion.",
 )
 @click.version_option(fastrnn.__version__, prog_name="fastrnn")
 def main() -> None:
-    """Vanilla recurrent networks, fast on a CPU."""
+    """Vanilla recurrent networks, fast on a CPU.
+
+    \b
+    Examples:
+      fastrnn demo
+      fastrnn train book.txt --out book.safetensors
+      fastrnn sample book.safetensors --prompt "It was"
+    """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastrnn.backends import BACKENDS
-from fastrnn.cli_shared import BACKEND, DTYPE, SIZE, get_kernels_ready, positive
+from fastrnn.cli_help import Command, option
+from fastrnn.cli_shared import BACKEND, DTYPE, POSITIVE, SIZE, echo_json, get_kernels_ready, json_option, say
 from fastrnn.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -19,40 +20,38 @@ __all__ = ["bench"]
 BENCH_SIZES = ((32, 100), (100, 4), (100, 25), (100, 100), (256, 100))
 
 
-@click.command()
-@click.option("--hidden-size", type=SIZE, multiple=True, help="Hidden size h; may be given several times.")
-@click.option("--seq-len", type=SIZE, multiple=True, help="Time steps T; may be given several times.")
-@click.option(
-    "--dtype",
-    type=DTYPE,
-    multiple=True,
-    help="Precision of the backends; may be given twice.  [default: float64]",
-)
-@click.option(
-    "--backend",
-    type=BACKEND,
-    multiple=True,
-    help="Kernels to measure; may be given several times.  [default: all that are here]",
-)
-@click.option("--seconds", type=float, callback=positive, default=0.2, help="Measuring time of each number.")
+@click.command(cls=Command)
+@option("--hidden-size", type=SIZE, multiple=True, help="Hidden size h; may be given several times.")
+@option("--seq-len", type=SIZE, multiple=True, help="Time steps T; may be given several times.")
+@option(
+    "--dtype", type=DTYPE, multiple=True, show_default="float64",
+    help="Precision of the backends; may be given twice.",
+)  # fmt: skip
+@option(
+    "--backend", type=BACKEND, multiple=True, show_default="all that are here",
+    help="Kernels to measure; may be given several times.",
+)  # fmt: skip
+@option("--seconds", type=POSITIVE, default=0.2, help="Measuring time of each number.")
+@json_option
 def bench(
     hidden_size: tuple[int, ...],
     seq_len: tuple[int, ...],
     dtype: tuple[str, ...],
     backend: tuple[str, ...],
     seconds: float,
+    as_json: bool,
 ) -> None:
     """Time the backends beside the reference loop, on this machine.
-
-    One sequence of characters (65 different ones), one thread. Each result is checked against the
-    reference before it is timed. The reference is the study notes' plain NumPy loop in float64; the
-    numbers are microseconds for a time step, and how many times as fast that is.
 
     \b
     Examples:
       fastrnn bench
       fastrnn bench --hidden-size 100 --hidden-size 512 --seq-len 25
-      fastrnn bench --dtype float32 --backend numba
+      fastrnn bench --dtype float32 --backend numba --json
+
+    One sequence of characters (65 different ones), one thread. Each result is checked against the
+    reference before it is timed. The reference is a plain NumPy loop, one small operation at a time, in
+    float64; the numbers are microseconds for a time step, and how many times as fast that is.
     """
     from fastrnn.bench import Disagreement, compare
 
@@ -67,13 +66,17 @@ def bench(
         sizes = [(h, T) for h in hs for T in Ts]
     else:
         sizes = list(BENCH_SIZES)
-    click.echo("Microseconds a time step, and how many times as fast as the reference loop; one thread.")
-    click.echo(
-        f"{'operation':<10}  {'dtype':<7}  {'h':>6}  {'T':>6}  {'reference':>9}"
-        + "".join(f"  {name:>16}" for name in found)
-    )
+    rows = compare(sizes, dtypes, found, seconds)
     try:
-        for row in compare(sizes, dtypes, found, seconds):
+        if as_json:
+            echo_json({"rows": [_json_row(row) for row in rows]})
+            return
+        click.echo("Microseconds a time step, and how many times as fast as the reference.")
+        click.echo(
+            f"{'operation':<10} {'dtype':<7} {'h':>4} {'T':>4} {'reference':>9}"
+            + "".join(f"  {name:>12}" for name in found)
+        )
+        for row in rows:
             click.echo(_table_line(row))
     except Disagreement as error:
         raise click.ClickException(str(error)) from None
@@ -81,11 +84,24 @@ def bench(
 
 def _table_line(row: Row) -> str:
     scale = 1e6 / row.seq_len
-    cells = "".join(f"  {scale * s:8.2f} {row.reference / s:6.1f}x" for s in row.backends.values())
+    cells = "".join(f" {scale * s:7.2f} {row.reference / s:4.1f}x" for s in row.backends.values())
     return (
-        f"{row.operation:<10}  {row.dtype:<7}  {row.hidden_size:>6}  {row.seq_len:>6}  "
+        f"{row.operation:<10} {row.dtype:<7} {row.hidden_size:>4} {row.seq_len:>4} "
         f"{scale * row.reference:>9.2f}{cells}"
     )
+
+
+def _json_row(row: Row) -> dict[str, Any]:
+    """Times in microseconds for a time step."""
+    scale = 1e6 / row.seq_len
+    return {
+        "operation": row.operation,
+        "dtype": row.dtype,
+        "hidden_size": row.hidden_size,
+        "seq_len": row.seq_len,
+        "reference_us": scale * row.reference,
+        "backends": {name: {"us": scale * s, "ratio": row.reference / s} for name, s in row.backends.items()},
+    }
 
 
 def _available_backends() -> tuple[str, ...]:
@@ -96,7 +112,7 @@ def _available_backends() -> tuple[str, ...]:
         try:
             load(name)
         except BackendUnavailable as error:
-            click.echo(f"Left out: {error}", err=True)
+            say(f"Left out: {error}")
         else:
             found.append(name)
     return tuple(found)

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastrnn.cli_shared import BACKEND, DTYPE, SIZE, check_converged, get_kernels_ready, positive
+from fastrnn.cli_help import Command, option
+from fastrnn.cli_shared import (
+    BACKEND,
+    DTYPE,
+    POSITIVE,
+    SIZE,
+    FileName,
+    check_converged,
+    columns,
+    echo_json,
+    get_kernels_ready,
+    json_option,
+    read_text,
+    say,
+)
 from fastrnn.terminal import decimals
 
 if TYPE_CHECKING:
@@ -25,30 +39,42 @@ LR_DECAY = 0.85
 TEXT_LIMIT = 1 << 24
 
 
-@click.command()
-@click.option(
-    "--text",
-    type=click.Path(allow_dash=True),
-    help="UTF-8 file to learn, - for standard input.  [default: source code of Python's standard library]",
+@click.command(cls=Command)
+@option(
+    "--text", group="What to learn", metavar="TEXT", type=FileName(allow_dash=True),
+    show_default="source code of Python's standard library",
+    help="UTF-8 file to learn, - for standard input.",
+)  # fmt: skip
+@option(
+    "--seconds", group="What to learn", type=POSITIVE, show_default=f"{DEFAULT_SECONDS:g}",
+    help="How long to train.",
+)  # fmt: skip
+@option(
+    "--max-steps", group="What to learn", type=click.IntRange(1),
+    help="Train so many steps instead of some seconds.",
+)  # fmt: skip
+@option(
+    "--sample-length", group="What to learn", type=click.IntRange(0, 1_000_000), default=500,
+    help="Characters to write at the end.",
+)  # fmt: skip
+@json_option
+@option("--hidden-size", group="Model", type=SIZE, default=256, help="Numbers in the hidden state.")
+@option(
+    "--seq-len", group="Model", type=SIZE, default=64, help="Characters of a chunk: how far BPTT looks back."
 )
-@click.option(
-    "--seconds", type=float, callback=positive, help=f"How long to train.  [default: {DEFAULT_SECONDS:g}]"
+@option(
+    "--batch-size", group="Model", type=SIZE, default=32, help="Parts of the text that are read side by side."
 )
-@click.option("--max-steps", type=click.IntRange(1), help="Train so many steps instead.")
-@click.option("--hidden-size", type=SIZE, default=256, help="Numbers in the hidden state.")
-@click.option("--seq-len", type=SIZE, default=64, help="Characters of a chunk: how far BPTT looks back.")
-@click.option("--batch-size", type=SIZE, default=32, help="Parts of the text that are read side by side.")
-@click.option(
-    "--lr",
-    type=float,
-    callback=positive,
-    default=0.004,
+@option(
+    "--lr", group="Model", type=POSITIVE, default=0.004,
     help=f"Learning rate of the first epoch; each next one takes {LR_DECAY:g} of it.",
-)
-@click.option("--dtype", type=DTYPE, default="float32", help="Precision of the model.")
-@click.option("--sample-length", type=click.IntRange(0, 1_000_000), default=500, help="Characters to write.")
-@click.option("--random-state", type=click.IntRange(0), help="Seed of the weights and of the sample.")
-@click.option("--backend", type=BACKEND, help="Kernels to use.  [default: the fastest here]")
+)  # fmt: skip
+@option("--dtype", group="Model", type=DTYPE, default="float32", help="Precision of the model.")
+@option(
+    "--random-state", group="Model", type=click.IntRange(0), show_default="another every time",
+    help="Seed of the weights and of the sample.",
+)  # fmt: skip
+@option("--backend", group="Model", type=BACKEND, show_default="the fastest here", help="Kernels to use.")
 def demo(
     text: str | None,
     seconds: float | None,
@@ -61,30 +87,33 @@ def demo(
     sample_length: int,
     random_state: int | None,
     backend: str | None,
+    as_json: bool,
 ) -> None:
     """Train a character RNN on real text, and let it write.
-
-    The net reads parts of the text side by side, chunk by chunk, carries its hidden states from one
-    chunk to the next, and takes a step of Adam after each (truncated BPTT). The progress shows the loss
-    in nats per character, which falls from about 4.6, that of a guess, to about 1.2 in 20 seconds, that
-    of the text which is held out (valid), and the speed. At the end it prints a sample of what the net
-    writes, and how many times as fast as the plain NumPy loop the training ran, measured there and
-    then.
-
-    Ctrl-C ends the training early and goes on with the sample. To keep a model: fastrnn train.
 
     \b
     Examples:
       fastrnn demo
       fastrnn demo --text book.txt --seconds 60 --hidden-size 512
-      fastrnn demo --max-steps 2000 --random-state 1    the same sample every time
+      fastrnn demo --max-steps 2000 --random-state 1
+
+    The net reads parts of the text side by side, chunk by chunk, carries its hidden states from one
+    chunk to the next, and takes a step of Adam after each (truncated BPTT). The progress shows the loss
+    in nats per character, that of the text which is held out (valid), and the speed. A guess has a loss
+    of about 4.6. How far below it the net comes depends on how many characters this machine reads in
+    the time: about 1.9 after half a million of them, 1.3 after four million; --seconds gives it more.
+
+    At the end it prints a sample of what the net writes, and how many times as fast as a plain NumPy
+    loop the training ran, measured there and then. Ctrl-C ends the training early and goes on with the
+    sample. With --max-steps and --random-state the sample is the same every time. To keep a model:
+    fastrnn train.
     """
     import numpy as np
 
     from fastrnn.bench import Disagreement
     from fastrnn.char_rnn import CharRNN
     from fastrnn.demo import measure_speed
-    from fastrnn.texts import read_text, standard_library_source
+    from fastrnn.texts import standard_library_source
 
     if seconds is not None and max_steps is not None:
         raise click.UsageError("--seconds and --max-steps exclude each other.")
@@ -94,12 +123,9 @@ def demo(
         content, whole = read_text(text, TEXT_LIMIT)
         source = "standard input" if text == "-" else text
         if not whole:
-            click.echo(f"The text is long: only its first {TEXT_LIMIT:,} bytes are read.", err=True)
+            say(f"The text is long: only its first {TEXT_LIMIT:,} bytes are read.")
     backend = get_kernels_ready(backend, dtype)
-    click.echo(
-        f"{source}: {len(content):,} characters, {len(set(content))} different ones. Backend {backend}.",
-        err=True,
-    )
+    say(f"{source}: {len(content):,} characters, {len(set(content))} different ones. Backend {backend}.")
     model = CharRNN(
         hidden_size,
         seq_len=seq_len,
@@ -118,21 +144,32 @@ def demo(
     check_converged(model)
     nats, valid = model.history_[-1]["train_nats"], model.history_[-1]["valid_nats"]
     characters = _characters_seen(model, len(content))
-    click.echo(
-        f"Trained for {took:.1f} s on {characters:,} characters, "
-        f"{characters / len(content):.2f} times the text: {nats:.3f} nats per character"
-        + (f", {decimals(valid, 3)} on text that it did not learn" if valid is not None else "")
-        + f"; {characters / took:,.0f} characters per second."
-    )
+    if not as_json:
+        held_out = "" if valid is None else f", {decimals(valid, 3)} on text not learned"
+        click.echo(f"trained for         {took:.1f} s")
+        click.echo(f"characters          {characters:,}, {characters / len(content):.2f} times the text")
+        click.echo(f"per second          {characters / took:,.0f}")
+        click.echo(f"nats per character  {nats:.3f}{held_out}")
     written = model.generate(sample_length, random_state=random_state)
-    click.echo(f"\nA sample:\n{'-' * 72}\n{written}\n{'-' * 72}\n")
+    if not as_json:
+        line = "-" * min(columns(), 72)
+        click.echo(f"\nA sample:\n{line}\n{written}\n{line}\n")
     try:
         speed = measure_speed(model, content)
     except Disagreement as error:
         raise click.ClickException(str(error)) from None
+    if as_json:
+        echo_json({
+            "source": source, "text_characters": len(content), "vocabulary_size": len(set(content)),
+            "backend": backend, "seconds": took, "steps": model.step_, "characters": characters,
+            "chars_per_second": characters / took, "train_nats": nats, "valid_nats": valid,
+            "sample": written, "us_per_char": 1e6 * speed.fast, "reference_us_per_char": 1e6 * speed.reference,
+            "ratio": speed.ratio,
+        })  # fmt: skip
+        return
+    click.echo(f"{speed.ratio:.1f} times as fast as the reference loop")
     click.echo(
-        f"{speed.ratio:.1f} times as fast as the reference loop: {1e6 * speed.fast:.2f} against "
-        f"{1e6 * speed.reference:.2f} us per character, on the same text with the same results."
+        f"{1e6 * speed.fast:.2f} against {1e6 * speed.reference:.2f} us per character, with the same results"
     )
 
 
@@ -150,7 +187,7 @@ def _train(model: CharRNN, content: str) -> float:
     took = time.perf_counter() - start
     for warning in caught:
         if issubclass(warning.category, UserWarning):
-            click.echo(f"Warning: {warning.message}", err=True)
+            say(f"Warning: {warning.message}")
     return took
 
 

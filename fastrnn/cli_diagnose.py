@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastrnn.cli_shared import load_model
+from fastrnn.cli_help import Command, option
+from fastrnn.cli_shared import (
+    FileName,
+    check_readable,
+    columns,
+    echo_json,
+    json_option,
+    load_model,
+    model_argument,
+    read_text,
+    say,
+)
 from fastrnn.errors import TextError
+
+if TYPE_CHECKING:
+    from fastrnn.diagnose_report import Diagnosis
 
 __all__ = ["diagnose"]
 
@@ -16,36 +32,37 @@ __all__ = ["diagnose"]
 TEXT_LIMIT = 1 << 22
 
 
-@click.command()
-@click.argument("model", type=click.Path(dir_okay=False))
-@click.argument("text", type=click.Path(allow_dash=True, dir_okay=False))
-@click.option(
-    "--plot",
-    type=click.Path(dir_okay=False),
+@click.command(cls=Command)
+@model_argument
+@click.argument("text", type=FileName(allow_dash=True))
+@option(
+    "--plot", metavar="PICTURE", type=FileName(dir_okay=False),
     help="Draw everything into this file too: .png, .svg or .pdf; matplotlib is needed.",
-)
-def diagnose(model: str, text: str, plot: str | None) -> None:
-    """See how far gradients reach in a trained model, and what to do about it.
+)  # fmt: skip
+@json_option
+def diagnose(model: str, text: str, plot: str | None, as_json: bool) -> None:
+    """See how far back gradients reach in a model, and what to do.
+
+    \b
+    Examples:
+      fastrnn diagnose book.safetensors book.txt
+      fastrnn diagnose book.safetensors book.txt --plot gradients.png
+      fastrnn diagnose book.safetensors book.txt --json
 
     MODEL is a file that `fastrnn train` or CharRNN.save wrote; TEXT is a UTF-8 file to look at it
     with, - for standard input. The report says how much of a gradient is left some characters back
     (vanishing and exploding gradients), how long the state remembers, how much of the net is
     saturated, and what clipping does: numbers, what they mean, and what people do about it.
-
-    \b
-    Examples:
-      fastrnn diagnose model.safetensors book.txt
-      fastrnn diagnose model.safetensors book.txt --plot gradients.png
     """
     from fastrnn.diagnose_report import diagnose as measure
-    from fastrnn.texts import read_text
 
     if plot is not None:
         _check_picture(plot)  # before the work, not after it
-    content, whole = read_text(text, TEXT_LIMIT)
+    check_readable(text)
     fitted = load_model(model, None)
+    content, whole = read_text(text, TEXT_LIMIT)
     if not whole:
-        click.echo(f"The text is long: only its first {TEXT_LIMIT:,} bytes are looked at.", err=True)
+        say(f"The text is long: only its first {TEXT_LIMIT:,} bytes are looked at.")
     try:
         result = measure(fitted, content, verbose=True)
     except ValueError as error:
@@ -53,10 +70,43 @@ def diagnose(model: str, text: str, plot: str | None) -> None:
             raise
         # About the model, whose weights are finite but too large.
         raise click.ClickException(f"{model!r}: {error}") from None
-    click.echo(str(result))
+    if as_json:
+        echo_json(_numbers(result))
+    else:
+        click.echo(result.report(columns() - 2))
     if plot is not None:
         replace(result, source="" if text == "-" else Path(text).name).plot().savefig(plot)
-        click.echo(f"\nThe picture is in {plot}.")
+        click.echo(f"\nThe picture is in {plot}.", err=as_json)
+
+
+def _numbers(d: Diagnosis) -> dict[str, Any]:
+    """What was measured, under the names that `fastrnn.diagnostics` has for it."""
+    return {
+        "verdict": d.verdict,
+        "nats_per_char": d.loss,
+        "reach": d.flow.reach,
+        "gradient_share": d.flow.share[::-1],  # by how many characters back
+        "memory_factor": d.memory.factor,
+        "memory_half_life": d.memory.half_life,
+        "memory_bound": d.memory.bound,
+        "spectral_radius": d.spectrum.spectral_radius,
+        "largest_singular_value": d.spectrum.singular_values[0],
+        "saturated": d.saturation.saturated.mean(),
+        "dead": d.saturation.dead.mean(),
+        "stuck_units": len(d.saturation.stuck),
+        "gradient_norm": d.clipping.norm_before,
+        "clip_threshold": d.clipping.threshold,
+        "clip_changes": d.clipping.changed,
+        "clip": d.clip,
+        "seq_len": d.seq_len,
+        "hidden_size": d.hidden_size,
+        "num_layers": d.num_layers,
+        "nonlinearity": d.nonlinearity,
+        "passages": d.passages,
+        "steps": d.steps,
+        "skipped": d.skipped,
+        "advice": d.advice,
+    }
 
 
 def _check_picture(plot: str) -> None:
@@ -73,5 +123,8 @@ def _check_picture(plot: str) -> None:
             f"{plot!r} must end in one of {', '.join(f'.{name}' for name in sorted(known))}.",
             param_hint="'--plot'",
         )
-    if not Path(plot).absolute().parent.is_dir():
+    folder = Path(plot).absolute().parent
+    if not folder.is_dir():
         raise click.BadParameter(f"{plot!r} is in a folder that does not exist.", param_hint="'--plot'")
+    if not os.access(plot if Path(plot).exists() else folder, os.W_OK):
+        raise click.BadParameter(f"{plot!r} cannot be written here.", param_hint="'--plot'")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import click
 
+from fastrnn.cli_help import Command
 from fastrnn.cli_shared import (
     backend_option,
+    check_readable,
+    echo_json,
+    json_option,
     load_model,
     model_argument,
     newline_option,
@@ -22,10 +25,10 @@ from fastrnn.terminal import decimals
 __all__ = ["evaluate"]
 
 
-@click.command("eval")
+@click.command("eval", cls=Command)
 @model_argument
 @texts_argument
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
+@json_option
 @weights_option
 @unknown_option
 @newline_option
@@ -41,19 +44,21 @@ def evaluate(
 ) -> None:
     """Measure how well a model predicts a text.
 
+    \b
+    Examples:
+      fastrnn eval book.safetensors another.txt
+      fastrnn eval book.safetensors another.txt --unknown skip --json
+      cat *.txt | fastrnn eval book.safetensors -
+
     MODEL is a file that `fastrnn train` or CharRNN.save wrote; TEXT is a UTF-8 file, - for standard
     input; several are read as one text. The numbers say the same in three ways: the mean cross-entropy
     in nats per character, that in bits, and the perplexity: among so many equally probable characters
     a model as uncertain as this one would choose. Lower is better. What is beyond every number is inf,
     and null in JSON.
-
-    \b
-    Examples:
-      fastrnn eval book.safetensors another.txt
-      fastrnn eval book.safetensors another.txt --json --unknown skip
     """
     from fastrnn.streams import perplexity
 
+    check_readable(*texts)
     fitted = load_model(model, weights, unknown=unknown, newline=newline, backend=backend)
     nats = -fitted.score(open_texts(texts) if len(texts) > 1 else open_texts(texts)[0])
     if math.isnan(nats):
@@ -65,9 +70,7 @@ def evaluate(
     }
     guess = math.log(len(fitted.vocabulary_))
     if as_json:
-        # JSON knows no infinity.
-        plain = {name: value if math.isfinite(value) else None for name, value in measured.items()}
-        click.echo(json.dumps({**plain, "guess_nats_per_char": guess, "weights": fitted.weights_}))
+        echo_json({**measured, "guess_nats_per_char": guess, "weights": fitted.weights_})
         return
     click.echo(
         f"nats per character  {decimals(nats, 4)}  (a guess among {len(fitted.vocabulary_)}: {guess:.4f})"

@@ -2,101 +2,94 @@
 
 from __future__ import annotations
 
-import json
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import fastrnn
+from fastrnn.cli_help import Command, option
+from fastrnn.cli_shared import FileName, columns, describe_model, echo_json, json_option
 from fastrnn.terminal import decimals, printable
-
-if TYPE_CHECKING:
-    from fastrnn.char_rnn import CharRNN
 
 __all__ = ["info"]
 
+#: How a shell learns to complete commands and options.
+COMPLETION = """\
+The Tab key completes commands and options after this line,
+for as long as the shell runs:
 
-@click.command()
-@click.argument("model", metavar="[MODEL]", required=False, type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
-def info(model: str | None, as_json: bool) -> None:
+bash    eval "$(_FASTRNN_COMPLETE=bash_source fastrnn)"
+zsh     eval "$(_FASTRNN_COMPLETE=zsh_source fastrnn)"
+fish    _FASTRNN_COMPLETE=fish_source fastrnn | source
+
+To keep it, put the line into the shell's own file:
+~/.bashrc, ~/.zshrc or ~/.config/fish/config.fish"""
+
+
+@click.command(cls=Command)
+@click.argument("model", metavar="[MODEL]", required=False, type=FileName())
+@json_option
+@option("--completion", is_flag=True, help="Show how the Tab key completes commands and options.")
+def info(model: str | None, as_json: bool, completion: bool) -> None:
     """Show what runs here and why, or what a model is.
-
-    Without MODEL: versions, backends, instruction set, threads and cache folder.
-
-    MODEL is a file that `fastrnn train` or CharRNN.save wrote: its hyper-parameters, its characters,
-    how long it was trained and how well it predicts. Weights, the last or the best, that hold NaN or
-    infinity are named as not finite. JSON has null for a number that is not finite.
 
     \b
     Examples:
       fastrnn info
       fastrnn info book.safetensors
+      fastrnn info book.safetensors --json
+
+    Without MODEL: versions, backends, instruction set, threads and cache folder.
+
+    MODEL is a file that `fastrnn train` or CharRNN.save wrote: how well it predicts, how long it was
+    trained, its hyper-parameters and its characters. Weights, the last or the best, that hold NaN or
+    infinity are named as not finite. JSON has null for a number that is not finite, and the history.
     """
+    if completion:
+        click.echo(COMPLETION)
+        return
     if model is None:
         if as_json:
-            click.echo(json.dumps(fastrnn.show_config(mode="dict")))
+            echo_json(fastrnn.show_config(mode="dict") or {})
         else:
             fastrnn.show_config()
         return
     from fastrnn.char_rnn import CharRNN
 
     fitted = CharRNN.load(model, backend=None)
-    described = _describe(fitted)
+    described = describe_model(fitted)
     if as_json:
-        # JSON knows no NaN.
-        history = json.loads(json.dumps(fitted.history_), parse_constant=lambda name: None)
-        click.echo(json.dumps({**described, "history": history}))
+        echo_json(described)
         return
+    results = {
+        name: value for name, value in described.items() if name not in ("params", "vocabulary", "history")
+    }
     width = max(map(len, described["params"]))
-    for name, value in described.pop("params").items():
-        click.echo(f"{name:<{width}}  {printable(str(value), keep='')}")
-    click.echo()
-    described["vocabulary"] = repr(described["vocabulary"])  # line breaks and what commands a terminal
-    for name, value in described.items():
-        click.echo(f"{name.replace('_', ' '):<{width}}  {_shown(value)}")
+    for part in (results, described["params"]):
+        for name, value in part.items():
+            # Names of hyper-parameters are those of arguments, and stay as they are.
+            shown = name if part is described["params"] else name.replace("_", " ")
+            click.echo(f"{shown:<{width}}  {_shown(value, exact=part is described['params'])}")
+        click.echo()
+    _echo_wrapped("vocabulary", repr(described["vocabulary"]), width)
 
 
-def _shown(value: Any) -> str:
+def _echo_wrapped(name: str, text: str, width: int) -> None:
+    """A text of one line that may be longer than a line: what is too much stands below its beginning."""
+    room = max(columns() - width - 2, 20)
+    for start in range(0, len(text), room):
+        click.echo(f"{name if start == 0 else '':<{width}}  {text[start : start + room]}")
+
+
+def _shown(value: Any, *, exact: bool) -> str:
+    """A value for people; `exact` for what they set, and not for what was measured."""
     match value:
         case None | []:
             return "none"
         case list():
             return ", ".join(value)
-        case int():
+        case int() if not exact:
             return f"{value:,}"
-        case float():
+        case float() if not exact:
             return decimals(value, 4)
-    return str(value)
-
-
-def _describe(model: CharRNN) -> dict[str, Any]:
-    """What a model is, as JSON has it."""
-    import numpy as np
-
-    from fastrnn.model_file import plain
-
-    hidden = ("checkpoint", "backend", "verbose")  # which are those of a call, not of the model
-    last = model.history_[-1] if model.history_ else {}
-    return {
-        "params": {k: plain(v) for k, v in model.get_params().items() if k not in hidden},
-        "parameters": sum(W.size for W in model.model_.parameters.values()),
-        "vocabulary_size": len(model.vocabulary_),
-        "vocabulary": model.vocabulary_.characters,
-        "steps": model.step_,
-        "epochs": model.epoch_,
-        "train_nats": _finite(last.get("train_nats")),
-        "best_valid_nats": _finite(model.best_valid_nats_),
-        "best_step": model.best_step_,
-        "weights": model.weights_,
-        "not_finite": [
-            which
-            for which, weights in (("last", model.last_weights_), ("best", model.best_weights_ or {}))
-            if not all(np.isfinite(W).all() for W in weights.values())
-        ],
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return printable(str(value), keep="")

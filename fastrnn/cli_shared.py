@@ -10,30 +10,72 @@ import click
 
 import fastrnn
 from fastrnn.backends import BACKENDS, load
+from fastrnn.cli_help import did_you_mean, option
 from fastrnn.terminal import Shown
 
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
 
     _ParamType = click.ParamType[Any]
+    _Choice = click.Choice[Any]
 else:
     _ParamType = click.ParamType  # older ones have no parameter
+    _Choice = click.Choice
 
 __all__ = [
-    "BACKEND", "DTYPE", "SIZE", "OrNone", "backend_option", "check_converged", "echo_summary", "get_kernels_ready", "is_given", "load_model",
-    "model_argument", "newline_option", "open_texts", "positive", "texts_argument", "unknown_option", "weights_option",
+    "BACKEND", "DTYPE", "POSITIVE", "SIZE", "Choice", "FileName", "OrNone", "backend_option", "check_converged",
+    "check_readable", "columns", "describe_model", "echo_json", "echo_summary", "get_kernels_ready", "is_given",
+    "json_option", "load_model", "model_argument", "newline_option", "open_texts", "read_text", "say",
+    "texts_argument", "unknown_option", "weights_option",
 ]  # fmt: skip
-
-SIZE = click.IntRange(1, 100_000)
-DTYPE = click.Choice(("float64", "float32"))
-BACKEND = click.Choice(tuple(BACKENDS))
 
 #: A loss so many times that of a guess is one that has diverged.
 DIVERGED = 5.0
 
 
+# -- types of options ------------------------------------------------------------------------------
+
+
+class Choice(_Choice):
+    """One of some words, where the error says which one was meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            meant = did_you_mean(str(value), map(str, self.choices))
+            raise click.BadParameter(error.message + meant, ctx, param) from None
+
+
+class _Positive(_ParamType):
+    """A number that is not zero or less, infinity or NaN (`click.FloatRange` lets NaN through)."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a positive, finite number.", param, ctx)
+        return number
+
+
+class FileName(click.Path):
+    """The name of a file; an empty one names none, and Python would read it as the folder one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            more = ", or - for standard input" if self.allow_dash else ""
+            self.fail(f"{value!r} is empty: the name of a file is wanted{more}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class OrNone(_ParamType):
     """Another type, or the word ``none``."""
+
+    takes_none = True
 
     def __init__(self, kind: click.ParamType[Any]) -> None:
         self.kind = kind
@@ -42,7 +84,12 @@ class OrNone(_ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and value.lower() == "none":
             return None
-        return self.kind.convert(value, param, ctx)
+        try:
+            return self.kind.convert(value, param, ctx)
+        except click.BadParameter as error:
+            first, stop, more = error.message.partition(". ")
+            said = f"{first.removesuffix('.')}, nor the word none.{' ' * bool(stop)}{more}"
+            raise click.BadParameter(said, ctx, param) from None
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         # From click 8.2 on it is called with the context.
@@ -54,11 +101,12 @@ class OrNone(_ParamType):
         return self.kind.shell_complete(ctx, param, incomplete)
 
 
-def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """Refuse zero and less, infinity and NaN (`click.FloatRange` lets NaN through)."""
-    if value is not None and not 0 < value < math.inf:
-        raise click.BadParameter(f"{value:g} is not a positive, finite number.")
-    return value
+SIZE = click.IntRange(1, 100_000)
+DTYPE = Choice(("float64", "float32"))
+BACKEND = Choice(tuple(BACKENDS))
+POSITIVE = _Positive()
+
+json_option = option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
 
 
 # -- texts and models ------------------------------------------------------------------------------
@@ -75,39 +123,52 @@ texts_argument = click.argument(
     metavar="TEXT...",
     nargs=-1,
     required=True,
-    type=click.Path(allow_dash=True),
+    type=FileName(allow_dash=True),
     callback=_one_standard_input,
 )
 
-model_argument = click.argument("model", metavar="MODEL", type=click.Path())
+model_argument = click.argument("model", metavar="MODEL", type=FileName())
 
-weights_option = click.option(
-    "--weights",
-    type=click.Choice(("last", "best")),
-    help="Weights of the last step or of the best validation.  [default: those that training ended with]",
-)
+weights_option = option(
+    "--weights", group="Model and text", type=Choice(("last", "best")),
+    show_default="those that training ended with",
+    help="Weights of the last step or of the best validation.",
+)  # fmt: skip
 
-unknown_option = click.option(
-    "--unknown",
-    type=OrNone(click.STRING),
-    metavar="skip|CHARACTER|none",
+unknown_option = option(
+    "--unknown", group="Model and text", type=OrNone(click.STRING), metavar="skip|CHARACTER|none",
+    show_default="as in training, else none",
     help="For characters that the model never saw: leave them out, read CHARACTER in their place, or "
-    "(none) refuse them.  [default: what was chosen for training, else none]",
-)
+    "(none) refuse them.",
+)  # fmt: skip
+
+newline_option = option(
+    "--newline", group="Model and text", type=OrNone(Choice(("universal",))), show_default="as in training",
+    help="Read the line ends of Windows and of old Macs as \\n (universal), or keep every character (none).",
+)  # fmt: skip
+
+backend_option = option(
+    "--backend", type=OrNone(BACKEND), show_default="as in training",
+    help="Kernels to use, none for the fastest here.",
+)  # fmt: skip
 
 
-newline_option = click.option(
-    "--newline",
-    type=OrNone(click.Choice(("universal",))),
-    help="Read the line ends of Windows and of old Macs as \\n (universal), or keep every character (none).  "
-    "[default: what was chosen for training]",
-)
+def check_readable(*names: str) -> None:
+    """Refuse a text that is not there or cannot be read, before any work; - and pipes are not asked."""
+    from pathlib import Path
 
-backend_option = click.option(
-    "--backend",
-    type=OrNone(BACKEND),
-    help="Kernels to use, none for the fastest here.  [default: what was chosen for training]",
-)
+    from fastrnn.errors import TextError
+
+    for name in names:
+        if name == "-":
+            continue
+        try:
+            if Path(name).is_fifo():
+                continue
+            Path(name).open("rb").close()
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            reason = getattr(error, "strerror", None) or error
+            raise TextError(f"cannot read {name!r}: {reason}") from None
 
 
 def open_texts(texts: tuple[str, ...]) -> list[Any]:
@@ -120,8 +181,33 @@ def open_texts(texts: tuple[str, ...]) -> list[Any]:
 class _StandardInput:
     name = "standard input"
 
+    def __init__(self) -> None:
+        self._begun = self._ended = False
+
     def read(self, size: int = -1) -> bytes:
-        return sys.stdin.buffer.read(size)
+        """Up to its end, which a terminal tells once: to read on there would wait for more."""
+        if self._ended:
+            return b""
+        if not self._begun:
+            _say_that_it_waits()
+        content = sys.stdin.buffer.read(size)
+        self._begun, self._ended = True, size < 0 or len(content) < size
+        return content
+
+
+def _say_that_it_waits() -> None:
+    if sys.stdin.isatty():
+        end = "Ctrl-Z and Enter" if sys.platform == "win32" else "Ctrl-D on a new line"
+        say(f"Waiting for text on standard input, until {end} ...")
+
+
+def read_text(name: str, limit: int) -> tuple[str, bool]:
+    """`fastrnn.texts.read_text`; a terminal is told that it is waited for."""
+    from fastrnn import texts
+
+    if name == "-":
+        _say_that_it_waits()
+    return texts.read_text(name, limit)
 
 
 def load_model(path: str, weights: str | None, **params: Any) -> CharRNN:
@@ -158,6 +244,39 @@ def load_model(path: str, weights: str | None, **params: Any) -> CharRNN:
     return model
 
 
+def describe_model(model: CharRNN) -> dict[str, Any]:
+    """What `fastrnn info --json` says of a model."""
+    import numpy as np
+
+    from fastrnn.model_file import plain
+
+    hidden = ("checkpoint", "backend", "verbose")  # which are those of a call, not of the model
+    last = model.history_[-1] if model.history_ else {}
+    return {
+        "train_nats": _finite(last.get("train_nats")),
+        "valid_nats": _finite(last.get("valid_nats")),
+        "best_valid_nats": _finite(model.best_valid_nats_),
+        "best_step": model.best_step_,
+        "steps": model.step_,
+        "epochs": model.epoch_,
+        "vocabulary_size": len(model.vocabulary_),
+        "parameters": sum(W.size for W in model.model_.parameters.values()),
+        "weights": model.weights_,
+        "not_finite": [
+            which
+            for which, weights in (("last", model.last_weights_), ("best", model.best_weights_ or {}))
+            if not all(np.isfinite(W).all() for W in weights.values())
+        ],
+        "params": {k: plain(v) for k, v in model.get_params().items() if k not in hidden},
+        "vocabulary": model.vocabulary_.characters,
+        "history": model.history_,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def is_given(context: click.Context, name: str) -> bool:
     """Whether an option was given, and has not just its default."""
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
@@ -188,12 +307,46 @@ def get_kernels_ready(backend: str | None, dtype: str) -> str:
     backend = backend or backend_in_use()
     load(backend)  # one that is missing is told before anything else
     if backend == "numba":
-        click.echo("Getting the kernels ready (compiled once, then kept) ...", err=True)
+        say("Getting the kernels ready (compiled once, then kept) ...")
         fastrnn.warmup(dtype, backend=backend)
     return backend
 
 
+def say(message: str) -> None:
+    """Write a message to standard error: within the width of a terminal, elsewhere in one line."""
+    if sys.stderr.isatty():
+        message = click.wrap_text(message, columns())
+    click.echo(message, err=True)
+
+
+def columns() -> int:
+    """Of the terminal, 80 where there is none."""
+    import shutil
+
+    return max(shutil.get_terminal_size().columns, 20)
+
+
+def echo_json(result: dict[str, Any]) -> None:
+    """Write a result as one line of JSON, in which a number that is not finite is null."""
+    import json
+
+    click.echo(json.dumps(_as_json(result), allow_nan=False))
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _as_json(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_as_json(item) for item in value]
+        case float():
+            return value if math.isfinite(value) else None
+    # Arrays and numbers of NumPy's.
+    return _as_json(value.tolist()) if hasattr(value, "tolist") else value
+
+
 def echo_summary(text: str) -> None:
     """Write a line that says what was done; a program that has no standard output ends well without it."""
-    if not Shown(sys.stdout, optional=False).is_missing:
-        click.echo(text)
+    out = Shown(sys.stdout, optional=False)
+    if not out.is_missing:
+        click.echo(click.wrap_text(text, columns()) if out.isatty() else text)

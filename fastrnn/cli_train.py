@@ -16,17 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastrnn.cli_help import Command, option
 from fastrnn.cli_shared import (
     BACKEND,
     DTYPE,
+    POSITIVE,
     SIZE,
+    Choice,
+    FileName,
     OrNone,
     check_converged,
+    check_readable,
+    describe_model,
+    echo_json,
     echo_summary,
     get_kernels_ready,
     is_given,
     open_texts,
-    positive,
+    say,
     texts_argument,
 )
 
@@ -40,7 +47,7 @@ COUNT = click.IntRange(1)
 SIGNALLED = 128
 
 
-class _RemembersArguments(click.Command):
+class _RemembersArguments(Command):
     """Keeps what it was called with, to tell how to go on."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -50,90 +57,124 @@ class _RemembersArguments(click.Command):
 
 @click.command(cls=_RemembersArguments)
 @texts_argument
-@click.option(
-    "--out", "-o", "--checkpoint", "checkpoint", metavar="MODEL", required=True,
-    type=click.Path(dir_okay=False),
+@option(
+    "--out", "-o", "--checkpoint", "checkpoint", group="Files", metavar="MODEL", required=True,
+    type=FileName(dir_okay=False),
     help="File of the model, kept up to date during training. The one before it stays as MODEL.previous.",
 )  # fmt: skip
-@click.option(
-    "--resume", is_flag=True,
+@option(
+    "--resume", group="Files", is_flag=True,
     help="Go on with the run in MODEL, on the same text, with the hyper-parameters there; those given "
     "now take their place. Without a MODEL, begin one.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Begin anew although MODEL exists, and replace it.")
-@click.option("--hidden-size", type=SIZE, default=256, help="Numbers in the hidden state of a layer.")
-@click.option("--num-layers", type=click.IntRange(1, 1000), default=1, help="Layers, one above the other.")
-@click.option("--seq-len", type=SIZE, default=64, help="Characters of a chunk: how far BPTT looks back.")
-@click.option("--batch-size", type=SIZE, default=64, help="Parts of the text that are read side by side.")
-@click.option(
-    "--optimizer", type=click.Choice(("adam", "sgd", "momentum", "adagrad", "rmsprop")), default="adam",
-    help="How gradients move the weights. min-char-rnn has adagrad, char-rnn rmsprop.",
+@option("--force", group="Files", is_flag=True, help="Begin anew although MODEL exists, and replace it.")
+@option(
+    "--checkpoint-every", group="Files", type=OrNone(COUNT), show_default="every 30 seconds",
+    help="Steps between checkpoints.",
 )  # fmt: skip
-@click.option(
-    "--lr", type=float, callback=positive, default=2e-3,
-    help="Learning rate of the first epoch. Too high, the loss jumps; too low, it creeps.",
+@option(
+    "--hidden-size", group="Model", type=SIZE, default=256, help="Numbers in the hidden state of a layer."
+)
+@option(
+    "--num-layers", group="Model", type=click.IntRange(1, 1000), default=1,
+    help="Layers, one above the other.",
 )  # fmt: skip
-@click.option(
-    "--lr-decay", type=float, callback=positive, default=1.0,
-    help="Factor of the learning rate from one epoch to the next, such as 0.95.",
-)  # fmt: skip
-@click.option(
-    "--clip", type=OrNone(click.Choice(("norm", "value"))), default="norm",
-    help="Rescale the gradients by their global norm, clamp each, or neither: against explosions.",
-)  # fmt: skip
-@click.option(
-    "--clip-threshold", type=click.FloatRange(0, min_open=True), default=5.0,
-    help="The norm, or the size of an entry, that they are held to.",
-)  # fmt: skip
-@click.option(
-    "--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0,
+@option(
+    "--dropout", group="Model", type=click.FloatRange(0, 1, max_open=True), default=0.0,
     help="Probability that a number between two layers is dropped in a step: against learning by heart.",
 )  # fmt: skip
-@click.option(
-    "--epochs", type=OrNone(COUNT), default=10,
+@option("--dtype", group="Model", type=DTYPE, default="float32", help="Precision of the model.")
+@option(
+    "--seq-len", group="Training", type=SIZE, default=64,
+    help="Characters of a chunk: how far BPTT looks back.",
+)  # fmt: skip
+@option(
+    "--batch-size", group="Training", type=SIZE, default=64,
+    help="Parts of the text that are read side by side.",
+)  # fmt: skip
+@option(
+    "--optimizer", group="Training", type=Choice(("adam", "sgd", "momentum", "adagrad", "rmsprop")),
+    default="adam", metavar="NAME",
+    help="How gradients move the weights: adam, sgd, momentum, adagrad (as in min-char-rnn) or rmsprop (as "
+    "in char-rnn).",
+)  # fmt: skip
+@option(
+    "--lr", group="Training", type=POSITIVE, default=2e-3,
+    help="Learning rate of the first epoch. Too high, the loss jumps; too low, it creeps.",
+)  # fmt: skip
+@option(
+    "--lr-decay", group="Training", type=POSITIVE, default=1.0,
+    help="Factor of the learning rate from one epoch to the next, such as 0.95.",
+)  # fmt: skip
+@option(
+    "--clip", group="Training", type=OrNone(Choice(("norm", "value"))), default="norm",
+    help="Rescale the gradients by their global norm, clamp each, or neither: against explosions.",
+)  # fmt: skip
+@option(
+    "--clip-threshold", group="Training", type=click.FloatRange(0, min_open=True), default=5.0,
+    help="The norm, or the size of an entry, that they are held to.",
+)  # fmt: skip
+@option(
+    "--random-state", group="Training", type=OrNone(click.IntRange(0)), show_default="another every time",
+    help="Seed: the same one gives the same model, bit for bit.",
+)  # fmt: skip
+@option(
+    "--epochs", group="When to stop", type=OrNone(COUNT), default=10,
     help="Passes over the text; none goes on until another limit is met.",
 )  # fmt: skip
-@click.option("--max-steps", type=OrNone(COUNT), help="Take so many steps, whatever --epochs says.")
-@click.option(
-    "--seconds", "--max-seconds", "max_seconds", type=OrNone(click.FLOAT),
+@option(
+    "--max-steps", group="When to stop", type=OrNone(COUNT), show_default="none",
+    help="Take so many steps, whatever --epochs says.",
+)  # fmt: skip
+@option(
+    "--seconds", "--max-seconds", "max_seconds", group="When to stop", type=OrNone(POSITIVE),
+    show_default="none",
     help="End this run after so many seconds; --epochs counts only if it is given too.",
 )  # fmt: skip
-@click.option(
-    "--validation-fraction", type=click.FloatRange(0, 1, max_open=True), default=0.1,
-    help="Share at the end of the text that is not learned, but predicted to see what was learned.",
-)  # fmt: skip
-@click.option(
-    "--validate-every", type=OrNone(COUNT), help="Steps between validations.  [default: after each epoch]"
-)
-@click.option(
-    "--patience", type=OrNone(COUNT),
+@option(
+    "--patience", group="When to stop", type=OrNone(COUNT), show_default="none",
     help="Stop after so many validations in a row without a new best one, and use the best weights.",
 )  # fmt: skip
-@click.option("--dtype", type=DTYPE, default="float32", help="Precision of the model.")
-@click.option(
-    "--random-state", type=OrNone(click.IntRange(0)),
-    help="Seed: the same one gives the same model, bit for bit.  [default: another every time]",
+@option(
+    "--validation-fraction", group="When to stop", type=click.FloatRange(0, 1, max_open=True), default=0.1,
+    help="Share at the end of the text that is not learned, but predicted to see what was learned.",
 )  # fmt: skip
-@click.option("--num-threads", type=OrNone(COUNT), help="Threads.  [default: as many as help]")
-@click.option("--backend", type=OrNone(BACKEND), help="Kernels to use.  [default: the fastest here]")
-@click.option(
-    "--checkpoint-every", type=OrNone(COUNT), help="Steps between checkpoints.  [default: every 30 seconds]"
+@option(
+    "--validate-every", group="When to stop", type=OrNone(COUNT), show_default="after each epoch",
+    help="Steps between validations.",
+)  # fmt: skip
+@option(
+    "--unknown", group="Text", type=OrNone(click.STRING), metavar="skip|CHARACTER|none", show_default="none",
+    help="What the model does later with characters that are not in the text: leave them out, read "
+    "CHARACTER in their place, or (none) refuse them.",
+)  # fmt: skip
+@option(
+    "--newline", group="Text", type=OrNone(Choice(("universal",))), show_default="none",
+    help="Read the line ends of Windows and of old Macs as \\n, here and whenever the model reads a text "
+    "(universal), or keep every character (none).",
+)  # fmt: skip
+@option(
+    "--backend",
+    group="Machine",
+    type=OrNone(BACKEND),
+    show_default="the fastest here",
+    help="Kernels to use.",
 )
-@click.option(
-    "--diagnostics-every", type=OrNone(COUNT), default=256,
+@option(
+    "--num-threads", group="Machine", type=OrNone(COUNT), show_default="all cores",
+    help="Most threads that share a batch; fewer do where more would be no help.",
+)  # fmt: skip
+@option(
+    "--verbose/--quiet", "-v/-q", group="What to show", default=True, help="Show progress, or errors only."
+)
+@option(
+    "--diagnostics-every", group="What to show", type=OrNone(COUNT), default=256,
     help="Steps between looks at the gradients, which `fastrnn info --json` shows.",
 )  # fmt: skip
-@click.option(
-    "--unknown", type=OrNone(click.STRING), metavar="skip|CHARACTER|none",
-    help="What the model does later with characters that are not in the text: leave them out, read "
-    "CHARACTER in their place, or (none) refuse them.  [default: none]",
+@option(
+    "--json", "as_json", group="What to show", is_flag=True,
+    help="At the end, write what `fastrnn info MODEL --json` does.",
 )  # fmt: skip
-@click.option(
-    "--newline", type=OrNone(click.Choice(("universal",))),
-    help="Read the line ends of Windows and of old Macs as \\n, here and whenever the model reads a text "
-    "(universal), or keep every character (none).  [default: none]",
-)  # fmt: skip
-@click.option("--verbose/--quiet", "-v/-q", default=True, help="Show progress, or errors only.")
 @click.pass_context
 def train(
     context: click.Context,
@@ -143,9 +184,18 @@ def train(
     resume: bool,
     force: bool,
     verbose: bool,
+    as_json: bool,
     **params: Any,
 ) -> None:
     """Train a character model on a text, and keep it in a file.
+
+    \b
+    Examples:
+      fastrnn train book.txt --out book.safetensors
+      fastrnn train book.txt --out book.safetensors --resume --epochs 20
+      fastrnn train *.txt --out all.safetensors --seconds 3600
+      cat *.md | fastrnn train - --out notes.safetensors --patience 3
+      fastrnn train book.txt --out karpathy.safetensors --hidden-size 100 --seq-len 25 --batch-size 1 --optimizer adagrad --lr 0.1
 
     TEXT is a UTF-8 file of any length, - for standard input; several are read as one text. MODEL is
     written every 30 seconds or as often as --checkpoint-every says, when Ctrl-C, SIGTERM or a closed
@@ -156,16 +206,9 @@ def train(
     plain English comes down to about 1.5. When the loss of the held-out text (valid) no longer falls
     while the other does, the model learns by heart: more text, or fewer --epochs.
 
-    \b
-    Examples:
-      fastrnn train book.txt --out book.safetensors
-      fastrnn train book.txt --out book.safetensors --resume --epochs 20
-      fastrnn train *.txt --out all.safetensors --hidden-size 512 --num-layers 2 --seconds 3600
-      cat *.md | fastrnn train - --out notes.safetensors --patience 3
-      fastrnn train book.txt --out karpathy.safetensors --hidden-size 100 --seq-len 25 \\
-          --batch-size 1 --optimizer adagrad --lr 0.1
+    Exit status, here and of every command: 0 done, 1 failed, 2 wrong usage, 129 the terminal was closed,
+    130 ended by Ctrl-C, 143 ended by SIGTERM. Results go to standard output, progress to standard error.
     """
-    params["max_seconds"] = positive(context, _option(context, "max_seconds"), params["max_seconds"])
     if resume and force:
         raise click.UsageError("--resume and --force exclude each other.")
     given = {name: value for name, value in params.items() if is_given(context, name)}
@@ -176,7 +219,12 @@ def train(
     with _as_one_line(), _terminated():
         try:
             _refuse_texts(checkpoint, texts)
-            _train(checkpoint, open_texts(texts), given, resume=resume, force=force)
+            check_readable(*texts)
+            model = _train(checkpoint, open_texts(texts), given, resume=resume, force=force)
+            if as_json:
+                echo_json(describe_model(model))
+            elif verbose:
+                _summarise(model, checkpoint)
         except KeyboardInterrupt as stop:
             number = stop.args[0] if stop.args else signal.SIGINT
             _ignore_more()
@@ -184,10 +232,6 @@ def train(
             with _terminal_may_be_gone():
                 _say_how_to_go_on(context, checkpoint if saved else None, number)
             raise click.exceptions.Exit(SIGNALLED + number) from None
-
-
-def _option(context: click.Context, name: str) -> click.Parameter:
-    return next(option for option in context.command.params if option.name == name)
 
 
 def _refuse_texts(checkpoint: str, texts: tuple[str, ...]) -> None:
@@ -200,11 +244,12 @@ def _refuse_texts(checkpoint: str, texts: tuple[str, ...]) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: bool, force: bool) -> None:
+def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: bool, force: bool) -> CharRNN:
+    """Train a model, and return it."""
     import numpy as np
 
     from fastrnn.char_rnn import CharRNN
-    from fastrnn.checkpoint import hold
+    from fastrnn.checkpoint import check_writable, hold
     from fastrnn.errors import CheckpointError, TextError
 
     text = texts[0] if len(texts) == 1 else texts
@@ -214,8 +259,9 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
             raise click.ClickException(
                 f"{checkpoint!r} exists: --resume goes on with it, --force replaces it"
             )
+        check_writable(checkpoint)  # before the kernels are got ready and the text is read
         if resume and not exists:
-            click.echo(f"There is no {checkpoint!r} to go on with: training begins.", err=True)
+            say(f"There is no {checkpoint!r} to go on with: training begins.")
         going_on = resume and exists
         try:
             model = CharRNN.load(checkpoint, **given) if going_on else CharRNN(**given)
@@ -223,7 +269,7 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
             backend = get_kernels_ready(model.backend, model.dtype)
             if model.verbose:
                 where = f"Going on after step {before:,}" if going_on else "Reading the text"
-                click.echo(f"{where}; backend {backend}. Ctrl-C saves and stops.", err=True)
+                say(f"{where}; backend {backend}. Ctrl-C saves and stops.")
             try:
                 with np.errstate(all="ignore"):  # a training that diverges is reported below
                     model.fit(text, resume=going_on)
@@ -236,13 +282,11 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
         _check_finite(model, checkpoint, going_on)
     check_converged(model)
     if going_on and model.step_ == before:
-        click.echo(
+        say(
             f"Nothing is left to do: the run ended after step {before:,}. A higher --epochs or --max-steps "
-            f"lets it go on.",
-            err=True,
+            f"lets it go on."
         )
-    if model.verbose:
-        _summarise(model, checkpoint)
+    return model
 
 
 #: Of a context's `meta`: learning rate of a training that diverged.
@@ -350,7 +394,7 @@ def _as_one_line() -> Iterator[None]:
 
     def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if not issubclass(category, RuntimeWarning):  # that the loss is no number is an error here
-            click.echo(f"Warning: {message}", err=True)
+            say(f"Warning: {message}")
 
     with warnings.catch_warnings():
         for category in (UserWarning, RuntimeWarning):

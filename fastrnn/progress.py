@@ -21,6 +21,10 @@ LINE_EVERY, LONGEST_LINE_EVERY = 5.0, 60.0
 _WITH_END = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 _WITHOUT_END = "{elapsed}{postfix}"
 
+#: On terminals of fewer columns there is room for what is told, and for no bar.
+ROOM_FOR_A_BAR = 72
+_NARROW = "{percentage:3.0f}%{postfix}"
+
 
 class Display:
     """Progress on standard error.
@@ -57,9 +61,10 @@ class Display:
         size: dict[str, Any] = (
             {"dynamic_ncols": True} if _tells_its_size(self._stream) else {"ncols": 80, "nrows": 24}
         )
+        with_end = _WITH_END if _columns(self._stream) >= ROOM_FOR_A_BAR else _NARROW
         self._bar = tqdm(
             total=None if endless else 1.0,
-            bar_format=_WITHOUT_END if endless else _WITH_END,
+            bar_format=_WITHOUT_END if endless else with_end,
             file=self._stream,
             **size,
         )
@@ -104,7 +109,12 @@ class Display:
 
 
 def _tells_its_size(stream: Any) -> bool:
+    return _columns(stream, 0) > 0
+
+
+def _columns(stream: Any, otherwise: int = 80) -> int:
+    """Width of a terminal, `otherwise` where it does not tell."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
+        return os.get_terminal_size(stream.fileno()).columns or otherwise
     except (OSError, ValueError):  # a notebook's standard error has no number
-        return False
+        return otherwise
