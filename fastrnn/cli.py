@@ -57,7 +57,7 @@ class _Commands(Command, click.Group):
     def write_sections(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         commands = {name: self.get_command(ctx, name) for name in COMMANDS}
         rows = [(name, command.get_short_help_str(200)) for name, command in commands.items() if command]
-        write_sections(formatter, [("Commands", rows)], beside=True)
+        write_sections(formatter, [("Commands", rows)])
         super().write_sections(ctx, formatter)
 
     def main(self, *args: Any, **extra: Any) -> Any:

@@ -41,7 +41,7 @@ def bench(
     seconds: float,
     as_json: bool,
 ) -> None:
-    """Time the backends beside the reference loop, on this machine.
+    """Time the backends beside the reference loop.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def bench(
       fastrnn bench --hidden-size 100 --hidden-size 512 --seq-len 25
       fastrnn bench --dtype float32 --backend numba --json
 
-    One sequence of characters (65 different ones), one thread. Each result is checked against the
+    On this machine, one sequence of characters (65 different ones), one thread. Each result is checked against the
     reference before it is timed. The reference is a plain NumPy loop, one small operation at a time, in
     float64; the numbers are microseconds for a time step, and how many times as fast that is.
     """

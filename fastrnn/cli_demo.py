@@ -89,7 +89,7 @@ def demo(
     backend: str | None,
     as_json: bool,
 ) -> None:
-    """Train a character RNN on real text, and let it write.
+    """Train on real text, and let the model write.
 
     \b
     Examples:

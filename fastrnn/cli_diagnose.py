@@ -41,7 +41,7 @@ TEXT_LIMIT = 1 << 22
 )  # fmt: skip
 @json_option
 def diagnose(model: str, text: str, plot: str | None, as_json: bool) -> None:
-    """See how far back gradients reach in a model, and what to do.
+    """See how far gradients reach, and what to do.
 
     \b
     Examples:

@@ -20,8 +20,8 @@ __all__ = ["Command", "Option", "did_you_mean", "option", "write_sections"]
 #: Where fewer columns are there, the help of an option stands below it and not beside it.
 BESIDE = 70
 
-#: Widest first column of what stands side by side.
-FIRST_COLUMN = 26
+#: Widest first column of what stands side by side, and the widest where the terminal is narrow.
+FIRST_COLUMN, NARROW_COLUMN = 26, 14
 
 #: A hyphen while lines are broken: an option's name is not to be cut in two at one.
 _HYPHEN = "\ue000"
@@ -111,23 +111,19 @@ class Command(click.Command):
                 formatter.write_text(paragraph.replace("-", _HYPHEN))
 
 
-def write_sections(
-    formatter: click.HelpFormatter, sections: list[tuple[str, list[tuple[str, str]]]], *, beside: bool = False
-) -> None:
+def write_sections(formatter: click.HelpFormatter, sections: list[tuple[str, list[tuple[str, str]]]]) -> None:
     """Write terms and what they mean under headings, in columns that all sections share.
 
     Parameters
     ----------
     formatter : click.HelpFormatter
     sections : list of (str, list of (str, str))
-    beside : bool, default False
-        Side by side however narrow the terminal is: for terms that are short.
     """
-    beside = beside or formatter.width >= BESIDE
     sections = [
         (heading, [(term, text.replace("-", _HYPHEN)) for term, text in rows]) for heading, rows in sections
     ]
     widths = [len(term) for _, rows in sections for term, _ in rows]
+    beside = formatter.width >= BESIDE or max(widths) <= NARROW_COLUMN
     first = max((width for width in widths if width <= FIRST_COLUMN), default=FIRST_COLUMN)
     for heading, rows in sections:
         with formatter.section(heading):

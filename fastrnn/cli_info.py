@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+import sys
+import textwrap
 from typing import Any
 
 import click
@@ -31,7 +36,7 @@ To keep it, put the line into the shell's own file:
 @json_option
 @option("--completion", is_flag=True, help="Show how the Tab key completes commands and options.")
 def info(model: str | None, as_json: bool, completion: bool) -> None:
-    """Show what runs here and why, or what a model is.
+    """Show what runs here, or what a model is.
 
     \b
     Examples:
@@ -39,7 +44,7 @@ def info(model: str | None, as_json: bool, completion: bool) -> None:
       fastrnn info book.safetensors
       fastrnn info book.safetensors --json
 
-    Without MODEL: versions, backends, instruction set, threads and cache folder.
+    Without MODEL: versions, backends and why one is missing, instruction set, threads and cache folder.
 
     MODEL is a file that `fastrnn train` or CharRNN.save wrote: how well it predicts, how long it was
     trained, its hyper-parameters and its characters. Weights, the last or the best, that hold NaN or
@@ -52,7 +57,7 @@ def info(model: str | None, as_json: bool, completion: bool) -> None:
         if as_json:
             echo_json(fastrnn.show_config(mode="dict") or {})
         else:
-            fastrnn.show_config()
+            _echo_config()
         return
     from fastrnn.char_rnn import CharRNN
 
@@ -65,31 +70,50 @@ def info(model: str | None, as_json: bool, completion: bool) -> None:
         name: value for name, value in described.items() if name not in ("params", "vocabulary", "history")
     }
     width = max(map(len, described["params"]))
-    for part in (results, described["params"]):
-        for name, value in part.items():
-            # Names of hyper-parameters are those of arguments, and stay as they are.
-            shown = name if part is described["params"] else name.replace("_", " ")
-            click.echo(f"{shown:<{width}}  {_shown(value, exact=part is described['params'])}")
-        click.echo()
-    _echo_wrapped("vocabulary", repr(described["vocabulary"]), width)
-
-
-def _echo_wrapped(name: str, text: str, width: int) -> None:
-    """A text of one line that may be longer than a line: what is too much stands below its beginning."""
+    for name, value in results.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {_shown(value)}")
+    click.echo()
+    defaults = CharRNN().get_params()
+    usual = []
+    for name, value in described["params"].items():
+        shown = "none" if value is None else printable(str(value), keep="")
+        if value == defaults[name]:
+            usual.append(f"{name}={shown}")
+        else:
+            click.echo(f"{name:<{width}}  {shown}")
     room = max(columns() - width - 2, 20)
-    for start in range(0, len(text), room):
-        click.echo(f"{name if start == 0 else '':<{width}}  {text[start : start + room]}")
+    _echo_below("as by default", textwrap.wrap(", ".join(usual), room), width)
+    click.echo()
+    characters = repr(described["vocabulary"])
+    _echo_below("vocabulary", [characters[i : i + room] for i in range(0, len(characters), room)], width)
 
 
-def _shown(value: Any, *, exact: bool) -> str:
-    """A value for people; `exact` for what they set, and not for what was measured."""
+def _echo_below(name: str, lines: list[str], width: int) -> None:
+    """Lines that stand below each other, the first one beside a name."""
+    for i, line in enumerate(lines):
+        click.echo(f"{'' if i else name:<{width}}  {line}")
+
+
+def _echo_config() -> None:
+    """What `fastrnn.show_config` prints; on a terminal no line is longer than one."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        fastrnn.show_config()
+    for line in shown.getvalue().splitlines():
+        beside = re.match(r".*?  +|", line)
+        indent = " " * len(beside[0] if beside else "")
+        folded = textwrap.wrap(line, columns(), subsequent_indent=indent, break_on_hyphens=False)
+        click.echo("\n".join(folded) if sys.stdout.isatty() else line)
+
+
+def _shown(value: Any) -> str:
     match value:
         case None | []:
             return "none"
         case list():
             return ", ".join(value)
-        case int() if not exact:
+        case int():
             return f"{value:,}"
-        case float() if not exact:
+        case float():
             return decimals(value, 4)
     return printable(str(value), keep="")

@@ -187,7 +187,7 @@ def train(
     as_json: bool,
     **params: Any,
 ) -> None:
-    """Train a character model on a text, and keep it in a file.
+    """Train a model on a text and keep it in a file.
 
     \b
     Examples:

@@ -389,7 +389,17 @@ def test_info_has_results_first_and_no_none_of_python(folder):
     assert names.index("parameters") < names.index("hidden_size") < names.index("vocabulary")
     assert "None" not in "\n".join(lines)
     assert "random_state         0" in lines
-    assert "max_seconds          none" in lines
+    assert "max_seconds=none" in " ".join("\n".join(lines).split())
+    assert len(lines) <= 24  # one screen
+
+
+def test_info_of_this_machine_breaks_no_word_on_a_terminal():
+    if os.name == "nt":
+        pytest.skip("there are no pseudo-terminals on Windows")
+    piped = run("info").stdout
+    shown, _ = on_a_terminal("info", stream="stdout", env=environment(COLUMNS="60"))
+    assert max(map(len, shown.splitlines())) <= 60
+    assert "".join(shown.split()) == "".join(piped.split())
 
 
 @pytest.mark.parametrize("width", WIDTHS)
