@@ -360,12 +360,12 @@ def _flatness(d: Diagnosis) -> _Section:
 def _clipping(d: Diagnosis) -> _Section:
     c = d.clipping
     numbers = [
-        f"norm of the gradient           {c.norm_before:.3g}",
-        f"threshold                      {c.threshold:g}",
+        f"gradient norm  {c.norm_before:.3g}",
+        f"threshold      {c.threshold:g}",
     ]
     numbers += [
-        f'clip="{mode}"'.ljust(31) + f"changes {_percent(c.changed[mode])} of the entries, to norm "
-        f"{c.norm_after[mode]:.3g}"
+        f'clip="{mode}"'.ljust(15)
+        + f"changes {_percent(c.changed[mode])} of entries, norm {c.norm_after[mode]:.3g}"
         for mode in c.norm_after
     ]
     used = f'The training used clip="{d.clip}"' if d.clip else "The training did not clip"
