@@ -327,4 +327,4 @@ def test_a_warning_that_is_an_error_is_told_in_one_line(folder, new):
     ]  # fmt: skip
     done = run(*arguments, cwd=folder, PYTHONWARNINGS="error")
     assert done.returncode == 1
-    assert re.fullmatch(r"Error: the loss is no longer a number: .*\n", done.stderr)
+    assert re.fullmatch(r"Error: the training diverged: the loss is nan .*\n", done.stderr)
