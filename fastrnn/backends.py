@@ -12,8 +12,12 @@ import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from fastrnn.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from fastrnn.hints import BackendName
 
 __all__ = ["backend", "set_backend", "use_backend"]
 
@@ -42,7 +46,7 @@ _process_wide: ModuleType | None = None
 _in_context: ContextVar[ModuleType | None] = ContextVar("fastrnn_backend", default=None)
 
 
-def load(name: str) -> ModuleType:
+def load(name: BackendName | str) -> ModuleType:
     """Import the kernels of the backend called `name`.
 
     Parameters
@@ -121,7 +125,7 @@ def _first_available() -> ModuleType:
     raise BackendUnavailable("; ".join(reasons))
 
 
-def backend() -> str:
+def backend() -> BackendName:
     """Name of the backend in use.
 
     Returns
@@ -144,11 +148,11 @@ def backend() -> str:
     ...     fastrnn.backend()
     'numpy'
     """
-    name: str = kernels().NAME
+    name: BackendName = kernels().NAME
     return name
 
 
-def set_backend(name: str | None) -> None:
+def set_backend(name: BackendName | None) -> None:
     """Use the backend called `name` from now on, in every thread of this process.
 
     Parameters
@@ -168,7 +172,7 @@ def set_backend(name: str | None) -> None:
 
 
 @contextlib.contextmanager
-def use_backend(name: str) -> Iterator[None]:
+def use_backend(name: BackendName) -> Iterator[None]:
     """Use the backend called `name` inside a ``with`` block, in this thread only.
 
     Parameters

@@ -224,7 +224,7 @@ def compare(
                 yield row
 
 
-def _row(operation: str, h: int, T: int, dtype: str, backends: Sequence[str], seconds: float) -> Row:
+def _row(operation: str, h: int, T: int, dtype: Any, backends: Sequence[Any], seconds: float) -> Row:
     run = OPERATIONS[operation]
     q = VOCABULARY_SIZE
     indices = np.random.default_rng(0).integers(0, q, T + 1)

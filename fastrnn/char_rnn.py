@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
@@ -43,6 +43,21 @@ from fastrnn.streams import Streams, mean_cross_entropy, perplexity
 from fastrnn.texts import IndexedText, index_text, named_file, parts_of
 from fastrnn.training import Limits, Progress, Training
 from fastrnn.vocabulary import Vocabulary, check_newline, check_unknown
+
+if TYPE_CHECKING:
+    from fastrnn.hints import (
+        BackendName,
+        Clip,
+        Dtype,
+        HistoryEntry,
+        NewLine,
+        OptimizerName,
+        Path,
+        RandomState,
+        Several,
+        Text,
+        Weights,
+    )
 
 __all__ = ["CharRNN"]
 
@@ -175,10 +190,10 @@ class CharRNN(OwnsArrays):
         *,
         seq_len: int = 64,
         batch_size: int = 64,
-        optimizer: str = "adam",
+        optimizer: OptimizerName = "adam",
         lr: float = 2e-3,
         lr_decay: float = 1.0,
-        clip: str | None = "norm",
+        clip: Clip | None = "norm",
         clip_threshold: float = 5.0,
         dropout: float = 0.0,
         epochs: int | None = 10,
@@ -187,15 +202,15 @@ class CharRNN(OwnsArrays):
         validation_fraction: float = 0.1,
         validate_every: int | None = None,
         patience: int | None = None,
-        dtype: Any = "float32",
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        dtype: Dtype = "float32",
+        random_state: RandomState = None,
         num_threads: int | None = None,
-        backend: str | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
+        backend: BackendName | None = None,
+        checkpoint: Path | None = None,
         checkpoint_every: int | None = None,
         diagnostics_every: int | None = 256,
         unknown: str | None = None,
-        newline: str | None = None,
+        newline: NewLine | None = None,
         verbose: int = 1,
     ) -> None:
         self.hidden_size = hidden_size
@@ -227,9 +242,9 @@ class CharRNN(OwnsArrays):
 
     vocabulary_: Vocabulary
     model_: LanguageModel
-    history_: list[dict[str, Any]]
+    history_: list[HistoryEntry]
     best_weights_: dict[str, np.ndarray] | None
-    weights_: str
+    weights_: Weights
 
     _optimizer: Optimizer
     _progress: Progress
@@ -267,7 +282,7 @@ class CharRNN(OwnsArrays):
         """
         return {name: getattr(self, name) for name in _DEFAULTS}
 
-    def set_params(self, **params: Any) -> CharRNN:
+    def set_params(self, **params: Any) -> Self:
         """Set hyper-parameters; what is fitted stays.
 
         Those that belong to `model_` (`dropout`, `num_threads`, `backend`) are taken when it is made, by
@@ -332,7 +347,7 @@ class CharRNN(OwnsArrays):
 
     # -- training --------------------------------------------------------------------------------
 
-    def fit(self, text: Any, y: None = None, *, resume: bool = False) -> CharRNN:
+    def fit(self, text: Text, y: None = None, *, resume: bool = False) -> Self:
         """Learn a text from the beginning, or go on where training stopped.
 
         Parameters
@@ -431,7 +446,7 @@ class CharRNN(OwnsArrays):
         held_out = None if first_held_out == n else (indices, first_held_out)
         self._train(streams, held_out, last_step, resumed=resume)
 
-    def partial_fit(self, text: Any, y: None = None, *, vocabulary: str | None = None) -> CharRNN:
+    def partial_fit(self, text: Text, y: None = None, *, vocabulary: str | None = None) -> Self:
         """Take one pass over a text, from the weights and the optimizer state there are.
 
         For texts that come piece by piece.  The hidden state is zero at the start of each call; nothing
@@ -507,7 +522,7 @@ class CharRNN(OwnsArrays):
         self._remember(_OF_RUN)
         self._train(streams, None, progress.step + streams.steps, resumed=fitted)
 
-    def use_weights(self, which: str) -> CharRNN:
+    def use_weights(self, which: Weights) -> Self:
         """Let `model_` use the weights of the last step or of the best validation.
 
         Parameters
@@ -580,7 +595,7 @@ class CharRNN(OwnsArrays):
 
     # -- scoring ---------------------------------------------------------------------------------
 
-    def score(self, text: Any, y: None = None) -> float:
+    def score(self, text: Text, y: None = None) -> float:
         """Mean log-likelihood per character in nats; higher is better.
 
         Parameters
@@ -617,7 +632,7 @@ class CharRNN(OwnsArrays):
         indices = self._index(text, self.vocabulary_).indices
         return -mean_cross_entropy(self.model_, indices, start=self.start_state_)
 
-    def bits_per_char(self, text: Any) -> float:
+    def bits_per_char(self, text: Text) -> float:
         """Cross-entropy in bits per character; lower is better.  As `score`.
 
         Examples
@@ -628,7 +643,7 @@ class CharRNN(OwnsArrays):
         """
         return -self.score(text) / math.log(2)
 
-    def perplexity(self, text: Any) -> float:
+    def perplexity(self, text: Text) -> float:
         """Exponential of the cross-entropy; lower is better, at least 1.  As `score`.
 
         Infinity beyond what a float holds.
@@ -643,6 +658,45 @@ class CharRNN(OwnsArrays):
 
     # -- sampling --------------------------------------------------------------------------------
 
+    @overload
+    def generate(
+        self,
+        n: int,
+        prompt: str = "",
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_samples: Literal[1] = 1,
+        random_state: RandomState = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> str: ...
+    @overload
+    def generate(
+        self,
+        n: int,
+        prompt: str = "",
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_samples: Several,
+        random_state: RandomState = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> list[str]: ...
+    @overload
+    def generate(
+        self,
+        n: int,
+        prompt: str = "",
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_samples: int,
+        random_state: RandomState = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> str | list[str]: ...
     def generate(
         self,
         n: int,
@@ -652,7 +706,7 @@ class CharRNN(OwnsArrays):
         top_k: int | None = None,
         top_p: float | None = None,
         num_samples: int = 1,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        random_state: RandomState = None,
         stop: str | Sequence[str] | None = None,
     ) -> str | list[str]:
         """Write `n` characters, or up to a string.
@@ -722,7 +776,7 @@ class CharRNN(OwnsArrays):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        random_state: RandomState = None,
         stop: str | Sequence[str] | None = None,
     ) -> Iterator[str]:
         """Write characters one by one, the same ones as `generate` with the same seed.
@@ -812,7 +866,7 @@ class CharRNN(OwnsArrays):
 
     # -- files -----------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: Path) -> None:
         """Write the model to a safetensors file, with all that `fit` needs to go on.
 
         Parameters
@@ -852,7 +906,7 @@ class CharRNN(OwnsArrays):
         write_checkpoint(path, *pack(self._snapshot(is_checkpoint=False), _DEFAULTS))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], **params: Any) -> CharRNN:
+    def load(cls, path: Path, **params: Any) -> Self:
         """Read a model that `save` wrote, or a checkpoint.
 
         Parameters
@@ -931,7 +985,7 @@ class CharRNN(OwnsArrays):
         model = self._make_model(len(snapshot.vocabulary), np.random.default_rng(0))
         optimizer = OPTIMIZERS[self.optimizer](lr=self.lr, backend=self.backend)
         # One that has not made a step has slots without arrays, which no file shows.
-        slots = {slot: {} for slot in optimizer.state_dict()["state"]} | snapshot.optimizer["state"]
+        slots = {**{slot: {} for slot in optimizer.state_dict()["state"]}, **snapshot.optimizer["state"]}
         with misfits("the optimizer"):
             optimizer.load_state_dict({**snapshot.optimizer, "state": slots})
         model.load_state_dict(snapshot.last)
@@ -1128,7 +1182,7 @@ class CharRNN(OwnsArrays):
                 f"of {streams.num_streams} streams and {streams.steps} steps"
             )
 
-    def _put_into_use(self, which: str) -> None:
+    def _put_into_use(self, which: Weights) -> None:
         if which == "best" and self.weights_ == "last" and self.best_weights_ is not None:
             self._last_weights = self.model_.state_dict()
             self.model_.load_state_dict(self.best_weights_)

@@ -83,7 +83,7 @@ def _in_one_line() -> Iterator[None]:
     except click.UsageError:
         raise  # with the usage, so of several lines
     except click.ClickException as error:
-        error.message = printable(error.format_message(), keep="")
+        vars(error)["message"] = printable(error.format_message(), keep="")  # final to type checkers
         raise
     except TextError as error:
         raise _failure(error.with_options()) from None

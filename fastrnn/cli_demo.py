@@ -27,6 +27,7 @@ from fastrnn.terminal import decimals
 
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
+    from fastrnn.hints import BackendName, Dtype
 
 __all__ = ["demo"]
 
@@ -83,10 +84,10 @@ def demo(
     seq_len: int,
     batch_size: int,
     lr: float,
-    dtype: str,
+    dtype: Dtype,
     sample_length: int,
     random_state: int | None,
-    backend: str | None,
+    backend: BackendName | None,
     as_json: bool,
 ) -> None:
     """Train on real text, and let the model write.

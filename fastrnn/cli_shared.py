@@ -15,6 +15,7 @@ from fastrnn.terminal import Shown
 
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
+    from fastrnn.hints import BackendName
 
     _ParamType = click.ParamType[Any]
     _Choice = click.Choice[Any]
@@ -210,7 +211,7 @@ def read_text(name: str, limit: int) -> tuple[str, bool]:
     return texts.read_text(name, limit)
 
 
-def load_model(path: str, weights: str | None, **params: Any) -> CharRNN:
+def load_model(path: str, weights: Any, **params: Any) -> CharRNN:
     """Read a model for use; parameters that were given on the command line are changed.
 
     Raises
@@ -295,14 +296,14 @@ def check_converged(model: CharRNN) -> None:
 # -- kernels and output ----------------------------------------------------------------------------
 
 
-def backend_in_use() -> str:
+def backend_in_use() -> BackendName:
     try:
         return fastrnn.backend()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 
-def get_kernels_ready(backend: str | None, dtype: str) -> str:
+def get_kernels_ready(backend: Any, dtype: Any) -> Any:
     """Compile what has to be, and say so; return the name of the backend that is used."""
     backend = backend or backend_in_use()
     load(backend)  # one that is missing is told before anything else

@@ -11,7 +11,7 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from fastrnn import backends
 from fastrnn.checks import check_choice, check_dtype
 from fastrnn.errors import BackendUnavailable
 from fastrnn.threads import usable_cores
+
+if TYPE_CHECKING:
+    from fastrnn.hints import BackendName, Dtype, ShowMode
 
 __all__ = ["show_config", "usable_cores", "warmup"]
 
@@ -33,10 +36,14 @@ _VARIABLES = (
     "NUMBA_DISABLE_JIT",
 )
 
-_DTYPES = ("float64", "float32")
+_DTYPES: tuple[Dtype, ...] = ("float64", "float32")
 
 
-def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dict"]) -> dict[str, Any]: ...
+def show_config(mode: ShowMode = "stdout") -> dict[str, Any] | None:
     """Print versions, backends and why one is missing, instruction set, cores, BLAS, cache folder.
 
     Parameters
@@ -81,7 +88,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     return None
 
 
-def warmup(dtype: Any = None, *, backend: str | None = None, verbose: bool = False) -> None:
+def warmup(dtype: Dtype | None = None, *, backend: BackendName | None = None, verbose: bool = False) -> None:
     """Compile every kernel now, or load it from the cache, so that no later call waits for it.
 
     Only Numba's kernels are compiled at first use; with the other backends this takes next to no
@@ -108,7 +115,7 @@ def warmup(dtype: Any = None, *, backend: str | None = None, verbose: bool = Fal
     >>> import fastrnn
     >>> fastrnn.warmup("float32", backend="numpy")
     """
-    dtypes = _DTYPES if dtype is None else (check_dtype(dtype).name,)
+    dtypes: tuple[Any, ...] = _DTYPES if dtype is None else (check_dtype(dtype).name,)
     kernels = backends.kernels(backend)
     steps = [step for name in dtypes for step in _warmup_steps(name, kernels.NAME)]
     if not verbose:
@@ -125,7 +132,7 @@ def warmup(dtype: Any = None, *, backend: str | None = None, verbose: bool = Fal
             run()
 
 
-def _warmup_steps(dtype: str, backend: str) -> list[tuple[str, Callable[[], object]]]:
+def _warmup_steps(dtype: Dtype, backend: BackendName) -> list[tuple[str, Callable[[], object]]]:
     """Label and call of each public operation, on a model so small that only compiling takes time."""
     from fastrnn import optim
     from fastrnn.language_model import LanguageModel

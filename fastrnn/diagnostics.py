@@ -54,6 +54,9 @@ from fastrnn.unroll import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import Model, NormMethod, RadiusMethod, Reduction, Seed, StepClip, Targets
 
     from fastrnn.diagnose_report import Diagnosis, diagnose
 
@@ -199,14 +202,14 @@ class GradientFlow(_Measured):
 
 
 def gradient_flow(
-    model: Any,
-    inputs: Any,
-    targets: Any = None,
-    h0: Any = None,
+    model: Model,
+    inputs: ArrayLike,
+    targets: Targets = None,
+    h0: ArrayLike | None = None,
     *,
     layer: int = -1,
     direction: int = 0,
-    reduction: str | None = None,
+    reduction: Reduction | None = None,
 ) -> GradientFlow:
     """How strong the gradient of the loss is at every time step (eqs. 9 to 14).
 
@@ -261,11 +264,11 @@ def gradient_flow(
     m = open_model(model)
     number = check_layer(m, layer)
     direction = _check_direction(m, direction)
-    reduction = m.reduction if reduction is None else check_choice(reduction, "reduction", ("sum", "mean"))
+    over: str = m.reduction if reduction is None else check_choice(reduction, "reduction", ("sum", "mean"))
     batch = open_batch(m, inputs, targets, h0)
     with np.errstate(all="ignore"):  # what explodes is reported as infinity or NaN
         u = forward(m, batch, more=2)
-        loss, d_outputs, _ = _loss_gradient(u, targets, reduction)
+        loss, d_outputs, _ = _loss_gradient(u, targets, over)
         place = number, direction
         reached = backward(u, d_outputs, number, {place}, {place})[place]
         total = norms_of(reached.states)
@@ -274,7 +277,7 @@ def gradient_flow(
         share = from_last / from_last[0 if direction else -1]
         norm = _norm(reached.grads[1])
     return GradientFlow(
-        total, from_last, share, terms, norm, loss, reduction, number, direction,
+        total, from_last, share, terms, norm, loss, over, number, direction,
         **_about(m, number, direction, batch),
     )  # fmt: skip
 
@@ -404,13 +407,13 @@ class JacobianNorms(_Measured):
 
 
 def jacobian_norms(
-    model: Any,
-    inputs: Any,
-    h0: Any = None,
+    model: Model,
+    inputs: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
     max_lag: int | None = None,
     max_starts: int = 16,
-    method: str = "auto",
+    method: NormMethod = "auto",
     layer: int = -1,
     direction: int = 0,
     on_progress: Callable[[float], object] | None = None,
@@ -663,7 +666,9 @@ def _recurrent_weights(model: Any, layer: int, direction: int) -> np.ndarray:
     return W
 
 
-def spectral_radius(model: Any, *, layer: int = -1, direction: int = 0, method: str = "exact") -> float:
+def spectral_radius(
+    model: Model | np.ndarray, *, layer: int = -1, direction: int = 0, method: RadiusMethod = "exact"
+) -> float:
     """Largest absolute eigenvalue of W_hh.
 
     Around 1 a linear net holds its gradients; well below they vanish, well above they explode.
@@ -717,7 +722,7 @@ def _estimate_radius(W: np.ndarray) -> float:
     return math.exp(grown / (_PRODUCTS - _PRODUCTS // 2))
 
 
-def singular_values(model: Any, *, layer: int = -1, direction: int = 0) -> np.ndarray:
+def singular_values(model: Model | np.ndarray, *, layer: int = -1, direction: int = 0) -> np.ndarray:
     """Singular values of W_hh, largest first, shape (h,).
 
     The largest is how much one step can stretch a gradient at most, as tanh's derivative is at most 1.
@@ -772,7 +777,7 @@ class Spectrum(_Measured):
         return plot_singular_values(self, ax=ax)
 
 
-def spectrum(model: Any, *, layer: int = -1, direction: int = 0) -> Spectrum:
+def spectrum(model: Model | np.ndarray, *, layer: int = -1, direction: int = 0) -> Spectrum:
     """Eigenvalues, singular values and spectral radius of W_hh at once.
 
     Parameters and errors as `singular_values`.
@@ -838,9 +843,9 @@ class Saturation(_Measured):
 
 
 def saturation(
-    model: Any,
-    inputs: Any,
-    h0: Any = None,
+    model: Model,
+    inputs: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
     threshold: float = SATURATED,
     layer: int = -1,
@@ -929,7 +934,13 @@ class HiddenStates(_Measured):
 
 
 def hidden_states(
-    model: Any, inputs: Any, h0: Any = None, *, sequence: int = 0, layer: int = -1, direction: int = 0
+    model: Model,
+    inputs: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    sequence: int = 0,
+    layer: int = -1,
+    direction: int = 0,
 ) -> HiddenStates:
     """The states of one sequence, with what was read at each step.
 
@@ -1024,7 +1035,12 @@ class ClipReport(_Measured):
 
 
 def clip_report(
-    model: Any, inputs: Any, targets: Any = None, h0: Any = None, *, threshold: float = 5.0
+    model: Model,
+    inputs: ArrayLike,
+    targets: Targets = None,
+    h0: ArrayLike | None = None,
+    *,
+    threshold: float = 5.0,
 ) -> ClipReport:
     """What each way of clipping does to the gradients of a batch.
 
@@ -1207,15 +1223,15 @@ class GradCheck(Shown):
 
 
 def gradcheck(
-    model: Any,
-    inputs: Any,
-    targets: Any = None,
-    h0: Any = None,
+    model: Model,
+    inputs: ArrayLike,
+    targets: Targets = None,
+    h0: ArrayLike | None = None,
     *,
     entries: int | None = 50,
     step: float | None = None,
     tolerance: float | None = None,
-    rng: np.random.Generator | int | None = 0,
+    rng: Seed = 0,
 ) -> GradCheck:
     """Compare a model's own gradients with central differences of its own loss, in float64.
 
@@ -1275,12 +1291,12 @@ def gradcheck(
 
 
 def training_summary(
-    model: Any,
-    inputs: Any,
-    targets: Any,
-    h0: Any = None,
+    model: Model,
+    inputs: ArrayLike,
+    targets: Targets,
+    h0: ArrayLike | None = None,
     *,
-    clip: str | None = "norm",
+    clip: StepClip | None = "norm",
     clip_threshold: float = 5.0,
 ) -> dict[str, float]:
     """A few numbers about a batch, cheap enough to be taken now and then while a model trains.

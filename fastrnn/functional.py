@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -35,6 +35,11 @@ from fastrnn.kernels import CLIP_NONE
 from fastrnn.random_stream import UniformDraws
 from fastrnn.stack import Layout, aligned
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import BackendName, Nonlinearity, Reduction, Seed
+
 __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
@@ -52,7 +57,7 @@ _REDUCTIONS = ("mean", "sum", "none")
 # -- softmax and cross-entropy ---------------------------------------------------------------------
 
 
-def softmax(x: Any, axis: int = -1) -> np.ndarray:
+def softmax(x: ArrayLike, axis: int = -1) -> np.ndarray:
     r"""Probabilities from logits, :math:`p_i = e^{x_i} / \sum_j e^{x_j}` (eqs. 16, 17).
 
     Parameters
@@ -85,7 +90,7 @@ def softmax(x: Any, axis: int = -1) -> np.ndarray:
     return p
 
 
-def log_softmax(x: Any, axis: int = -1) -> np.ndarray:
+def log_softmax(x: ArrayLike, axis: int = -1) -> np.ndarray:
     r"""Logarithm of `softmax`, :math:`x_i - \log \sum_j e^{x_j}`, finite where that underflows.
 
     Parameters
@@ -118,32 +123,32 @@ def log_softmax(x: Any, axis: int = -1) -> np.ndarray:
 
 @overload
 def cross_entropy(
-    logits: Any,
-    targets: Any,
-    reduction: Literal["mean", "sum"] = "mean",
+    logits: ArrayLike,
+    targets: ArrayLike,
+    reduction: Reduction = "mean",
     *,
-    weight: Any = None,
+    weight: ArrayLike | None = None,
     ignore_index: int = IGNORED,
     label_smoothing: float = 0.0,
 ) -> float: ...
 @overload
 def cross_entropy(
-    logits: Any,
-    targets: Any,
+    logits: ArrayLike,
+    targets: ArrayLike,
     reduction: Literal["none"],
     *,
-    weight: Any = None,
+    weight: ArrayLike | None = None,
     ignore_index: int = IGNORED,
     label_smoothing: float = 0.0,
 ) -> np.ndarray: ...
 
 
 def cross_entropy(
-    logits: Any,
-    targets: Any,
-    reduction: str = "mean",
+    logits: ArrayLike,
+    targets: ArrayLike,
+    reduction: Reduction | Literal["none"] = "mean",
     *,
-    weight: Any = None,
+    weight: ArrayLike | None = None,
     ignore_index: int = IGNORED,
     label_smoothing: float = 0.0,
 ) -> float | np.ndarray:
@@ -207,12 +212,12 @@ def cross_entropy(
 
 
 def cross_entropy_backward(
-    logits: Any,
-    targets: Any,
-    reduction: str = "mean",
+    logits: ArrayLike,
+    targets: ArrayLike,
+    reduction: Reduction | Literal["none"] = "mean",
     *,
-    grad_output: Any = 1.0,
-    weight: Any = None,
+    grad_output: ArrayLike = 1.0,
+    weight: ArrayLike | None = None,
     ignore_index: int = IGNORED,
     label_smoothing: float = 0.0,
 ) -> np.ndarray:
@@ -407,12 +412,12 @@ def clip_grad_value(grads: Mapping[Any, np.ndarray] | Sequence[np.ndarray], thre
 
 
 def sample(
-    logits: Any,
+    logits: ArrayLike,
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    rng: np.random.Generator | int | None = None,
+    rng: Seed = None,
 ) -> np.ndarray:
     r"""Draw a class from each row of logits, with the probabilities ``softmax(logits / temperature)``.
 
@@ -502,14 +507,14 @@ def _keep_most_probable(p: np.ndarray, logits: np.ndarray, top_k: int, top_p: fl
 
 
 def rnn_forward(
-    x: Any,
-    h0: Any,
+    x: ArrayLike,
+    h0: ArrayLike | None,
     parameters: Mapping[str, np.ndarray],
     *,
-    nonlinearity: str = "tanh",
-    lengths: Any = None,
+    nonlinearity: Nonlinearity = "tanh",
+    lengths: ArrayLike | None = None,
     reverse: bool = False,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     num_threads: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""States of a layer over a batch, :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` (eq. 1).
@@ -579,17 +584,17 @@ def rnn_forward(
 
 
 def rnn_backward(
-    grad_output: Any,
-    grad_h_n: Any,
-    x: Any,
-    h0: Any,
-    output: Any,
+    grad_output: ArrayLike | None,
+    grad_h_n: ArrayLike | None,
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    output: ArrayLike,
     parameters: Mapping[str, np.ndarray],
     *,
-    nonlinearity: str = "tanh",
-    lengths: Any = None,
+    nonlinearity: Nonlinearity = "tanh",
+    lengths: ArrayLike | None = None,
     reverse: bool = False,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     num_threads: int | None = None,
 ) -> tuple[np.ndarray | None, np.ndarray, dict[str, np.ndarray]]:
     """Gradients of `rnn_forward` by BPTT (eqs. 9 to 13).

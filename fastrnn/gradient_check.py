@@ -33,7 +33,7 @@ def check_gradients(
     entries: int | None,
     step: float | None,
     tolerance: float | None,
-    rng: np.random.Generator | int | None,
+    rng: Any,
 ) -> GradCheck:
     """See `fastrnn.diagnostics.gradcheck`."""
     m = open_finite(model)

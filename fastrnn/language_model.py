@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,11 @@ from fastrnn.checks import (
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE
 from fastrnn.random_stream import UniformDraws
 from fastrnn.stack import Space, Span, StackedModel, aligned
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import BackendName, Clip, Dtype, Nonlinearity, Reduction, Seed, SupportsStep
 
 __all__ = ["LanguageModel"]
 
@@ -105,11 +110,11 @@ class LanguageModel(StackedModel):
         hidden_size: int,
         num_layers: int = 1,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: Nonlinearity = "tanh",
         dropout: float = 0.0,
-        dtype: Any = np.float32,
-        rng: np.random.Generator | int | None = None,
-        backend: str | None = None,
+        dtype: Dtype = np.float32,
+        rng: Seed = None,
+        backend: BackendName | None = None,
         num_threads: int | None = None,
         recompute_every: int | None = None,
     ) -> None:
@@ -166,7 +171,7 @@ class LanguageModel(StackedModel):
         return np.zeros((self._num_layers, check_size(N, "N"), self._h), self._dtype)
 
     def loss_and_grads(
-        self, x: Any, y: Any, h0: Any = None, *, reduction: str = "mean"
+        self, x: ArrayLike, y: ArrayLike, h0: ArrayLike | None = None, *, reduction: Reduction = "mean"
     ) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
         """Cross-entropy of a batch (eqs. 5, 6) and its gradients by BPTT (eqs. 7 to 13).
 
@@ -212,12 +217,12 @@ class LanguageModel(StackedModel):
 
     def train_step(
         self,
-        x: Any,
-        y: Any,
-        h0: Any,
-        optimizer: Any,
+        x: ArrayLike,
+        y: ArrayLike,
+        h0: ArrayLike | None,
+        optimizer: SupportsStep,
         *,
-        clip: str | None = "norm",
+        clip: Clip | None = "norm",
         clip_threshold: float = 5.0,
     ) -> tuple[float, np.ndarray]:
         """Mean loss and gradients, clipping, and a step of `optimizer`: the fastest way to train.
@@ -278,7 +283,9 @@ class LanguageModel(StackedModel):
         step(self.parameters, self.grads)
         return loss, h_n
 
-    def loss(self, x: Any, y: Any, h0: Any = None, *, reduction: str = "mean") -> tuple[float, np.ndarray]:
+    def loss(
+        self, x: ArrayLike, y: ArrayLike, h0: ArrayLike | None = None, *, reduction: Reduction = "mean"
+    ) -> tuple[float, np.ndarray]:
         """Cross-entropy of a batch (eqs. 5, 6), without gradients and without dropout.
 
         Parameters
@@ -313,7 +320,11 @@ class LanguageModel(StackedModel):
         loss: float = sum(space.losses)
         return (loss / max(space.counted, 1) if reduction == "mean" else loss), space.h_n.copy()
 
-    def forward(self, x: Any, h0: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
+
+        def __call__(self, x: ArrayLike, h0: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def forward(self, x: ArrayLike, h0: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Logits of a batch (eqs. 1, 2), without dropout.
 
         Parameters
@@ -351,14 +362,14 @@ class LanguageModel(StackedModel):
 
     def sample(
         self,
-        h: Any,
-        start: Any,
+        h: ArrayLike | None,
+        start: ArrayLike,
         n: int,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        rng: np.random.Generator | int | None = None,
+        rng: Seed = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw sequences of class indices, N at once, each index fed back as the next input.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,11 @@ from fastrnn.checks import (
 )
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.stack import Space, StackedModel, aligned
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import BackendName, Dtype, Nonlinearity, Seed
 
 __all__ = ["RNN"]
 
@@ -95,15 +100,15 @@ class RNN(StackedModel):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: str = "tanh",
+        nonlinearity: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
-        dtype: Any = np.float32,
-        rng: np.random.Generator | int | None = None,
-        backend: str | None = None,
+        dtype: Dtype = np.float32,
+        rng: Seed = None,
+        backend: BackendName | None = None,
         num_threads: int | None = None,
     ) -> None:
         d = check_size(input_size, "input_size")
@@ -156,8 +161,24 @@ class RNN(StackedModel):
             f"bidirectional={self.bidirectional}, dtype={self._dtype.name})"
         )
 
+    if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
+
+        def __call__(
+            self,
+            x: ArrayLike,
+            h0: ArrayLike | None = None,
+            *,
+            lengths: ArrayLike | None = None,
+            hx: ArrayLike | None = None,
+        ) -> tuple[np.ndarray, np.ndarray]: ...
+
     def forward(
-        self, x: Any, h0: Any = None, *, lengths: Any = None, hx: Any = None
+        self,
+        x: ArrayLike,
+        h0: ArrayLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        hx: ArrayLike | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Run over a batch of sequences (eq. 1); `rnn(x, ...)` does the same.
 
@@ -240,7 +261,9 @@ class RNN(StackedModel):
         self._last = _Batch(space, batched)
         return (output, h_n) if batched else (output[:, 0], h_n[:, 0])
 
-    def backward(self, grad_output: Any, grad_h_n: Any = None) -> tuple[np.ndarray | None, np.ndarray]:
+    def backward(
+        self, grad_output: ArrayLike | None, grad_h_n: ArrayLike | None = None
+    ) -> tuple[np.ndarray | None, np.ndarray]:
         """Backpropagate through the last `forward` by BPTT (eqs. 9 to 13).
 
         The gradients of the parameters are written to `grads`.  The parameters must be those of that

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from fastrnn.checks import LARGEST_SIZE, check_choice, check_dtype, check_size
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.training import Progress
 from fastrnn.vocabulary import Vocabulary, check_unknown
+
+if TYPE_CHECKING:
+    from fastrnn.hints import HistoryEntry, OptimizerState, Weights
 
 __all__ = ["Misfit", "Snapshot", "misfits", "pack", "plain", "unpack"]
 
@@ -51,15 +54,15 @@ class Snapshot:
     params: dict[str, Any]
     vocabulary: Vocabulary
     progress: Progress
-    history: list[dict[str, Any]]
+    history: list[HistoryEntry]
     #: Weights of the last step and of the best validation, and which the model uses.
     last: dict[str, np.ndarray]
     best: dict[str, np.ndarray] | None
-    weights: str
+    weights: Weights
     #: States, shape (num_layers, 1, h), that a text begins with under ``"last"`` and ``"best"`` weights.
     starts: dict[str, np.ndarray]
     #: `Optimizer.state_dict`.
-    optimizer: dict[str, Any]
+    optimizer: OptimizerState
     #: Hidden state, shape (num_layers, N, h).
     state: np.ndarray
     rng: np.random.Generator
@@ -92,7 +95,7 @@ def pack(snapshot: Snapshot, defaults: dict[str, Any]) -> tuple[dict[str, Any], 
         Names: ``last.`` and ``best.`` before those of the weights, ``optimizer.``, slot and ``.`` before
         them for the optimizer's state, ``start.last``, ``start.best``, and ``state``.
     """
-    optimizer = dict(snapshot.optimizer)
+    optimizer: dict[str, Any] = dict(snapshot.optimizer)
     arrays = {f"last.{name}": W for name, W in snapshot.last.items()}
     arrays |= {f"best.{name}": W for name, W in (snapshot.best or {}).items()}
     for slot, state in optimizer.pop("state").items():
@@ -214,7 +217,7 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
         best=None if best is None else {name: best[name].copy() for name in shapes},
         weights=content["weights"],
         starts={which: start.copy() for which, start in starts.items()},
-        optimizer={**content["optimizer"], "state": slots},
+        optimizer=cast("OptimizerState", {**content["optimizer"], "state": slots}),
         state=state.copy(),
         rng=rng,
         is_checkpoint=content["is_checkpoint"],

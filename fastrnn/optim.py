@@ -12,12 +12,15 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from operator import attrgetter, is_
 from types import ModuleType
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 
 from fastrnn import backends
 from fastrnn.checks import check_flag, check_number, check_size, kernel_array, own_arrays
+
+if TYPE_CHECKING:
+    from fastrnn.hints import BackendName, OptimizerState
 
 __all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "Optimizer", "RMSprop"]
 
@@ -258,7 +261,7 @@ class Optimizer(abc.ABC):
         self._update(kernels, bound, step)
         _set_num_steps(self, step)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> OptimizerState:
         """All that a copy of the optimizer needs to go on with the same bits.
 
         Returns
@@ -286,7 +289,7 @@ class Optimizer(abc.ABC):
             "state": {slot: {n: a.copy() for n, a in arrays.items()} for slot, arrays in self._state.items()},
         }
 
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+    def load_state_dict(self, mapping: Mapping[str, Any] | OptimizerState) -> None:
         """Go on where the optimizer stood whose `state_dict` this is: options, step and state.
 
         Parameters
@@ -429,7 +432,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         *,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -534,7 +537,7 @@ class Adagrad(Optimizer):
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
         *,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -625,7 +628,7 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
         centered: bool = False,
         *,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -713,7 +716,7 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         *,
-        backend: str | None = None,
+        backend: BackendName | None = None,
     ) -> None:
         super().__init__({"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, backend)
 
@@ -754,7 +757,7 @@ class Adam(Optimizer):
         )  # fmt: skip
 
 
-def _momentum(lr: float, *, backend: str | None = None) -> SGD:
+def _momentum(lr: float, *, backend: BackendName | None = None) -> SGD:
     return SGD(lr, momentum=0.9, backend=backend)
 
 

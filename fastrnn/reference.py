@@ -4,10 +4,15 @@ every benchmark.  Read this file first, with docs/notes.md beside it, which has 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import Dtype, Seed, StepClip
 
 __all__ = ["ReferenceRNN"]
 
@@ -50,8 +55,8 @@ class ReferenceRNN:
         hidden_size: int,
         output_size: int,
         *,
-        dtype: Any = np.float64,
-        rng: Any = None,
+        dtype: Dtype = np.float64,
+        rng: Seed = None,
         backend: None = None,
     ) -> None:
         self.input_size = input_size
@@ -78,7 +83,7 @@ class ReferenceRNN:
             return x
         return np.asarray(value, self.Wxh.dtype).reshape(-1, 1)
 
-    def forward(self, inputs: Any, h_prev: np.ndarray) -> tuple[_Steps, _Steps, _Steps]:
+    def forward(self, inputs: ArrayLike, h_prev: ArrayLike) -> tuple[_Steps, _Steps, _Steps]:
         """Run over a sequence (eqs. 1, 2, 16, 17).
 
         Parameters
@@ -95,8 +100,8 @@ class ReferenceRNN:
         xs: _Steps = {}
         hs: _Steps = {-1: np.array(h_prev, self.Whh.dtype)}
         ps: _Steps = {}
-        for t in range(len(inputs)):
-            xs[t] = self._column(inputs[t])
+        for t in range(len(inputs)):  # type: ignore[arg-type]
+            xs[t] = self._column(inputs[t])  # type: ignore[index]
             hs[t] = np.tanh(np.dot(self.Wxh, xs[t]) + np.dot(self.Whh, hs[t - 1]) + self.bh)
             y = np.dot(self.Why, hs[t]) + self.by
             exp_y = np.exp(y - np.max(y))
@@ -104,7 +109,11 @@ class ReferenceRNN:
         return xs, hs, ps
 
     def backward(
-        self, xs: Any, hs: Any, ps: Any, targets: Sequence[int] | np.ndarray
+        self,
+        xs: Mapping[int, np.ndarray],
+        hs: Mapping[int, np.ndarray],
+        ps: Mapping[int, np.ndarray],
+        targets: Sequence[int] | np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         """Backpropagate through time (eqs. 7 to 13), every accumulator clamped to [-5, 5] after every
         time step.
@@ -144,7 +153,7 @@ class ReferenceRNN:
                     np.clip(dparam, -limit, limit, out=dparam)
         return dWxh, dWhh, dWhy, dbh, dby
 
-    def update_weights(self, grads: Any, lr: float = 0.1) -> None:
+    def update_weights(self, grads: Sequence[np.ndarray], lr: float = 0.1) -> None:
         """Take one step of gradient descent, in place.
 
         Parameters
@@ -196,11 +205,11 @@ class ReferenceRNN:
 
     def loss_and_grads(
         self,
-        inputs: Any,
+        inputs: ArrayLike,
         targets: Sequence[int] | np.ndarray,
-        h_prev: np.ndarray,
+        h_prev: ArrayLike,
         *,
-        clip: str | None = "step",
+        clip: StepClip | None = "step",
         clip_threshold: float = 5.0,
     ) -> tuple[float, tuple[np.ndarray, ...], np.ndarray]:
         """Cross-entropy of a sequence (eqs. 5, 6) and its gradients, clipped.
@@ -237,12 +246,12 @@ class ReferenceRNN:
 
     def train_step(
         self,
-        inputs: Any,
+        inputs: ArrayLike,
         targets: Sequence[int] | np.ndarray,
-        h_prev: np.ndarray,
+        h_prev: ArrayLike,
         lr: float = 0.1,
         *,
-        clip: str | None = "step",
+        clip: StepClip | None = "step",
         clip_threshold: float = 5.0,
     ) -> tuple[float, np.ndarray]:
         """`loss_and_grads`, then `update_weights`.

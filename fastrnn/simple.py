@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from operator import is_
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,11 @@ from fastrnn.checks import (
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
 from fastrnn.random_stream import UniformDraws
 from fastrnn.steps import OneHotSteps, Steps
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import BackendName, Dtype, Seed, StepClip
 
 __all__ = ["SimpleRNN"]
 
@@ -164,9 +169,9 @@ class SimpleRNN(_Private):
         hidden_size: int,
         output_size: int,
         *,
-        dtype: Any = np.float64,
-        rng: np.random.Generator | int | None = None,
-        backend: str | None = None,
+        dtype: Dtype = np.float64,
+        rng: Seed = None,
+        backend: BackendName | None = None,
     ) -> None:
         d = check_size(input_size, "input_size")
         h = check_size(hidden_size, "hidden_size")
@@ -223,7 +228,7 @@ class SimpleRNN(_Private):
         self._forget_buffers()
         self._params = params
 
-    def _take_attributes(self, dtype: Any = None, backend: str | None = None) -> None:
+    def _take_attributes(self, dtype: Any = None, backend: BackendName | None = None) -> None:
         """Set up a model by its attributes: a subclass need not call ``super().__init__``."""
         missing = [name for name in _PARAMETERS if not hasattr(self, name)]
         if missing:
@@ -316,7 +321,7 @@ class SimpleRNN(_Private):
             return super().__repr__()
         return f"SimpleRNN({self._d}, {self._h}, {self._q}, dtype={self._dtype.name})"
 
-    def forward(self, inputs: Any, h_prev: Any) -> tuple[Steps, Steps, Steps]:
+    def forward(self, inputs: ArrayLike, h_prev: ArrayLike) -> tuple[Steps, Steps, Steps]:
         """Run over a sequence (eqs. 1, 2, 16, 17).
 
         Parameters
@@ -376,7 +381,7 @@ class SimpleRNN(_Private):
         xs: Mapping[int, np.ndarray],
         hs: Mapping[int, np.ndarray],
         ps: Mapping[int, np.ndarray],
-        targets: Sequence[int] | np.ndarray,
+        targets: ArrayLike,
     ) -> Gradients:
         """Backpropagate the softmax cross-entropy through time (eqs. 7 to 13).
 
@@ -433,7 +438,7 @@ class SimpleRNN(_Private):
         kernels.backward(params, indices, x, states, probabilities, targets, STEP_LIMIT, grads, work)
         return grads
 
-    def update_weights(self, grads: Sequence[Any], lr: float = 0.1) -> None:
+    def update_weights(self, grads: Sequence[ArrayLike], lr: float = 0.1) -> None:
         """Take one step of gradient descent, in place: ``W -= lr * dW``.
 
         Parameters
@@ -474,11 +479,11 @@ class SimpleRNN(_Private):
 
     def loss_and_grads(
         self,
-        inputs: Any,
-        targets: Sequence[int] | np.ndarray,
-        h_prev: Any,
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        h_prev: ArrayLike,
         *,
-        clip: str | None = "step",
+        clip: StepClip | None = "step",
         clip_threshold: float = 5.0,
     ) -> tuple[float, Gradients, np.ndarray]:
         """Cross-entropy of a sequence (eqs. 5, 6) and its gradients (eqs. 7 to 13) in one call.
@@ -528,12 +533,12 @@ class SimpleRNN(_Private):
 
     def train_step(
         self,
-        inputs: Any,
-        targets: Sequence[int] | np.ndarray,
-        h_prev: Any,
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        h_prev: ArrayLike,
         lr: float = 0.1,
         *,
-        clip: str | None = "step",
+        clip: StepClip | None = "step",
         clip_threshold: float = 5.0,
     ) -> tuple[float, np.ndarray]:
         """`loss_and_grads`, then `update_weights`: the fastest way to train on one sequence.
@@ -582,9 +587,7 @@ class SimpleRNN(_Private):
             self._descend(grads, lr)
         return loss, hs[-1:].T.copy()
 
-    def sample(
-        self, h: Any, start_index: int, n: int, *, rng: np.random.Generator | int | None = None
-    ) -> list[int]:
+    def sample(self, h: ArrayLike, start_index: int, n: int, *, rng: Seed = None) -> list[int]:
         """Draw a sequence of class indices, each fed back as the next input.
 
         Parameters

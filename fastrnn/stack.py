@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType, ModuleType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -26,6 +26,11 @@ from fastrnn.checks import (
     own_arrays,
     warn_user,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import Nonlinearity
 
 __all__ = ["IncompatibleKeys", "Layout", "Space", "Span", "StackedModel", "aligned", "warn_of_dropout"]
 
@@ -118,7 +123,7 @@ class StackedModel:
     ) -> None:
         self._d, self._h, self._q, self._directions = input_size, hidden_size, output_size, directions
         self._num_layers = check_size(num_layers, "num_layers")
-        self._nonlinearity: str = check_choice(nonlinearity, "nonlinearity", ("tanh", "relu"))
+        self._nonlinearity: Nonlinearity = check_choice(nonlinearity, "nonlinearity", ("tanh", "relu"))
         self._relu = nonlinearity == "relu"
         self._dropout = check_number(dropout, "dropout")
         if not 0 <= self._dropout <= 1:
@@ -206,7 +211,7 @@ class StackedModel:
         return self._num_layers
 
     @property
-    def nonlinearity(self) -> str:
+    def nonlinearity(self) -> Nonlinearity:
         """``"tanh"`` or ``"relu"``."""
         return self._nonlinearity
 
@@ -301,7 +306,7 @@ class StackedModel:
         """
         return {name: self.parameters[name].copy() for name in self._checked_parameters()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(self, state_dict: Mapping[str, ArrayLike], strict: bool = True) -> IncompatibleKeys:
         """Copy parameters from a mapping, in place.
 
         Parameters

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,12 +30,15 @@ from fastrnn.vocabulary import (
     with_newlines,
 )
 
+if TYPE_CHECKING:
+    from fastrnn.hints import NewLine, Text
+
 __all__ = [
     "IndexedText", "TextError", "index_text", "named_file", "parts_of", "read_text", "standard_library_source",
 ]  # fmt: skip
 
 
-def read_text(path: str, limit: int | None = None, newline: str | None = None) -> tuple[str, bool]:
+def read_text(path: str, limit: int | None = None, newline: NewLine | None = None) -> tuple[str, bool]:
     r"""Read a UTF-8 text as it is: line ends and every other character are kept.
 
     Only a byte order mark at the very start, which is no character of the text, is left out.
@@ -211,11 +214,11 @@ class IndexedText:
 
 
 def index_text(
-    text: Any,
+    text: Text,
     *,
     vocabulary: Vocabulary | None = None,
     unknown: str | None = None,
-    newline: str | None = None,
+    newline: NewLine | None = None,
 ) -> IndexedText:
     r"""Class indices of a text of any length, made in chunks.
 
@@ -434,7 +437,7 @@ def _warn_of_nulls(name: str, head: bytes) -> None:
 class _Newlines:
     """Line ends of the pieces of a text, of which one may end in the middle of ``\\r\\n``."""
 
-    def __init__(self, newline: str | None) -> None:
+    def __init__(self, newline: NewLine | None) -> None:
         self._newline = newline
         self._after_cr = False
 

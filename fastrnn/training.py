@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from fastrnn.optim import Optimizer
 from fastrnn.progress import Display
 from fastrnn.streams import Streams, mean_cross_entropy, start_state
 from fastrnn.terminal import decimals
+
+if TYPE_CHECKING:
+    from fastrnn.hints import Clip, HistoryEntry
 
 __all__ = ["ENDING_SIGNALS", "Limits", "Progress", "Training", "interrupt"]
 
@@ -129,10 +132,10 @@ class Training:
         held_out: tuple[np.ndarray, int] | None,
         progress: Progress,
         state: np.ndarray,
-        history: list[dict[str, Any]],
+        history: list[HistoryEntry],
         *,
         learning_rate: Callable[[int], float],
-        clip: str | None,
+        clip: Clip | None,
         clip_threshold: float,
         limits: Limits,
         on_checkpoint: Callable[[bool], None],
@@ -286,7 +289,7 @@ class Training:
         step, count = progress.step, progress.step - progress.window_start
         seconds = max(time.perf_counter() - self._recorded, 1e-9)
         train_nats = progress.loss_sum / count
-        entry: dict[str, Any] = {
+        entry: HistoryEntry = {
             "step": step,
             "epoch": progress.epoch + 1,
             "train_nats": train_nats,

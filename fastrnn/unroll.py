@@ -13,7 +13,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from fastrnn.checks import (
 )
 from fastrnn.errors import not_fitted
 from fastrnn.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from fastrnn.hints import NewLine
 
 __all__ = [
     "Batch",
@@ -97,7 +100,7 @@ class OpenModel:
     batch_first: bool = False
     vocabulary: Vocabulary | None = None
     unknown: str | None = None
-    newline: str | None = None
+    newline: NewLine | None = None
 
     @property
     def hidden_size(self) -> int:

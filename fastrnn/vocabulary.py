@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, AnyStr
+from typing import TYPE_CHECKING, Any, AnyStr
 
 import numpy as np
 
 from fastrnn.checks import INDEX, as_array, check_choice
 from fastrnn.errors import TextError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import NewLine
 
 __all__ = ["Vocabulary", "check_newline", "check_unknown", "with_newlines"]
 
@@ -58,7 +63,7 @@ class Vocabulary:
         self._codes = codes
         self.characters = "".join(map(chr, codes.tolist()))
 
-    def encode(self, text: str, unknown: str | None = None, newline: str | None = None) -> np.ndarray:
+    def encode(self, text: str, unknown: str | None = None, newline: NewLine | None = None) -> np.ndarray:
         r"""Class indices of a text.
 
         Parameters
@@ -104,7 +109,7 @@ class Vocabulary:
                 places[~known] = self.characters.index(unknown)
         return places.astype(INDEX, copy=False)
 
-    def decode(self, indices: Any) -> str:
+    def decode(self, indices: ArrayLike) -> str:
         """Text of class indices.
 
         Parameters
@@ -121,10 +126,10 @@ class Vocabulary:
         IndexError
             If one is out of bounds.
         """
-        indices = as_array(indices, "indices").astype(INDEX)
-        if indices.size and indices.min() < 0:
-            raise IndexError(f"class index {indices.min()} is negative")
-        text: str = self._codes[indices].tobytes().decode("utf-32-le")
+        places = as_array(indices, "indices").astype(INDEX)
+        if places.size and places.min() < 0:
+            raise IndexError(f"class index {places.min()} is negative")
+        text: str = self._codes[places].tobytes().decode("utf-32-le")
         return text
 
     def unknown_characters(self, codes: np.ndarray) -> TextError:
@@ -188,13 +193,13 @@ def check_unknown(unknown: Any, vocabulary: Vocabulary | None = None) -> str | N
     return unknown
 
 
-def check_newline(newline: Any) -> str | None:
+def check_newline(newline: Any) -> NewLine | None:
     """Return `newline` if it is ``"universal"`` or None."""
-    chosen: str | None = check_choice(newline, "newline", ("universal", None))
+    chosen: NewLine | None = check_choice(newline, "newline", ("universal", None))
     return chosen
 
 
-def with_newlines(text: AnyStr, newline: str | None) -> AnyStr:
+def with_newlines(text: AnyStr, newline: NewLine | None) -> AnyStr:
     r"""A str, or bytes of UTF-8, with the line ends that `newline` asks for.
 
     Examples

@@ -1,0 +1,162 @@
+"""The types in the signatures of fastrnn, for programs that are checked by mypy or pyright.
+
+Every choice has its words here, once.  Arrays are `numpy.typing.ArrayLike` where they are taken, and
+`numpy.ndarray` where they are given back.
+
+Examples
+--------
+>>> from fastrnn import LanguageModel
+>>> from fastrnn.hints import Clip, Seed
+>>> def learn(lm: LanguageModel, clip: Clip | None = "norm", rng: Seed = None) -> None:
+...     ...
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypeAlias, TypedDict
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+    from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN
+
+__all__ = [
+    "BackendName",
+    "Clip",
+    "Column",
+    "Dtype",
+    "HistoryEntry",
+    "Model",
+    "NewLine",
+    "Nonlinearity",
+    "NormMethod",
+    "OptimizerName",
+    "OptimizerState",
+    "Path",
+    "RadiusMethod",
+    "RandomState",
+    "Reduction",
+    "Seed",
+    "Several",
+    "ShowMode",
+    "StepClip",
+    "SupportsStep",
+    "Targets",
+    "Text",
+    "TextPart",
+    "Weights",
+]
+
+# -- choices ---------------------------------------------------------------------------------------
+
+BackendName: TypeAlias = Literal["cython", "numba", "numpy"]
+
+#: How `LanguageModel` and `CharRNN` clip gradients; None clips nothing.
+Clip: TypeAlias = Literal["norm", "value"]
+
+#: How `SimpleRNN` does: ``"step"`` clamps after every time step, as the notes' listing.
+StepClip: TypeAlias = Literal["step", "value", "norm"]
+
+Nonlinearity: TypeAlias = Literal["tanh", "relu"]
+
+#: Of a loss over what counts.  `functional.cross_entropy` takes ``"none"`` too.
+Reduction: TypeAlias = Literal["mean", "sum"]
+
+#: Names of `CharRNN`'s optimizers.
+OptimizerName: TypeAlias = Literal["sgd", "momentum", "adagrad", "rmsprop", "adam"]
+
+#: Which weights a `CharRNN` uses: of the last step, or of the best validation.
+Weights: TypeAlias = Literal["last", "best"]
+
+#: Line ends of texts: ``"universal"`` reads those of Windows and of old Macs as ``"\n"``.
+NewLine: TypeAlias = Literal["universal"]
+
+#: Of `show_config`.
+ShowMode: TypeAlias = Literal["stdout", "dict"]
+
+#: Of `diagnostics.jacobian_norms`, and of `diagnostics.spectral_radius`.
+NormMethod: TypeAlias = Literal["auto", "exact", "power"]
+RadiusMethod: TypeAlias = Literal["exact", "estimate"]
+
+# -- arguments -------------------------------------------------------------------------------------
+
+#: float32 or float64; Python's `float` is float64.
+Dtype: TypeAlias = (
+    Literal["float32", "float64"]
+    | type[np.float32]
+    | type[np.float64]
+    | type[float]
+    | np.dtype[np.float32]
+    | np.dtype[np.float64]
+)
+
+#: A seed, a stream of random numbers, or None.
+Seed: TypeAlias = int | np.integer | np.random.Generator | None
+
+#: The same in scikit-learn's conventions, for `CharRNN`.
+RandomState: TypeAlias = int | np.integer | np.random.Generator | np.random.RandomState | None
+
+Path: TypeAlias = str | os.PathLike[str]
+
+#: Numbers of samples of which `CharRNN.generate` is known to return a list.
+Several: TypeAlias = Literal[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 32, 50, 64, 100]
+
+#: What `diagnostics` looks at.
+Model: TypeAlias = "SimpleRNN | RNN | LanguageModel | CharRNN"
+
+#: Targets there: of an `RNN` the gradient of the loss by the outputs, or a function that makes it of them.
+Targets: TypeAlias = "ArrayLike | Callable[[np.ndarray], ArrayLike] | None"
+
+
+class Column(Protocol):
+    """A column of a table, or an array of str: what holds texts and has a shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+#: A text: a str or bytes, a path to a file, or a file that is open in binary mode.
+TextPart: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike[str] | IO[bytes]
+
+#: A text, or several that are read as one, end to end.
+Text: TypeAlias = TextPart | Sequence[TextPart] | Column
+
+
+class SupportsStep(Protocol):
+    """An optimizer: one of `fastrnn.optim`, or any object with this method."""
+
+    def step(self, parameters: dict[str, np.ndarray], grads: dict[str, np.ndarray], /) -> object:
+        """Update the arrays in `parameters` in place."""
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+class HistoryEntry(TypedDict):
+    """An entry of `CharRNN.history_`, where each key is explained."""
+
+    step: int
+    epoch: int
+    train_nats: float
+    valid_nats: float | None
+    grad_norm: float
+    lr: float
+    chars_per_second: float
+    diagnostics: NotRequired[dict[str, float]]
+
+
+class OptimizerState(TypedDict):
+    """What an optimizer's ``state_dict`` returns."""
+
+    name: str
+    options: dict[str, Any]
+    step: int
+    state: Mapping[str, Mapping[Any, np.ndarray]]
