@@ -52,6 +52,11 @@ __all__ = [
     "softmax",
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _REDUCTIONS = ("mean", "sum", "none")
 
 # -- softmax and cross-entropy ---------------------------------------------------------------------

@@ -53,6 +53,11 @@ __all__ = [
     "Weights",
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 # -- choices ---------------------------------------------------------------------------------------
 
 BackendName: TypeAlias = Literal["cython", "numba", "numpy"]

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "Optimizer", "RMSprop"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 #: Keys of what `Optimizer.state_dict` returns.
