@@ -88,40 +88,43 @@ class CharRNN(OwnsArrays):
     hidden_size : int, default 256
         Hidden size h of each layer.
     num_layers : int, default 1
+        Number of layers.
     seq_len : int, default 64
-        Characters of a chunk: how far BPTT looks back.
+        Characters that one step reads in each stream, which is how far BPTT looks back.
     batch_size : int, default 64
         Parallel streams.  A short text gets fewer, with a warning.
-    optimizer : {"adam", "sgd", "momentum", "adagrad", "rmsprop"}
+    optimizer : {"adam", "sgd", "momentum", "adagrad", "rmsprop"}, default "adam"
         `fastrnn.optim` with the defaults there; ``"momentum"`` is SGD with momentum 0.9.
     lr : float, default 2e-3
         Learning rate of the first epoch.
     lr_decay : float, default 1.0
         Factor of the learning rate from one epoch to the next.
-    clip : {"norm", "value"} or None
-        Rescale the gradients by their global norm (eq. 15), clamp each, or neither.
+    clip : {"norm", "value"} or None, default "norm"
+        Rescale the gradients by the norm of all of them together (eq. 15), clamp every entry, or neither.
     clip_threshold : float, default 5.0
+        The largest norm, or the largest magnitude of an entry, that is left as it is.  Positive.
     dropout : float, default 0.0
         Probability that an output of a layer but the last is dropped, in [0, 1).
     epochs : int or None, default 10
         Passes over the training part.  None goes on until another limit is met.
     max_steps : int or None
-        Train so many steps, whatever `epochs` says.
+        Train for this many steps, whatever `epochs` says.
     max_seconds : float or None
-        End a call of `fit` after so many seconds, if it has not ended before.
+        Most seconds that one call of `fit` trains for; it may end earlier by another limit.
     validation_fraction : float, default 0.1
         Share of the text, in [0, 1), that is held out; 0 means no validation.
     validate_every : int or None
         Steps between validations; None validates after each epoch.  There is one at the end in any case.
         Of a held-out part of more than a million characters, a million spread all over it are scored.
     patience : int or None
-        Stop after so many validations in a row without a new best one, and use the best weights then.
-    dtype : {"float32", "float64"}
+        Stop after this many validations in a row without a new best one, and use the best weights.
+    dtype : {"float32", "float64"}, default "float32"
+        Of the weights and of the arithmetic.
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None
         Seed of the first weights and of dropout.  An int gives the same bits each time, whatever
         `num_threads` is.  A Generator or RandomState is drawn from: it goes on from one call to the next.
     num_threads : int or None
-        None lets the model choose.
+        Most threads that share a batch; None for the cores that the process may run on.
     backend : {"cython", "numba", "numpy"} or None
         None follows `fastrnn.backend`.
     checkpoint : path or None
@@ -147,10 +150,11 @@ class CharRNN(OwnsArrays):
     vocabulary_ : Vocabulary
         The characters of the text.
     model_ : LanguageModel
+        The network; its inputs and outputs are the class indices of `vocabulary_`.
     history_ : list of dict, which a notebook shows as a table and a curve
-        ``step``, ``epoch`` (the first is 1), ``train_nats`` and ``grad_norm`` (means since the entry
-        before; the norm is that before clipping), ``valid_nats`` (None where there was no validation),
-        ``lr``, ``chars_per_second``; and every `diagnostics_every` steps ``diagnostics``, what
+        ``step``, ``epoch`` (the first is 1), ``train_nats`` (nats per character) and ``grad_norm`` (before
+        clipping), both means since the entry before, ``valid_nats`` (nats per character, None where there
+        was no validation), ``lr``, ``chars_per_second``; and every `diagnostics_every` steps ``diagnostics``, what
         `fastrnn.diagnostics.training_summary` says of the batch.
     step_, epoch_ : int
         Steps taken and whole epochs done.
@@ -171,6 +175,10 @@ class CharRNN(OwnsArrays):
     ------
     TypeError, ValueError
         From `fit` and the other methods, if a hyper-parameter is not one of the above.
+
+    Notes
+    -----
+    An object is used from one thread at a time; different objects may be used at the same time.
 
     Examples
     --------
@@ -287,6 +295,11 @@ class CharRNN(OwnsArrays):
 
         Those that belong to `model_` (`dropout`, `num_threads`, `backend`) are taken when it is made, by
         `fit` or by `load`.
+
+        Parameters
+        ----------
+        **params
+            Hyper-parameters by name.
 
         Returns
         -------
@@ -633,7 +646,22 @@ class CharRNN(OwnsArrays):
         return -mean_cross_entropy(self.model_, indices, start=self.start_state_)
 
     def bits_per_char(self, text: Text) -> float:
-        """Cross-entropy in bits per character; lower is better.  As `score`.
+        """Cross-entropy in bits per character, as `score` measures it; lower is better.
+
+        Parameters
+        ----------
+        text : str, bytes, pathlib.Path, binary file, or sequence of these
+            As for `score`.
+
+        Returns
+        -------
+        float
+            At least 0.
+
+        Raises
+        ------
+        TextError
+            As `score`.
 
         Examples
         --------
@@ -644,9 +672,24 @@ class CharRNN(OwnsArrays):
         return -self.score(text) / math.log(2)
 
     def perplexity(self, text: Text) -> float:
-        """Exponential of the cross-entropy; lower is better, at least 1.  As `score`.
+        """Exponential of the cross-entropy that `score` measures, in nats per character; lower is better.
 
-        Infinity beyond what a float holds.
+        A model that is as uncertain as if it chose among k equally probable characters has perplexity k.
+
+        Parameters
+        ----------
+        text : str, bytes, pathlib.Path, binary file, or sequence of these
+            As for `score`.
+
+        Returns
+        -------
+        float
+            At least 1; infinity beyond the largest float.
+
+        Raises
+        ------
+        TextError
+            As `score`.
 
         Examples
         --------
@@ -719,14 +762,14 @@ class CharRNN(OwnsArrays):
             What the model reads first; it is not part of the result.  Without one it begins as after a
             line break if its vocabulary has one, else as after a blank, else as after its first character.
         temperature : float, default 1.0
-            Divides the logits (eq. 18 and after): below 1 bolder, above 1 more varied, 0 always the most
-            probable character.
+            At least 0; the logits are divided by it.  Below 1 the model plays safe, above 1 it dares more;
+            0 always takes the most probable character.
         top_k : int or None
             Draw from the `top_k` most probable characters only.
         top_p : float or None
             Draw from the most probable characters that make up this probability, in (0, 1].
         num_samples : int, default 1
-            So many samples at once, from the same prompt.
+            Number of samples, all from the same prompt.
         random_state : int, numpy.random.Generator, numpy.random.RandomState or None
             Seed of the draws; a Generator or RandomState is drawn from.
         stop : str, sequence of str, or None
@@ -737,6 +780,7 @@ class CharRNN(OwnsArrays):
         Returns
         -------
         str, or list of str if `num_samples` is more than 1
+            Of `n` characters each, or fewer where `stop` ended it.
 
         Raises
         ------
@@ -912,6 +956,7 @@ class CharRNN(OwnsArrays):
         Parameters
         ----------
         path : str or path
+            The file.
         **params
             Hyper-parameters to change.  Those that describe the arrays cannot be.
 

@@ -389,7 +389,7 @@ def _signed(array: np.ndarray, bound: int) -> np.ndarray:
 
 
 def check_inputs(value: Any, d: int, dtype: np.dtype, kernels: ModuleType) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs as ``indices (T,)`` and ``x (T, d)``, the one that is not meant without rows."""
+    """Return inputs as ``indices (T,)`` and ``x (T, d)``; the one of the two that is not used has no rows."""
     array = as_array(value, "inputs")
     if array.ndim >= 2:
         if array.dtype.kind == "b":  # one-hot: the notes' ``xs[t][inputs[t]] = 1`` sets what is True

@@ -95,7 +95,7 @@ class Diagnosis(Shown):
         return "vanishes" if left < VANISHED else "holds"
 
     def share_left(self, lag: int) -> float:
-        """What is left of the last step's gradient so many steps back."""
+        """What is left of the last step's gradient `lag` steps back."""
         return float(self.flow.share[-1 - lag])
 
     def plot(self) -> Figure:

@@ -56,9 +56,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import Model, NormMethod, RadiusMethod, Reduction, Seed, StepClip, Targets
-
     from fastrnn.diagnose_report import Diagnosis, diagnose
+    from fastrnn.hints import Model, NormMethod, RadiusMethod, Reduction, Seed, StepClip, Targets
 
 __all__ = [
     "ClipReport",
@@ -430,7 +429,7 @@ def jacobian_norms(
     max_lag : int or None
         Largest distance L, at most T - 1.  None means half of the steps, at most 100.
     max_starts : int, default 16
-        Average over at most so many products of each length, spread evenly over the first
+        Most products of each length that are averaged; their first steps are spread evenly over the first
         ``T - L`` time steps and the sequences.
     method : {"auto", "exact", "power"}
         ``"exact"`` forms the products and takes their largest singular value, ``"power"`` finds it by

@@ -332,10 +332,10 @@ def plot_hidden_states(
     ax : matplotlib.axes.Axes or None
         None makes a figure.
     units : int, default 40
-        Show the units that vary most, at most so many.  They are numbered from 0, as the columns of
+        How many units are shown at most: those that vary most.  They are numbered from 0, as the columns of
         ``states.states`` are, and those that do alike stand side by side.
     steps : int, default 60
-        Show so many time steps at most, so that the text stays readable.
+        How many time steps are shown at most, so that the text stays readable.
     start : int, default 0
         The first time step that is shown.
 

@@ -431,7 +431,8 @@ def sample(
     logits : array of real numbers, shape (..., q)
         Not modified.  For probabilities give their logarithm.
     temperature : float, default 1.0
-        At least 0.  Lower is more predictable; 0 takes the most probable class.
+        At least 0; the logits are divided by it.  Below 1 the draws play safe, above 1 they dare more; 0
+        always takes the most probable class.
     top_k : int or None
         Draw from the `top_k` most probable classes only.
     top_p : float or None

@@ -54,6 +54,7 @@ class LanguageModel(StackedModel):
     num_layers : int, default 1
         Number of layers L.
     nonlinearity : {"tanh", "relu"}, default "tanh"
+        f.
     dropout : float, default 0.0
         Probability with which an output of a layer below the last is set to zero in training; the
         others are multiplied by ``1 / (1 - dropout)``.
@@ -68,9 +69,9 @@ class LanguageModel(StackedModel):
         Most threads that share a batch; None for the cores that the process may run on.  Results are the
         same bits on any number.
     recompute_every : int or None
-        Keep the states of this many time steps only, and recompute the others from every so manieth one
-        in the backward pass: the same gradients in less memory, O(k N (h + q) + T/k N h) in place of
-        O(T N (h + q)), for one more forward pass.  None keeps all.
+        A number of time steps k.  The forward pass keeps one state in every k, and the backward pass
+        recomputes the others from it, k steps at a time: the same gradients in less memory,
+        O(k N (h + q) + T/k N h) in place of O(T N (h + q)), for one more forward pass.  None keeps all.
 
     Attributes
     ----------
@@ -79,7 +80,8 @@ class LanguageModel(StackedModel):
         same of further layers (``weight_ih_l1`` (h, h)), ``weight_out`` (q, h), ``bias_out`` (q,).
         Mutate or replace them, the next call sees the change.
     grads : dict of str to ndarray
-        Gradients of the last `loss_and_grads` or `train_step`, under the same names.
+        Gradients of the last `loss_and_grads` or `train_step`, under the same names.  Those of `train_step`
+        are clipped, and the next `train_step` overwrites the arrays: copy what is to be kept.
     grad_norm : float
         Norm of all gradients together before they were clipped (eq. 15), NaN before the first.
     rng : numpy.random.Generator
@@ -90,6 +92,12 @@ class LanguageModel(StackedModel):
         If an argument is not one of the above.
     BackendUnavailable
         If the backend that was named is missing.
+
+    Notes
+    -----
+    An object is used from one thread at a time, as its calls share buffers; different objects may be used
+    at the same time.  Losses are in nats, and in nats per character where the classes are characters and
+    the reduction is the mean.
 
     Examples
     --------
@@ -162,11 +170,22 @@ class LanguageModel(StackedModel):
         Parameters
         ----------
         N : int
+            Number of sequences.
 
         Returns
         -------
         ndarray, shape (num_layers, N, h)
-            Zeros.
+            Zeros, in the model's dtype; a new array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `N` is not a positive integer.
+
+        Examples
+        --------
+        >>> LanguageModel(4, 16, num_layers=2, rng=0).initial_state(3).shape
+        (2, 3, 16)
         """
         return np.zeros((self._num_layers, check_size(N, "N"), self._h), self._dtype)
 
@@ -193,7 +212,7 @@ class LanguageModel(StackedModel):
         grads : dict of str to ndarray
             New arrays, also at `grads`; not clipped.
         h_n : ndarray, shape (num_layers, N, h)
-            State after the last input.
+            State after the last input, a new array.
 
         Raises
         ------
@@ -227,26 +246,29 @@ class LanguageModel(StackedModel):
     ) -> tuple[float, np.ndarray]:
         """Mean loss and gradients, clipping, and a step of `optimizer`: the fastest way to train.
 
-        Nothing is allocated on later calls with a batch of the same shape.
+        Nothing is allocated on later calls with a batch of the same shape: the arrays in `grads` are
+        overwritten, and `h_n` is used again.
 
         Parameters
         ----------
         x, y, h0
             As for `loss_and_grads`.
-        optimizer : object
-            Its ``step(parameters, grads)`` updates a dict of arrays in place: one of `fastrnn.optim`.
+        optimizer : Optimizer, or object with a method ``step(parameters, grads)``
+            It updates a dict of arrays in place: one of `fastrnn.optim`, or your own.
         clip : {"norm", "value"} or None, default "norm"
-            Rescale the gradients by the norm of all together (eq. 15); clamp every entry; nothing.
+            Rescale the gradients by the norm of all of them together (eq. 15); clamp every entry; nothing.
         clip_threshold : float, default 5.0
-            Positive; infinity clips nothing.
+            The largest norm, or the largest magnitude of an entry, that is left as it is.  Positive;
+            infinity clips nothing.
 
         Returns
         -------
         loss : float
             In nats, mean over the targets that count, before the update.
         h_n : ndarray, shape (num_layers, N, h)
-            State after the last input.  It is one of two arrays of the model that take turns: copy it to
-            keep it beyond the next call.
+            State after the last input.  Give it as `h0` to go on with the text.  It is one of two arrays
+            that take turns: the next call writes to the other one, the call after it to this one again.
+            Copy it to keep it for longer.
 
         Raises
         ------
@@ -335,6 +357,7 @@ class LanguageModel(StackedModel):
         Returns
         -------
         logits : ndarray, shape (T, N, q)
+            One row for each input; `functional.softmax` makes probabilities of them.
         h_n : ndarray, shape (num_layers, N, h)
             State after the last input.
 
@@ -382,11 +405,13 @@ class LanguageModel(StackedModel):
         n : int
             Number of indices to draw in each sequence.
         temperature : float, default 1.0
-            Logits are divided by it; 0 takes the most probable class.
+            At least 0; the logits are divided by it.  Below 1 the draws play safe, above 1 they dare more;
+            0 always takes the most probable class.
         top_k : int or None
-            Draw from so many most probable classes only.
+            Draw from the `top_k` most probable classes only.
         top_p : float or None
-            Draw from the fewest most probable classes only whose probabilities reach it in sum.
+            Draw only from the fewest most probable classes whose probabilities sum to at least `top_p`, in
+            (0, 1]; of those that `top_k` left, if both are given.
         rng : numpy.random.Generator, int or None
             None draws from the model's `rng`.  The numbers are drawn time step by time step: to draw n
             and then m more gives the same as to draw n + m.
@@ -394,6 +419,7 @@ class LanguageModel(StackedModel):
         Returns
         -------
         indices : ndarray of int64, shape (N, n)
+            In ``[0, q)``.
         h_n : ndarray, shape (num_layers, N, h)
             State after the last input, which is the last but one of the indices.
 

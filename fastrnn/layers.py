@@ -46,7 +46,9 @@ class RNN(StackedModel):
     num_layers : int, default 1
         Number of layers L; each but the first reads the outputs of the one below.
     nonlinearity : {"tanh", "relu"}, default "tanh"
+        f.
     bias : bool, default True
+        Whether there are :math:`b_{ih}` and :math:`b_{hh}`.
     batch_first : bool, default False
         Inputs and outputs are (N, T, ...) in place of (T, N, ...); states are not affected.
     dropout : float, default 0.0
@@ -71,8 +73,10 @@ class RNN(StackedModel):
         ending ``_reverse`` those of the other direction; the same of further layers, whose ``weight_ih``
         is (h, D*h).  Mutate or replace them, the next call sees the change.
     grads : dict of str to ndarray
-        Gradients under the same names, written by `backward`; the next one overwrites them.
+        Gradients under the same names, written by `backward`.  The next `backward` overwrites the arrays:
+        copy what is to be kept.
     rng : numpy.random.Generator
+        Where dropout is drawn from.
 
     Raises
     ------
@@ -80,6 +84,45 @@ class RNN(StackedModel):
         If an argument is not one of the above.
     BackendUnavailable
         If the backend that was named is missing.
+
+    Notes
+    -----
+    An object is used from one thread at a time, as its calls share buffers; different objects may be used
+    at the same time.
+
+    **For those who know torch.nn.RNN.**  Its ``state_dict`` loads as it is, tensors included, and tensors
+    are taken wherever an array is.  Results are arrays: ``torch.from_numpy(output)`` makes a tensor of one
+    without a copy.  There is no autograd: `backward` takes the gradient of the loss by `output`, and writes
+    `grads`.  ``list(rnn.parameters)`` are the names; `parameters` is a dict and not a method.  An optimizer
+    of `fastrnn.optim` is given both dicts at each step, ``optimizer.step(rnn.parameters, rnn.grads)``, and
+    there is nothing to set to zero, as `backward` does not add to `grads`.
+
+    **For those who know Keras's SimpleRNN.**  Its inputs are (N, T, d): ``batch_first=True`` takes them.
+    `output` is what ``return_sequences=True`` returns, and ``h_n[-1]`` is its last time step, which Keras
+    returns otherwise and as the state of ``return_state=True``.  Keras multiplies from the left: its kernel
+    (d, h) and its recurrent kernel (h, h) are the transposes of ``weight_ih_l0`` and ``weight_hh_l0``.  It
+    has one bias where there are two here: one of them takes it, and the other one is zero.  A `Masking` by
+    a value is `lengths` here.  The weights of a layer are moved like this:
+
+    >>> import numpy as np
+    >>> from fastrnn import RNN
+    >>> kernel = np.array([[0.5, -1.0, 0.0], [1.0, 0.25, 2.0]])  # kernel, recurrent_kernel, bias =
+    >>> recurrent_kernel = np.array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, -1.0]])
+    >>> bias = np.array([0.1, 0.0, -0.1])                        # keras_layer.get_weights()
+    >>> rnn = RNN(2, 3, batch_first=True, dtype="float64")
+    >>> rnn.load_state_dict({
+    ...     "weight_ih_l0": kernel.T,
+    ...     "weight_hh_l0": recurrent_kernel.T,
+    ...     "bias_ih_l0": bias,
+    ...     "bias_hh_l0": np.zeros(3),
+    ... })
+    <All keys matched successfully>
+    >>> x = np.array([[[1.0, 2.0], [0.0, -1.0]]])                # one sequence of two time steps
+    >>> output, h_n = rnn.forward(x)
+    >>> first = np.tanh(x[0, 0] @ kernel + bias)                 # as Keras computes them
+    >>> second = np.tanh(x[0, 1] @ kernel + first @ recurrent_kernel + bias)
+    >>> bool(np.allclose(output[0], [first, second])), bool(np.allclose(h_n[-1, 0], second))
+    (True, True)
 
     Examples
     --------
@@ -199,7 +242,7 @@ class RNN(StackedModel):
         output : ndarray, shape (T, N, D*h), (N, T, D*h) with `batch_first`, or (T, D*h)
             States of the last layer, zero beyond the length of a sequence.
         h_n : ndarray, shape (L*D, N, h), or (L*D, h)
-            State of each layer and direction after a sequence's own last step.
+            State of each layer and direction after a sequence's own last step.  Both are new arrays.
 
         Raises
         ------
@@ -282,6 +325,7 @@ class RNN(StackedModel):
         grad_x : ndarray, shape of `x`, or None
             None where `x` held class indices.
         grad_h0 : ndarray, shape of `h_n`
+            Gradient with respect to the state before the first input.
 
         Raises
         ------

@@ -175,7 +175,7 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
         rng = _restored_generator(content["random_state"])
 
     if sum(name.startswith("last.") for name in arrays) != 4 * num_layers + 2:
-        raise Misfit(f"num_layers = {num_layers}, and the weights are not those of so many layers")
+        raise Misfit(f"num_layers = {num_layers}, and the weights are those of another number of layers")
     shapes = _shapes(len(vocabulary), hidden_size, num_layers)
     shapes_of_starts = dict.fromkeys(("last", "best"), (num_layers, 1, hidden_size))
     groups: dict[str, dict[str, np.ndarray]] = {}

@@ -82,7 +82,8 @@ class Optimizer(abc.ABC):
     """What the optimizers share: checks, state, and the step itself.
 
     Use one of `SGD`, `Adagrad`, `RMSprop` and `Adam`.  An optimizer belongs to one set of parameters, told
-    apart by their names: its state is made at the first step.  Any one thread at a time may use it.
+    apart by their names: its state is made at the first step.  It is used from one thread at a time, and so are the
+    parameters that it updates.
 
     Every argument but `backend` is an attribute too.  It may be assigned at any time, is checked as the
     argument is, and counts from the next step on.

@@ -118,11 +118,16 @@ class SimpleRNN(_Private):
     Attributes
     ----------
     Wxh : ndarray, shape (h, d)
+        From the input to the state, :math:`W_{xh}` of eq. 1; a column for each class.  Drawn from a normal
+        distribution of standard deviation 0.01, as are the next two.
     Whh : ndarray, shape (h, h)
+        From the state before to the state, :math:`W_{hh}` of eq. 1.
     Why : ndarray, shape (q, h)
+        From the state to the logits, :math:`W_{hy}` of eq. 2; a row for each class.
     bh : ndarray, shape (h, 1)
+        Bias of the state, :math:`b_h` of eq. 1.  Begins as zeros.
     by : ndarray, shape (q, 1)
-        Plain arrays; read, mutate or assign them, the next call sees the change.
+        Bias of the logits, :math:`b_y` of eq. 2.  Begins as zeros.
     input_size, hidden_size, output_size : int
         d, h and q.  They may be assigned the value that they have.
 
@@ -136,6 +141,12 @@ class SimpleRNN(_Private):
 
     Notes
     -----
+    The five weights are plain arrays in the model's dtype.  Read them, change them in place or assign
+    others of the same shape: the next call sees the change.
+
+    An object is used from one thread at a time, as its calls share buffers; different objects may be used
+    at the same time.  What the methods return are new arrays: no later call writes to them.
+
     ``vars(rnn)`` holds the three sizes, the five weights, and what a subclass or the user adds, as that of
     the notes' class does; no buffers.  Weights that are put there past the attributes
     (``vars(rnn).update(saved)``) are checked by the next call.
@@ -294,7 +305,7 @@ class SimpleRNN(_Private):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the parameters and of every result."""
+        """numpy.dtype of the parameters and of every result."""
         if not hasattr(self, "_params"):
             self._take_attributes()
         return self._dtype
@@ -491,6 +502,7 @@ class SimpleRNN(_Private):
         Parameters
         ----------
         inputs : sequence of T int, or array of real numbers, shape (T, d) or (T, d, 1)
+            Class indices in ``[-d, d)``, taken as one-hot vectors, or the vectors themselves.
         targets : sequence of T int
             Class index of each time step, in ``[-q, q)``.
         h_prev : array, shape (h, 1)
@@ -504,9 +516,9 @@ class SimpleRNN(_Private):
         Returns
         -------
         loss : float
-            In nats, summed over the sequence.
+            In nats, summed over the sequence.  Divide it by T for nats per step, or per character.
         grads : tuple of 5 ndarray
-            dWxh, dWhh, dWhy, dbh, dby, in the shapes of the parameters.
+            dWxh, dWhh, dWhy, dbh, dby, in the shapes of the parameters; new arrays.
         h_last : ndarray, shape (h, 1)
             State after the last input.
 
@@ -555,7 +567,7 @@ class SimpleRNN(_Private):
         loss : float
             In nats, summed over the sequence, before the update.
         h_last : ndarray, shape (h, 1)
-            State after the last input.
+            State after the last input, a new array.  Give it as `h_prev` to go on with the text.
 
         Raises
         ------

@@ -222,7 +222,7 @@ class StackedModel:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the parameters and of every result."""
+        """numpy.dtype of the parameters and of every result."""
         return self._dtype
 
     @property
@@ -259,7 +259,8 @@ class StackedModel:
 
         Returns
         -------
-        The model itself.
+        Self
+            The model itself.
 
         Raises
         ------
@@ -281,7 +282,8 @@ class StackedModel:
 
         Returns
         -------
-        The model itself.
+        Self
+            The model itself.
         """
         return self.train(False)
 
@@ -291,7 +293,7 @@ class StackedModel:
         Returns
         -------
         dict of str to ndarray
-            Under PyTorch's names, in PyTorch's order.
+            Under PyTorch's names, in PyTorch's order.  ``torch.from_numpy`` makes tensors of them.
 
         Raises
         ------

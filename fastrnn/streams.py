@@ -126,9 +126,9 @@ def mean_cross_entropy(
     start : ndarray, shape (num_layers, 1, h), or None
         State that a stream begins with; None for zeros.
     shortest : int
-        A stream scores at least so many characters, unless there is but one stream.
+        Fewest characters that a stream scores, unless there is only one stream.
     limit : int or None
-        Score at most so many characters, taken evenly from all over the text.
+        Most characters that are scored; they are taken evenly from all over the text.
 
     Returns
     -------

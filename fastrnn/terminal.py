@@ -51,7 +51,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 
 def decimals(value: float, places: int) -> str:
-    """A number with so many decimals, a large one in scientific notation.
+    """A number with `places` decimals, a large one in scientific notation.
 
     Parameters
     ----------

@@ -562,7 +562,7 @@ class _Store:
         self.size += len(content)
 
     def widen(self, characters: int) -> None:
-        """Take a type that holds indices of so many characters; what is there is copied."""
+        """Take a type that holds the indices of this many characters; earlier ones are copied to it."""
         needed = next(size for size in (1, 2, 4) if characters <= 256**size)
         if needed == self.itemsize:
             return

@@ -128,13 +128,13 @@ def parts(N: int) -> tuple[tuple[int, int], ...]:
 
 
 def workers(count: int, multiply_adds: float, num_threads: int | None) -> int:
-    """Number of threads for `count` parts that take so many multiply-adds together.
+    """Number of threads for `count` parts of work.
 
     Parameters
     ----------
     count : int
     multiply_adds : float
-        An estimate.
+        An estimate, of all parts together.
     num_threads : int or None
         The most that are wanted; None for `usable_cores`.
 
@@ -154,7 +154,7 @@ def workers(count: int, multiply_adds: float, num_threads: int | None) -> int:
 
 
 def run(function: Callable[[int, int], object], count: int, threads: int) -> None:
-    """Call ``function(part, slot)`` for each part in ``range(count)``, on at most so many threads.
+    """Call ``function(part, slot)`` for each part in ``range(count)``, on at most `threads` threads.
 
     The calling thread takes part; it does all of it where no other thread starts in time.  Parts are
     taken one after the other by whoever is free, so their order of execution is open.

@@ -34,8 +34,8 @@ ENDING_SIGNALS = tuple(
 #: reciprocal of `CHECKPOINT_SHARE` of the time.
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 30.0, 20.0
 
-#: An entry of the history stands for so many steps at least, and a history gets about so many entries
-#: whenever the number of steps doubles: which steps get one does not depend on when training ends.
+#: Fewest steps between two entries of the history, and about how many entries it gets each time that the
+#: number of steps doubles: which steps get one does not depend on when training ends.
 HISTORY_STEPS, HISTORY_DOUBLING = 10, 200
 
 #: Seconds between two looks at the clock.

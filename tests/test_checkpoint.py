@@ -709,7 +709,7 @@ CRAFTED = {
         lambda c, a: c["random_state"].update(bit_generator="\x1b[2J"),
         "bit_generator must",
     ),
-    "last": (lambda c, a: drop(a, "last.weight_out"), "not those of so many layers"),
+    "last": (lambda c, a: drop(a, "last.weight_out"), "those of another number of layers"),
     "best": (lambda c, a: drop(a, "best.weight_out"), "arrays 'best' are not complete"),
     "slot": (lambda c, a: drop(a, "optimizer.exp_avg.weight_out"), "are not complete"),
     "state": (lambda c, a: drop(a, "state"), "hidden state is missing"),
