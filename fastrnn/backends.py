@@ -166,6 +166,14 @@ def set_backend(name: BackendName | None) -> None:
         If no backend has that name.
     BackendUnavailable
         If it is not available; the backend in use stays as it was.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.set_backend("numpy")
+    >>> fastrnn.backend()
+    'numpy'
+    >>> fastrnn.set_backend(None)
     """
     global _process_wide
     _process_wide = None if name is None else load(name)
@@ -178,6 +186,11 @@ def use_backend(name: BackendName) -> Iterator[None]:
     Parameters
     ----------
     name : {"cython", "numba", "numpy"}
+
+    Yields
+    ------
+    None
+        Until the block ends, which brings back the backend that was in use before it.
 
     Raises
     ------

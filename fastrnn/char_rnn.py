@@ -281,7 +281,7 @@ class CharRNN(OwnsArrays):
 
         Returns
         -------
-        dict
+        dict of str to object
 
         Examples
         --------
@@ -977,6 +977,15 @@ class CharRNN(OwnsArrays):
             If the model asks for a backend that is not there; ``backend=None`` takes another.
         ValueError, TypeError
             If one of `params` is no hyper-parameter or cannot be changed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/hello.safetensors")
+        ...     CharRNN.load(f"{folder}/hello.safetensors", lr=0.01)
+        CharRNN(hidden_size=8, seq_len=8, batch_size=2, lr=0.01, epochs=2, verbose=0)
         """
         content, arrays = read_checkpoint(path)
         model = cls()

@@ -722,7 +722,7 @@ def _estimate_radius(W: np.ndarray) -> float:
 
 
 def singular_values(model: Model | np.ndarray, *, layer: int = -1, direction: int = 0) -> np.ndarray:
-    """Singular values of W_hh, largest first, shape (h,).
+    """Singular values of W_hh, largest first.
 
     The largest is how much one step can stretch a gradient at most, as tanh's derivative is at most 1.
 
@@ -731,6 +731,10 @@ def singular_values(model: Model | np.ndarray, *, layer: int = -1, direction: in
     model : model, or ndarray of shape (h, h)
     layer, direction : int
         Whose W_hh.
+
+    Returns
+    -------
+    ndarray of float64, shape (h,)
 
     Raises
     ------
@@ -779,7 +783,19 @@ class Spectrum(_Measured):
 def spectrum(model: Model | np.ndarray, *, layer: int = -1, direction: int = 0) -> Spectrum:
     """Eigenvalues, singular values and spectral radius of W_hh at once.
 
-    Parameters and errors as `singular_values`.
+    Parameters
+    ----------
+    model, layer, direction
+        As for `singular_values`.
+
+    Returns
+    -------
+    Spectrum
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `singular_values`.
 
     Examples
     --------

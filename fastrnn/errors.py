@@ -53,7 +53,17 @@ class TextError(ValueError):
         return self._told('{}="{}"'.format)
 
     def with_options(self) -> str:
-        """The message in the words of the command line."""
+        """The message in the words of the command line.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> TextError("'x' is not known", ("unknown", "skip", "leaves it out")).with_options()
+        "'x' is not known; --unknown skip leaves it out"
+        """
         return self._told("--{} {}".format)
 
     def _told(self, spell: Callable[[str, str], str]) -> str:

@@ -123,7 +123,8 @@ class Column(Protocol):
     """A column of a table, or an array of str: what holds texts and has a shape."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Its first number is that of the texts."""
 
     def __iter__(self) -> Iterator[Any]: ...
 

@@ -28,9 +28,10 @@ class ReferenceRNN:
     ----------
     input_size, hidden_size, output_size : int
         d, h and q.
-    dtype : dtype, default float64
-    rng : Generator, int or None
-        None draws the weights from NumPy's global stream.
+    dtype : {float64, float32}, default float64
+        Of the weights.
+    rng : numpy.random.Generator, int or None
+        Where the weights are drawn from; an int is a seed, None takes NumPy's global stream.
     backend : None
         Accepted so that the signature is `SimpleRNN`'s; a plain loop has no backends.
 
@@ -41,6 +42,7 @@ class ReferenceRNN:
     Why : ndarray, shape (q, h)
     bh : ndarray, shape (h, 1)
     by : ndarray, shape (q, 1)
+        The weights of eqs. 1 and 2, as in `SimpleRNN`.
 
     Examples
     --------
@@ -89,13 +91,21 @@ class ReferenceRNN:
         Parameters
         ----------
         inputs : sequence of T int, or array, shape (T, d) or (T, d, 1)
+            Class indices, taken as one-hot vectors, or the vectors themselves.
         h_prev : ndarray, shape (h, 1)
+            State before the first input.
 
         Returns
         -------
         xs, hs, ps : dict of int to ndarray
             Inputs (d, 1), hidden states (h, 1) and probabilities (q, 1) by time step; ``hs[-1]`` is
             a copy of `h_prev`.
+
+        Examples
+        --------
+        >>> xs, hs, ps = ReferenceRNN(3, 8, 3, rng=0).forward([0, 1, 2], np.zeros((8, 1)))
+        >>> list(hs), ps[0].shape
+        ([-1, 0, 1, 2], (3, 1))
         """
         xs: _Steps = {}
         hs: _Steps = {-1: np.array(h_prev, self.Whh.dtype)}
@@ -123,11 +133,18 @@ class ReferenceRNN:
         xs, hs, ps : mapping of int to ndarray
             As `forward` returns them.
         targets : sequence of T int
+            Class index of each time step.
 
         Returns
         -------
         dWxh, dWhh, dWhy, dbh, dby : ndarray
             In the shapes of the parameters.
+
+        Examples
+        --------
+        >>> rnn = ReferenceRNN(3, 8, 3, rng=0)
+        >>> [g.shape for g in rnn.backward(*rnn.forward([0, 1, 2], np.zeros((8, 1))), [1, 2, 0])]
+        [(8, 3), (8, 8), (3, 8), (8, 1), (3, 1)]
         """
         return self._bptt(xs, hs, ps, targets, 5.0)
 
@@ -162,6 +179,13 @@ class ReferenceRNN:
             As `backward` returns them.
         lr : float, default 0.1
             Learning rate.
+
+        Examples
+        --------
+        >>> rnn = ReferenceRNN(3, 8, 3, rng=0)
+        >>> rnn.update_weights([np.ones_like(W) for W in (rnn.Wxh, rnn.Whh, rnn.Why, rnn.bh, rnn.by)])
+        >>> float(rnn.by[0, 0])
+        -0.1
         """
         dWxh, dWhh, dWhy, dbh, dby = grads
         self.Wxh -= lr * dWxh
@@ -189,6 +213,12 @@ class ReferenceRNN:
         Returns
         -------
         list of n int
+            Class indices in ``[0, q)``.
+
+        Examples
+        --------
+        >>> len(ReferenceRNN(3, 8, 3, rng=0).sample(np.zeros((8, 1)), 0, 5))
+        5
         """
         choice = np.random.choice if rng is None else rng.choice
         x = self._column(start_index)
@@ -217,18 +247,31 @@ class ReferenceRNN:
         Parameters
         ----------
         inputs : sequence of T int, or array, shape (T, d) or (T, d, 1)
+            Class indices, taken as one-hot vectors, or the vectors themselves.
         targets : sequence of T int
+            Class index of each time step.
         h_prev : ndarray, shape (h, 1)
+            State before the first input.
         clip : {"step", "value", "norm"} or None, default "step"
             Clamp after every time step, clamp once, rescale by the global norm (eq. 15), nothing.
         clip_threshold : float, default 5.0
+            Positive; infinity clips nothing.
 
         Returns
         -------
         loss : float
             In nats, summed over the sequence.
         grads : tuple of 5 ndarray
+            dWxh, dWhh, dWhy, dbh, dby.
         h_last : ndarray, shape (h, 1)
+            State after the last input.
+
+        Examples
+        --------
+        >>> rnn = ReferenceRNN(3, 8, 3, rng=0)
+        >>> loss, grads, h_last = rnn.loss_and_grads([0, 1], [1, 2], np.zeros((8, 1)))
+        >>> round(loss, 2), h_last.shape
+        (2.2, (8, 1))
         """
         xs, hs, ps = self.forward(inputs, h_prev)
         loss = 0.0
@@ -256,11 +299,26 @@ class ReferenceRNN:
     ) -> tuple[float, np.ndarray]:
         """`loss_and_grads`, then `update_weights`.
 
+        Parameters
+        ----------
+        inputs, targets, h_prev, clip, clip_threshold
+            As for `loss_and_grads`.
+        lr : float, default 0.1
+            Learning rate.
+
         Returns
         -------
         loss : float
-            In nats, before the update.
+            In nats, summed over the sequence, before the update.
         h_last : ndarray, shape (h, 1)
+            State after the last input.
+
+        Examples
+        --------
+        >>> rnn = ReferenceRNN(3, 8, 3, rng=0)
+        >>> losses = [rnn.train_step([0, 1, 2], [1, 2, 0], np.zeros((8, 1)))[0] for _ in range(500)]
+        >>> losses[-1] < 0.1 < losses[0]
+        True
         """
         loss, grads, h_last = self.loss_and_grads(
             inputs, targets, h_prev, clip=clip, clip_threshold=clip_threshold

@@ -284,6 +284,12 @@ class StackedModel:
         -------
         Self
             The model itself.
+
+        Examples
+        --------
+        >>> from fastrnn import RNN
+        >>> RNN(3, 8, num_layers=2, dropout=0.5, rng=0).eval().training
+        False
         """
         return self.train(False)
 
