@@ -410,7 +410,7 @@ class CharRNN(OwnsArrays):
 
         Notes
         -----
-        Ctrl-C ends the training after the step at hand: a checkpoint is written if `checkpoint` names
+        Ctrl-C ends the training after the current step: a checkpoint is written if `checkpoint` names
         a file, and KeyboardInterrupt goes on.  The object can be used, and resumed.
 
         Examples
@@ -460,7 +460,7 @@ class CharRNN(OwnsArrays):
         self._train(streams, held_out, last_step, resumed=resume)
 
     def partial_fit(self, text: Text, y: None = None, *, vocabulary: str | None = None) -> Self:
-        """Take one pass over a text, from the weights and the optimizer state there are.
+        """Take one pass over a text, with the weights and the optimizer's state as they are.
 
         For texts that come piece by piece.  The hidden state is zero at the start of each call; nothing
         is held out.
@@ -541,6 +541,7 @@ class CharRNN(OwnsArrays):
         Parameters
         ----------
         which : {"last", "best"}
+            Those of the last step, or those of the best validation.
 
         Returns
         -------
@@ -631,8 +632,8 @@ class CharRNN(OwnsArrays):
 
         Notes
         -----
-        The first character is not predicted.  From 16 384 characters on, the text is scored in parallel
-        streams, of which each reads 128 characters before its own to get its state.
+        The first character is not predicted.  A text of 16 384 characters or more is scored in parallel
+        streams; each of them first reads the 128 characters before its own, which give it its state.
 
         Examples
         --------

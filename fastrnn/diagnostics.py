@@ -1323,6 +1323,7 @@ def training_summary(
     clip : {"norm", "value", "step"} or None
         What the training clips by.  (``"step"`` is counted as ``"value"``.)
     clip_threshold : float, default 5.0
+        The largest norm, or the largest magnitude of an entry, that is left as it is.
 
     Returns
     -------

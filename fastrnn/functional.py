@@ -103,6 +103,7 @@ def log_softmax(x: ArrayLike, axis: int = -1) -> np.ndarray:
     x : array of real numbers
         Logits; not modified.
     axis : int, default -1
+        Along which the probabilities sum to 1.
 
     Returns
     -------
@@ -535,6 +536,7 @@ def rnn_forward(
     parameters : dict of str to ndarray, all float32 or all float64
         ``weight_ih`` (h, d), ``weight_hh`` (h, h) and, both or none, ``bias_ih`` (h,) and ``bias_hh`` (h,).
     nonlinearity : {"tanh", "relu"}, default "tanh"
+        f.
     lengths : sequence of N int, or None
         Time steps of each sequence, from 1 to T; what follows them in `x` is not read.  None for T.
     reverse : bool, default False

@@ -85,6 +85,7 @@ class LanguageModel(StackedModel):
     grad_norm : float
         Norm of all gradients together before they were clipped (eq. 15), NaN before the first.
     rng : numpy.random.Generator
+        Where dropout and samples are drawn from.
 
     Raises
     ------
@@ -421,7 +422,8 @@ class LanguageModel(StackedModel):
         indices : ndarray of int64, shape (N, n)
             In ``[0, q)``.
         h_n : ndarray, shape (num_layers, N, h)
-            State after the last input, which is the last but one of the indices.
+            State after the last input.  The last of the indices was not read yet: give it as `start` to
+            go on.
 
         Raises
         ------

@@ -397,6 +397,7 @@ class SGD(Optimizer):
     momentum : float, default 0.0
         At least 0; 0 is none.
     dampening : float, default 0.0
+        Share of the gradient that does not enter the momentum.
     weight_decay : float, default 0.0
         At least 0.
     nesterov : bool, default False
@@ -590,6 +591,7 @@ class RMSprop(Optimizer):
     momentum : float, default 0.0
         At least 0; 0 is none.
     centered : bool, default False
+        Divide by the gradient's estimated standard deviation, not by the root of its mean square.
     backend : {"cython", "numba", "numpy"} or None
         None follows `fastrnn.backend` at every step.
 

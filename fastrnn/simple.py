@@ -401,7 +401,7 @@ class SimpleRNN(_Private):
         Parameters
         ----------
         xs, hs, ps : mapping of int to ndarray
-            As `forward` returns them; plain dicts of ``(n, 1)`` arrays do as well.
+            As `forward` returns them, or plain dicts of ``(n, 1)`` arrays.
         targets : sequence of T int
             Class index of each time step, in ``[-q, q)``.
 

@@ -327,7 +327,7 @@ class StackedModel:
         Returns
         -------
         missing_keys, unexpected_keys : list of str
-            A named tuple: names that the model has and `state_dict` has not, and the other way round.
+            A named tuple: names that only the model has, and names that only `state_dict` has.
 
         Raises
         ------

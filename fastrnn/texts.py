@@ -176,7 +176,7 @@ LONGEST_NAME = 4095
 #: First bytes of a file by which it is recognised.
 HEAD = 16
 
-#: What files that are not UTF-8 begin with, what they are, and how to make UTF-8 of them.
+#: First bytes of files that are not UTF-8, what such files are, and how to convert them to UTF-8.
 _KINDS = (
     (codecs.BOM_UTF32_LE, "UTF-32 text", "convert it with: iconv -f UTF-32 -t UTF-8 IN > OUT"),
     (codecs.BOM_UTF32_BE, "UTF-32 text", "convert it with: iconv -f UTF-32 -t UTF-8 IN > OUT"),
