@@ -52,7 +52,7 @@ TEXT_LIMIT = 1 << 24
 )  # fmt: skip
 @option(
     "--max-steps", group="What to learn", type=click.IntRange(1),
-    help="Train so many steps instead of some seconds.",
+    help="Train for this many steps instead of some seconds.",
 )  # fmt: skip
 @option(
     "--sample-length", group="What to learn", type=click.IntRange(0, 1_000_000), default=500,

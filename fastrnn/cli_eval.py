@@ -52,8 +52,8 @@ def evaluate(
 
     MODEL is a file that `fastrnn train` or CharRNN.save wrote; TEXT is a UTF-8 file, - for standard
     input; several are read as one text. The numbers say the same in three ways: the mean cross-entropy
-    in nats per character, that in bits, and the perplexity: among so many equally probable characters
-    a model as uncertain as this one would choose. Lower is better. What is beyond every number is inf,
+    in nats per character, that in bits, and the perplexity: the number of equally probable characters
+    among which a model this uncertain would choose. Lower is better. What is beyond every number is inf,
     and null in JSON.
     """
     from fastrnn.streams import perplexity

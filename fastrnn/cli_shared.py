@@ -30,7 +30,7 @@ __all__ = [
     "texts_argument", "unknown_option", "weights_option",
 ]  # fmt: skip
 
-#: A loss so many times that of a guess is one that has diverged.
+#: A loss this many times that of a guess has diverged.
 DIVERGED = 5.0
 
 

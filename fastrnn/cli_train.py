@@ -124,16 +124,16 @@ class _RemembersArguments(Command):
 )  # fmt: skip
 @option(
     "--max-steps", group="When to stop", type=OrNone(COUNT), show_default="none",
-    help="Take so many steps, whatever --epochs says.",
+    help="Take this many steps, whatever --epochs says.",
 )  # fmt: skip
 @option(
     "--seconds", "--max-seconds", "max_seconds", group="When to stop", type=OrNone(POSITIVE),
     show_default="none",
-    help="End this run after so many seconds; --epochs counts only if it is given too.",
+    help="End this run after this many seconds; --epochs counts only if it is given too.",
 )  # fmt: skip
 @option(
     "--patience", group="When to stop", type=OrNone(COUNT), show_default="none",
-    help="Stop after so many validations in a row without a new best one, and use the best weights.",
+    help="Stop after this many validations in a row without a new best one, and use the best weights.",
 )  # fmt: skip
 @option(
     "--validation-fraction", group="When to stop", type=click.FloatRange(0, 1, max_open=True), default=0.1,

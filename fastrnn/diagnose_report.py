@@ -279,7 +279,7 @@ def _gradient(d: Diagnosis) -> _Section:
             f"The gradient HOLDS: over the {chunk} characters of a training chunk it neither dies out nor "
             "grows out of bounds."
         )
-    return "The gradient of the last character's loss: how much of it is left (eq. 14)", numbers, meaning
+    return "The gradient of the last character's loss: how much of it is left", numbers, meaning
 
 
 def _memory(d: Diagnosis) -> _Section:
@@ -370,7 +370,7 @@ def _clipping(d: Diagnosis) -> _Section:
     ]
     used = f'The training used clip="{d.clip}"' if d.clip else "The training did not clip"
     if c.norm_before > c.threshold:
-        meaning = f"{used}. On this text gradients are beyond the threshold, so clipping is at work (eq. 15)."
+        meaning = f"{used}. On this text gradients are beyond the threshold, so clipping is at work."
     else:
         meaning = (
             f"{used}. On this text gradients are below the threshold, so nothing would be clipped: it is a "
@@ -403,18 +403,20 @@ def _advice(d: Diagnosis) -> list[str]:
                 "spectral radius 1, keep more units where it is steep."
             )
         advice.append(
-            "For memory over hundreds of steps: a gated net (LSTM, GRU). The vanilla net of the notes is "
-            "not made for that, and no setting changes it."
+            "For memory over hundreds of steps: a gated net (LSTM, GRU). A vanilla net is not "
+            "made for that, and no setting changes it."
         )
     elif d.verdict == "explodes":
         if d.clip != "norm":
-            advice.append('Clip by the norm: clip="norm", clip_threshold from 1 to 5 (eq. 15).')
+            advice.append('Clip by the norm: clip="norm", clip_threshold from 1 to 5.')
         else:
             advice.append(
-                f"Go on clipping by the norm (eq. 15), with a clip_threshold below {d.clipping.threshold:g}, such "
+                f"Go on clipping by the norm, with a clip_threshold below {d.clipping.threshold:g}, such "
                 f"as {d.clipping.threshold / 5:g}."
             )
-        advice.append("A lower learning rate, and shorter chunks: fewer factors in the product of eq. 14.")
+        advice.append(
+            "A lower learning rate, and shorter chunks: the gradient is then multiplied fewer times."
+        )
         advice.append("A smaller start for Whh: scale it to spectral radius 1.")
     else:
         advice.append(
@@ -422,7 +424,7 @@ def _advice(d: Diagnosis) -> list[str]:
         )
         at_work = d.clipping.norm_before > d.clipping.threshold
         advice.append(
-            f"{'Keep clipping' if d.clip == 'norm' else 'Clip'} by the norm (eq. 15): "
+            f"{'Keep clipping' if d.clip == 'norm' else 'Clip'} by the norm: "
             + (
                 "it is at work on this text."
                 if at_work

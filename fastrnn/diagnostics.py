@@ -1,4 +1,4 @@
-"""How far gradients reach: what eq. 14 and sections 7, 10.5 and 11 of the study notes are about.
+"""How far gradients reach, and why: vanishing and exploding gradients, measured.
 
 Backpropagation through time multiplies a gradient with one Jacobian, ``diag(f'(z_t)) W_hh``, for each
 step that it goes back.  If these shrink it, what happened early has no effect on what is learned
@@ -11,7 +11,8 @@ is, and the other functions raise a ValueError.
 
 Each result is a dataclass of arrays and numbers.  ``print`` it for what it means in sentences; its
 ``plot()`` draws it, for which matplotlib must be installed (``pip install 'fastrnn[plot]'``); a notebook
-shows both.  `diagnose` measures everything in a `CharRNN` at once.
+shows both.  `diagnose` measures everything in a `CharRNN` at once.  Equation numbers are those of
+``docs/notes.md``.
 
 Examples
 --------

@@ -64,7 +64,7 @@ SIZE, DPI = (7.0, 4.6), 110
 #: Points of the letters in titles, legends, and beside the cells of a heat map.
 TITLE, LEGEND, CELL = 10, 9, 8
 
-#: An inch has so many points; a letter is so many times as wide as it is high, at most on average.
+#: Points of an inch; width of a letter by its height, at most on average.
 POINTS, LETTER = 72, 0.55
 
 #: Axes end here: beyond it matplotlib's own arithmetic overflows.
@@ -386,7 +386,7 @@ def plot_hidden_states(
 
 
 def _room(points: float, most: float) -> tuple[float, int]:
-    """Size of the labels of cells that are so many points apart, and that every how many get one."""
+    """Size of the labels of cells that are `points` apart, and how many cells share one."""
     size = min(most, max(points, 5.0))
     return size, max(1, math.ceil(0.9 * size / points))
 

@@ -1,7 +1,7 @@
 """The array functions that the classes are made of, for people who bring their own training loop.
 
 Nothing here keeps state.  Arrays of float32 give float32 results; all other real numbers are taken as
-float64.
+float64.  Equation numbers are those of ``docs/notes.md``.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ class LanguageModel(StackedModel):
 
     For each sequence of a batch :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` in every
     layer (eq. 1) and :math:`y_t = W h_t + b` (eq. 2); the loss is the cross-entropy of
-    :math:`\mathrm{softmax}(y_t)` and the target (eqs. 5, 6).
+    :math:`\mathrm{softmax}(y_t)` and the target (eqs. 5, 6).  Equation numbers
+    are those of ``docs/notes.md``.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class RNN(StackedModel):
     r"""Recurrent layers over a batch of sequences.
 
     In every layer :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` (eq. 1); names, arguments,
-    shapes and results are those of `torch.nn.RNN`.
+    shapes and results are those of `torch.nn.RNN`.  Equation numbers are those of ``docs/notes.md``.
 
     Parameters
     ----------

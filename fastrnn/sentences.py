@@ -37,7 +37,7 @@ __all__ = [
 #: A gradient of which less than this is left has vanished; one that is beyond that has exploded.
 VANISHED, EXPLODED = 0.01, 10.0
 
-#: So many are named at most; of a text, so many characters.
+#: Things that are named at most, and characters of a text that are quoted at most.
 NAMED, QUOTED = 8, 40
 
 
@@ -212,7 +212,7 @@ def saturation(r: Saturation) -> list[str]:
         _first("How flat the nonlinearity is", r, _steps(len(r.saturated))),
         flat,
         stuck,
-        f"The mean slope is {percent(float(r.mean_slope.mean()))} of the largest possible: so much of a "
+        f"The mean slope is {percent(float(r.mean_slope.mean()))} of the largest possible: that share of a "
         "gradient gets through.",
     ]
     if r.nonlinearity != "relu" and saturated > 0.3:

@@ -97,7 +97,8 @@ class SimpleRNN(_Private):
 
     A drop-in replacement for the class in section 13 of the study notes:
     :math:`h_t = \tanh(W_{xh} x_t + W_{hh} h_{t-1} + b_h)` (eq. 1) and
-    :math:`y_t = W_{hy} h_t + b_y` (eq. 2).
+    :math:`y_t = W_{hy} h_t + b_y` (eq. 2).  Equation numbers are those of ``docs/notes.md``, which
+    retells the notes.
 
     Parameters
     ----------

@@ -202,7 +202,7 @@ def test_ctrl_c_adds_no_line_break_to_what_a_pipe_gets(file, model):
     """Only a terminal gets one, so that the shell's prompt begins a line."""
     options = ["sample", file, "-n", "none", "--random-state", 1]
     with start(*options) as process:
-        begun = process.stdout.read(10)
+        begun = os.read(process.stdout.fileno(), 10)  # `communicate` knows nothing of a buffer
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
     written = (begun + rest).decode()
