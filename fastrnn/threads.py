@@ -7,7 +7,6 @@ what they give is put together in their order: the results are the same bits on 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import queue
@@ -315,74 +314,25 @@ _blas_users: weakref.WeakSet[_BlasUser] = weakref.WeakSet()
 _blas_before: list[tuple[Any, int]] | None = None
 
 
-#: BLAS libraries of this process, and `_loaded` when they were looked for.
-_blas_found: tuple[Any, list[Any]] = (None, [])
+#: BLAS libraries of this process, and the number of modules when they were looked for.
+_blas_found: tuple[int | None, list[Any]] = (None, [])
 
 
 def _blas_libraries() -> list[Any]:
     """Controllers of the BLAS libraries that this process has loaded so far.
 
-    To look for them takes 1 ms, so it is done only when something was loaded since: SciPy, for one,
-    brings a BLAS of its own.
+    To look for them takes 1 ms, so it is done only when a module was imported since: SciPy, for one, brings
+    a BLAS of its own.  (The loader's own count, which `dl_iterate_phdr` tells, is no way: that calls back
+    with a lock held, and waits for the GIL of a thread that loads a library and waits for the lock.)
     """
     global _blas_found
-    loaded = _loaded()
-    if _blas_found[0] != loaded:
+    imported = len(sys.modules)
+    if _blas_found[0] != imported:
         from threadpoolctl import ThreadpoolController  # needed by the NumPy kernels alone
 
-        # `loaded` was taken first: what comes meanwhile is looked for the next time.
-        _blas_found = (loaded, ThreadpoolController().select(user_api="blas").lib_controllers)
+        # `imported` was taken first: what comes meanwhile is looked for the next time.
+        _blas_found = (imported, ThreadpoolController().select(user_api="blas").lib_controllers)
     return _blas_found[1]
-
-
-class _SharedObject(ctypes.Structure):
-    """``dl_phdr_info`` of <link.h>."""
-
-    _fields_ = (
-        ("dlpi_addr", ctypes.c_void_p),
-        ("dlpi_name", ctypes.c_char_p),
-        ("dlpi_phdr", ctypes.c_void_p),
-        ("dlpi_phnum", ctypes.c_uint16),
-        ("dlpi_adds", ctypes.c_ulonglong),
-        ("dlpi_subs", ctypes.c_ulonglong),
-    )
-
-
-def _loaded() -> Any:
-    """What changes whenever a shared library is loaded.
-
-    Where the loader counts (Linux, FreeBSD), that count, which takes 1 us; elsewhere that of the modules.
-    """
-    count = _loader_count()
-    return len(sys.modules) if count is None else count()
-
-
-@lru_cache(maxsize=1)
-def _loader_count() -> Callable[[], tuple[int, int]] | None:
-    """Function that returns how many shared objects were ever loaded and unloaded, or None."""
-    if os.name != "posix":
-        return None
-    iterate = getattr(ctypes.CDLL(None), "dl_iterate_phdr", None)
-    if iterate is None:
-        return None
-    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_SharedObject), ctypes.c_size_t, ctypes.c_void_p)
-    enough = _SharedObject.dlpi_subs.offset + _SharedObject.dlpi_subs.size
-
-    seen = (-1, -1)
-
-    def visit(shared_object: Any, size: int, data: object) -> int:
-        nonlocal seen
-        if size >= enough:
-            seen = shared_object.contents.dlpi_adds, shared_object.contents.dlpi_subs
-        return 1  # the counts stand in each: the first one is enough
-
-    visitor = kind(visit)
-
-    def count() -> tuple[int, int]:
-        iterate(visitor, None)
-        return seen
-
-    return None if count() == (-1, -1) else count
 
 
 @contextlib.contextmanager

@@ -477,20 +477,47 @@ def blas_threads():
 """
 
 
-@pytest.mark.parametrize("counts", [True, False], ids=["loader", "modules"])
-def test_libraries_are_looked_for_only_when_something_was_loaded(counts, monkeypatch):
-    if not counts:
-        monkeypatch.setattr(threads, "_loader_count", lambda: None)
+def test_libraries_are_looked_for_only_when_something_was_imported(monkeypatch):
     looked = []
     monkeypatch.setattr(threadpoolctl, "ThreadpoolController", lambda: looked.append(1) or Library())
     monkeypatch.setattr(threads, "_blas_found", (None, []))
     for _ in range(3):
         assert len(threads._blas_libraries()) == 1
     assert len(looked) == 1
-    now = threads._loaded()
-    monkeypatch.setattr(threads, "_loaded", lambda: (now, "and another one"))
+    monkeypatch.setitem(sys.modules, "another_one", threads)
     threads._blas_libraries()
     assert len(looked) == 2
+
+
+def test_holding_blas_does_not_wait_for_a_thread_that_imports():
+    """Whose loader holds the GIL and waits for a lock of the system's."""
+    pytest.importorskip("scipy")
+    code = """
+import faulthandler, importlib, pkgutil, threading
+faulthandler.dump_traceback_later(60, exit=True)
+import scipy
+from fastrnn import threads
+
+done = threading.Event()
+
+def hold():
+    while not done.is_set():
+        with threads.one_blas_thread():
+            pass
+
+holder = threading.Thread(target=hold, daemon=True)
+holder.start()
+for module in pkgutil.walk_packages(scipy.__path__, "scipy.", onerror=lambda name: None):
+    if "test" not in module.name:
+        try:
+            importlib.import_module(module.name)
+        except Exception:
+            pass
+done.set()
+holder.join()
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 class Library:
