@@ -370,7 +370,7 @@ def _limit_blas() -> None:
         if library.filepath not in held:  # every one at the first user, what came since at a later one
             _blas_before.append((library, library.get_num_threads()))
     for library, _ in _blas_before:
-        library.set_num_threads(1)
+        _set_threads(library, 1)
 
 
 def _leave_blas(user: _BlasUser) -> None:
@@ -383,8 +383,20 @@ def _leave_blas(user: _BlasUser) -> None:
 def _release_blas() -> None:
     global _blas_before
     for library, before in _blas_before or ():  # none in a child that was forked in the block
-        library.set_num_threads(before)
+        _set_threads(library, before)
     _blas_before = None
+
+
+def _set_threads(library: Any, count: int) -> None:
+    """Tell a library its number of threads, whichever thread of ours told it the last time.
+
+    threadpoolctl lets one thread at a time do so for OpenBLAS, the first that came, until that ends; what
+    others ask for it drops.  Here the first to come and the last to leave may be two.
+    """
+    library.set_num_threads(count)
+    if library.get_num_threads() != count and hasattr(library, "clear_controlling_thread"):
+        library.clear_controlling_thread(force=True)
+        library.set_num_threads(count)
 
 
 def _start_anew() -> None:

@@ -466,6 +466,32 @@ assert max(before) > 1
     assert done.returncode == 0, done.stderr
 
 
+def test_blas_gets_its_threads_back_from_whichever_thread_leaves_last():
+    code = (
+        PROLOGUE_OF_BLAS
+        + """
+import threading
+
+def last():
+    with threads.one_blas_thread():
+        entered.set()
+        left.wait(60)
+
+before, entered, left = blas_threads(), threading.Event(), threading.Event()
+assert max(before) > 1
+thread = threading.Thread(target=last)
+with threads.one_blas_thread():
+    thread.start()
+    assert entered.wait(60)
+left.set()
+thread.join()
+assert blas_threads() == before, blas_threads()
+"""
+    )
+    done = run_python("-c", code, OPENBLAS_NUM_THREADS="3", OMP_NUM_THREADS="3")
+    assert done.returncode == 0, done.stderr
+
+
 PROLOGUE_OF_BLAS = """
 import numpy
 import threadpoolctl
