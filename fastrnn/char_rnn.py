@@ -7,7 +7,7 @@ import inspect
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
@@ -24,6 +24,7 @@ from fastrnn.checkpoint import (
     write_checkpoint,
 )
 from fastrnn.checks import (
+    INDEX,
     OwnsArrays,
     check_choice,
     check_dtype,
@@ -803,14 +804,13 @@ class CharRNN(OwnsArrays):
         n = check_size(n, "n", minimum=0)
         num_samples = check_size(num_samples, "num_samples")
         strings = check_stop(stop)
-        stops = [StopStrings(strings) for _ in range(num_samples)]
-        pieces: list[list[str]] = [[] for _ in stops]
-        for chunk in self._sampling(n, prompt, num_samples, temperature, top_k, top_p, random_state):
-            for sample, ending, row in zip(pieces, stops, chunk, strict=True):
-                sample.append(ending.take(self.vocabulary_.decode(row)))
-            if all(ending.found for ending in stops):
-                break
-        samples = ["".join(sample) + ending.rest() for sample, ending in zip(pieces, stops, strict=True)]
+        chunks = self._sampling(n, prompt, num_samples, temperature, top_k, top_p, random_state)
+        decode = self.vocabulary_.decode
+        if strings:
+            samples = _until_stopped(chunks, [StopStrings(strings) for _ in range(num_samples)], decode)
+        else:  # at once, which takes a fraction of the time
+            indices = [np.empty((num_samples, 0), INDEX), *chunks]
+            samples = [decode(row) for row in np.concatenate(indices, axis=1)]
         return samples[0] if num_samples == 1 else samples
 
     def stream(
@@ -1350,6 +1350,20 @@ class CharRNN(OwnsArrays):
         if not training.diverged:
             write_checkpoint(self.checkpoint, content, arrays)
             self._kept_step = self.step_
+
+
+def _until_stopped(
+    chunks: Iterator[np.ndarray], stops: list[StopStrings], decode: Callable[[np.ndarray], str]
+) -> list[str]:
+    """Samples that come in chunks of class indices, each as far as its `StopStrings` let it go."""
+    pieces: list[list[str]] = [[] for _ in stops]
+    for chunk in chunks:
+        for sample, ending, row in zip(pieces, stops, chunk, strict=True):
+            if not ending.found:
+                sample.append(ending.take(decode(row)))
+        if all(ending.found for ending in stops):
+            break
+    return ["".join(sample) + ending.rest() for sample, ending in zip(pieces, stops, strict=True)]
 
 
 _DEFAULTS = {

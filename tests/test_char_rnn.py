@@ -737,6 +737,17 @@ def test_a_stream_is_what_generate_gives(backend, monkeypatch):
     )
 
 
+def test_samples_that_nothing_stops_are_decoded_at_once(fitted, monkeypatch):
+    """A chunk at a time, which many short samples have many of, takes several times as long."""
+    decoded = []
+    real = type(fitted.vocabulary_).decode
+    monkeypatch.setattr(
+        type(fitted.vocabulary_), "decode", lambda *arguments: decoded.append(1) or real(*arguments)
+    )
+    assert [len(sample) for sample in fitted.generate(100, num_samples=3)] == [100] * 3
+    assert len(decoded) == 3
+
+
 def test_a_stream_goes_on_with_the_model_that_it_began_with():
     model = small(TEXT)
     whole = model.generate(30, random_state=1)
