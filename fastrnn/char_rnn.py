@@ -991,7 +991,7 @@ class CharRNN(OwnsArrays):
         content, arrays = read_checkpoint(path)
         model = cls()
         try:
-            snapshot = unpack(content, arrays, _DEFAULTS)
+            snapshot = unpack(content, arrays, _DEFAULTS, params)
             with misfits("hyper-parameters"):
                 # The backend is another matter: it may be missing here, and `params` name another.
                 model.set_params(**snapshot.params | {"backend": None})._check_params()

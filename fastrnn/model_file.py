@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -121,7 +121,12 @@ def pack(snapshot: Snapshot, defaults: dict[str, Any]) -> tuple[dict[str, Any], 
     return content, arrays
 
 
-def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dict[str, Any]) -> Snapshot:
+def unpack(
+    content: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    defaults: dict[str, Any],
+    replaced: Collection[str] = (),
+) -> Snapshot:
     """Inverse of `pack`, for content that may be anything.
 
     No memory is taken for a size that the arrays do not have.
@@ -132,6 +137,8 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
         As `fastrnn.checkpoint.read_checkpoint` returns them.
     defaults : dict
         Every hyper-parameter, with the value of those that came after the file was written.
+    replaced : collection of str
+        Those that the user gives another value.
 
     Returns
     -------
@@ -165,7 +172,8 @@ def unpack(content: dict[str, Any], arrays: dict[str, np.ndarray], defaults: dic
         check_choice(params["optimizer"], "optimizer", tuple(OPTIMIZERS))
         check_choice(params["backend"], "backend", (*backends.BACKENDS, None))
         vocabulary = Vocabulary(content["vocabulary"])
-        check_unknown(params["unknown"], vocabulary)
+        # The first versions wrote whatever `set_params` had set; that can be mended in loading.
+        check_unknown(params["unknown"], None if "unknown" in replaced else vocabulary)
     _check_members(content["progress"], _PROGRESS, "the progress")
     progress = Progress(**content["progress"])
     _check_progress(progress)

@@ -739,6 +739,20 @@ def test_models_whose_parts_do_not_fit(fitted, tmp_path, name):
     assert len(str(error.value)) < 1500
 
 
+def test_an_unknown_character_that_older_files_hold_can_be_replaced(fitted, tmp_path):
+    file = tmp_path / "m"
+    fitted.save(file)
+    content, arrays = read_checkpoint(file)
+    content["params"]["unknown"] = "Z"
+    write_checkpoint(file, content, arrays)
+    with pytest.raises(CheckpointError, match="'Z' is not"):
+        CharRNN.load(file)
+    for unknown in (None, "skip"):
+        loaded = CharRNN.load(file, unknown=unknown)
+        assert loaded.unknown == unknown
+        assert loaded.score(TEXT) == fitted.score(TEXT)
+
+
 def test_an_unknown_character_that_no_file_may_hold(fitted, tmp_path):
     model = copy.deepcopy(fitted).set_params(unknown="Z")
     with pytest.raises(ValueError, match="unknown must be a character of the vocabulary, and 'Z' is not"):
