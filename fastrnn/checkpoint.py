@@ -24,6 +24,7 @@ import stat
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -289,19 +290,37 @@ def _digest(content: str, arrays: Mapping[str, np.ndarray]) -> str:
 # -- one run at a time -----------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
+class _OpenLock:
+    """The open file of a lock; it is closed, and with that unlocked, when nobody knows it any more."""
+
+    _descriptor = -1
+
+    def __init__(self, lock: Path, flags: int) -> None:
+        self._descriptor = os.open(lock, flags, 0o666)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    __del__ = close
+
+
+@dataclasses.dataclass(eq=False, weakref_slot=True, slots=True)
 class _Held:
     """A lock that a thread of this process has."""
 
     thread: int
     #: None where files cannot be locked.
-    descriptor: int | None
-    #: How often it was taken.
-    count: int = 0
+    file: _OpenLock | None
 
 
-#: Locks of this process by the names of their files.
-_held: dict[str, _Held] = {}
+#: Locks of this process by the names of their files.  They live in the frames of `hold` alone: one that an
+#: interrupt kept from giving up its lock is gone with it.
+_held: weakref.WeakValueDictionary[str, _Held] = weakref.WeakValueDictionary()
 _guard = threading.Lock()
 
 
@@ -336,38 +355,37 @@ def hold(path: str | os.PathLike[str]) -> Iterator[None]:
     lock = place.parent / f".{name}.lock"
     key = os.path.normcase(lock)
     thread = threading.get_ident()
+    own = None
     with _saying_what_failed(path), _guard:
         held = _held.get(key)
         if held is None:
-            held = _held[key] = _Held(thread, _lock(lock))
+            own = held = _held[key] = _Held(thread, _lock(lock))
         elif held.thread != thread:
             raise _busy()
-        held.count += 1
     try:
         yield
     finally:
         with _guard:
-            if _held.get(key) is held:  # else this is a child that was forked meanwhile
-                held.count -= 1
-                if not held.count:
-                    del _held[key]
-                    _unlock(lock, held.descriptor)
+            # One that was held before is given up there; a child that was forked meanwhile has none.
+            if own is not None and _held.get(key) is own:
+                del _held[key]
+                _unlock(lock, own.file)
 
 
 def _busy() -> OSError:
     return OSError(errno.EBUSY, "another run that is going on writes it; wait for its end, or choose another")
 
 
-def _lock(lock: Path) -> int | None:
-    """Descriptor of a file that is locked now, or None where that cannot be."""
+def _lock(lock: Path) -> _OpenLock | None:
+    """A file that is locked now, or None where that cannot be."""
     for _ in range(100):
-        descriptor = _open_lock(lock)
-        if descriptor is None:
+        file = _open_lock(lock)
+        if file is None:
             return None
         try:
-            _take(descriptor)
+            _take(file.fileno())
         except OSError as error:
-            os.close(descriptor)
+            file.close()
             # Windows and network file systems have numbers of their own for a lock that is taken.
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                 raise _busy() from None
@@ -375,20 +393,20 @@ def _lock(lock: Path) -> int | None:
                 lock.unlink()
             return None
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), lock.stat()):
-                return descriptor
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
         # The run before has removed it since it was opened here.
-        os.close(descriptor)
+        file.close()
     return None
 
 
-def _open_lock(lock: Path) -> int | None:
-    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+def _open_lock(lock: Path) -> _OpenLock | None:
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     with contextlib.suppress(OSError):
-        return os.open(lock, flags | os.O_CREAT, 0o666)
+        return _OpenLock(lock, flags | os.O_RDWR | os.O_CREAT)
     # That of a run of another user may be there to be read only.
     with contextlib.suppress(OSError):
-        return os.open(lock, flags & ~os.O_RDWR | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        return _OpenLock(lock, flags | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     return None
 
 
@@ -398,9 +416,9 @@ if sys.platform == "win32":
     def _take(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
-    def _unlock(lock: Path, descriptor: int | None) -> None:
-        if descriptor is not None:
-            os.close(descriptor)
+    def _unlock(lock: Path, file: _OpenLock | None) -> None:
+        if file is not None:
+            file.close()
             with contextlib.suppress(OSError):  # another run has it open
                 lock.unlink()
 
@@ -410,22 +428,22 @@ else:
     def _take(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _unlock(lock: Path, descriptor: int | None) -> None:
-        if descriptor is not None:
+    def _unlock(lock: Path, file: _OpenLock | None) -> None:
+        if file is not None:
             with contextlib.suppress(OSError):  # a folder that may no longer be written
                 lock.unlink()
             # A child that was forked has the same lock, which would stay with it.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+            file.close()
 
 
 def _forget_locks() -> None:
     """In a forked child: they are its parent's."""
     global _guard
     _guard = threading.Lock()
-    for held in _held.values():
-        if held.descriptor is not None:
-            os.close(held.descriptor)
+    for held in list(_held.values()):
+        if held.file is not None:
+            held.file.close()
     _held.clear()
 
 

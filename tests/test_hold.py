@@ -206,6 +206,30 @@ def test_an_error_frees_it(tmp_path):
     assert in_a_thread(lambda: model.fit(TEXT)).step_ > 0
 
 
+@pytest.mark.parametrize("where", ["_take", "_unlock"], ids=["entering", "leaving"])
+def test_an_interrupt_leaves_no_lock(tmp_path, monkeypatch, where):
+    """Of a program that goes on, as a notebook does: no other run could write the file until its end."""
+    real = getattr(checkpoint_module, where)
+
+    def interrupted(*arguments):
+        if where == "_take":
+            real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint_module, where, interrupted)
+    with pytest.raises(KeyboardInterrupt), hold(tmp_path / "m"):
+        pass
+    monkeypatch.undo()
+
+    def have_it():
+        with hold(tmp_path / "m"):
+            return True
+
+    assert in_a_thread(have_it) is True
+    assert have_it()
+    assert names(tmp_path) == []
+
+
 @posix
 def test_one_that_another_user_made(text, tmp_path):
     lock = tmp_path / ".m.lock"
@@ -216,7 +240,7 @@ def test_one_that_another_user_made(text, tmp_path):
     with hold(tmp_path / "m"):
         assert in_a_thread(lambda: small(checkpoint=tmp_path / "m").fit(text)).errno == errno.EBUSY
         held = next(iter(checkpoint_module._held.values()))
-        assert held.descriptor is not None
+        assert held.file is not None
 
 
 # -- processes that were forked ----------------------------------------------------------------------
