@@ -373,7 +373,8 @@ def _command_to_go_on(context: click.Context) -> str:
             at = arguments.index("--lr")
             del arguments[at : at + 2]
         arguments = [a for a in arguments if not a.startswith("--lr=")]
-        arguments += ["--lr", f"{context.meta[_DIVERGED] / 10:.3g}"]
+        end = arguments.index("--") if "--" in arguments else len(arguments)  # behind it all are texts
+        arguments[end:end] = ["--lr", f"{context.meta[_DIVERGED] / 10:.3g}"]
     return f"{context.command_path} --resume {shlex.join(arguments)}"
 
 

@@ -275,6 +275,16 @@ def test_the_command_says_what_is_kept_and_how_to_go_on(text, tmp_path):
     assert CharRNN.load(out).step_ == 90
 
 
+def test_the_command_that_goes_on_has_its_options_before_the_texts(text, tmp_path):
+    out = tmp_path / "m"
+    assert invoke("train", text, "-o", out, *SMALL, "--max-steps", 5, "-q").exit_code == 0
+    options = ["--resume", "--max-steps", 90, "--lr=1e38", "--checkpoint-every=1", "-q"]
+    result = invoke("train", "-o", out, *options, "--", text)
+    assert result.exit_code == 1
+    command = shlex.split(result.stderr.splitlines()[-1])
+    assert command[-4:] == ["--lr", "1e+37", "--", str(text)]
+
+
 def test_the_command_of_a_run_that_diverges_at_once(text, tmp_path):
     out = tmp_path / "m"
     result = invoke("train", text, "-o", out, *SMALL, "--max-steps", 50, "--lr=1e38", "-q")
