@@ -59,11 +59,12 @@ def _quota(root: Path = Path("/")) -> float:
     """
     quotas = [math.inf]
     try:
-        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        groups = (root / "proc/self/cgroup").read_bytes().splitlines()
     except OSError:  # not Linux
         return math.inf
     for line in groups:
-        number, controllers, name = line.split(":", 2)
+        number, _, rest = os.fsdecode(line).partition(":")  # names may be any bytes
+        controllers, _, name = rest.partition(":")
         if number == "0":
             mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
         elif "cpu" in controllers.split(","):

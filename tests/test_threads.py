@@ -105,6 +105,16 @@ def test_quotas_of_containers(groups, quotas, cores, tmp_path):
     assert control_groups(tmp_path, groups, **quotas) == cores
 
 
+@pytest.mark.parametrize("groups", [b"0::/\xff\n", b"no control group\n0::/\n", b"0::/a\x85b\n"])
+def test_names_of_control_groups_may_be_any_bytes(groups, tmp_path):
+    root = tmp_path / "root"
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_bytes(groups)
+    (root / "sys/fs/cgroup").mkdir(parents=True)
+    (root / "sys/fs/cgroup/cpu.max").write_text("150000 100000\n")
+    assert threads._quota.__wrapped__(root) == 1.5
+
+
 def test_no_quota_where_there_are_no_control_groups(tmp_path):
     assert threads._quota.__wrapped__(tmp_path) == np.inf
 
