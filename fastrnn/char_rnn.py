@@ -1322,7 +1322,11 @@ class CharRNN(OwnsArrays):
         """Step of this run that `checkpoint` holds."""
         if self._kept_step is None and resumed and self.checkpoint is not None:
             with contextlib.suppress(CheckpointError, OSError):
-                return CharRNN.load(self.checkpoint, backend=None).step_
+                there = CharRNN.load(self.checkpoint, backend=None)
+                # The file may be another run's, whose history went another way.
+                before = self.history_[: len(there.history_)]
+                if there.step_ <= self.step_ and _way(there.history_) == _way(before):
+                    return there.step_
         return self._kept_step
 
     def _choose_weights(self) -> None:
@@ -1350,6 +1354,11 @@ class CharRNN(OwnsArrays):
         if not training.diverged:
             write_checkpoint(self.checkpoint, content, arrays)
             self._kept_step = self.step_
+
+
+def _way(history: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What no two runs have in common."""
+    return [(entry["step"], entry["train_nats"], entry["chars_per_second"]) for entry in history]
 
 
 def _until_stopped(

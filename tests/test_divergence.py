@@ -275,6 +275,17 @@ def test_the_command_says_what_is_kept_and_how_to_go_on(text, tmp_path):
     assert CharRNN.load(out).step_ == 90
 
 
+def test_a_file_of_another_run_is_none_to_go_on_from(tmp_path):
+    other, text = tmp_path / "other", "the cat sat on the mat. " * 80
+    small = {"seq_len": 8, "batch_size": 2, "random_state": 0, "verbose": 0, "epochs": 1}
+    CharRNN(8, **small, checkpoint=other).fit(text)
+    kept = other.read_bytes()
+    model = CharRNN(8, **small).fit(text).set_params(epochs=2, lr=1e38, checkpoint=other)
+    with pytest.warns(RuntimeWarning, match="nothing of it was written to '.*other'$"):
+        model.fit(text, resume=True)
+    assert other.read_bytes() == kept
+
+
 def test_the_command_that_goes_on_has_its_options_before_the_texts(text, tmp_path):
     out = tmp_path / "m"
     assert invoke("train", text, "-o", out, *SMALL, "--max-steps", 5, "-q").exit_code == 0
