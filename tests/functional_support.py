@@ -17,6 +17,11 @@ def batch(shape, dtype, seed=0):
     return normal(shape, dtype, seed), rng.integers(shape[-1], size=shape[:-1])
 
 
+def gradients(dtype, seed=0, scale=1.0):
+    shapes = {"W": (7, 5), "b": (33,), "one": (1,), "number": (), "none": (0, 3)}
+    return {name: normal(shape, dtype, seed + i, scale) for i, (name, shape) in enumerate(shapes.items())}
+
+
 class Layer:
     """Random arguments of `rnn_forward` and `rnn_backward`."""
 

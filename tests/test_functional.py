@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from functional_support import Layer, batch, normal
+from functional_support import Layer, batch, gradients, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from support import TOLERANCE, assert_close, bits, run_python, stream_state
@@ -316,11 +316,6 @@ def test_cross_entropy_backward_refuses_a_gradient_of_another_shape():
 # ---- clipping --------------------------------------------------------------------------------------
 
 
-def gradients(dtype, seed=0, scale=1.0):
-    shapes = {"W": (7, 5), "b": (33,), "one": (1,), "number": (), "none": (0, 3)}
-    return {name: normal(shape, dtype, seed + i, scale) for i, (name, shape) in enumerate(shapes.items())}
-
-
 def scalar_norm(grads):
     return math.sqrt(math.fsum(float(x) ** 2 for g in grads.values() for x in g.reshape(-1)))
 
@@ -390,19 +385,6 @@ def test_clip_grad_value(seed, dtype):
     F.clip_grad_value(before, 1e300)  # more than float32 holds
     F.clip_grad_value(before, math.inf)
     assert before["b"][1] in (math.inf, 1e300)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_torch_clip_grad_value(seed, dtype, torch):
-    grads = gradients(dtype, seed, 3.0)
-    tensors = [torch.nn.Parameter(torch.zeros(g.shape, dtype=getattr(torch, np.dtype(dtype).name))) for g in
-               grads.values()]  # fmt: skip
-    for tensor, g in zip(tensors, grads.values(), strict=True):
-        tensor.grad = torch.from_numpy(g.copy())
-    torch.nn.utils.clip_grad_value_(tensors, 1.5)
-    F.clip_grad_value(grads, 1.5)
-    for tensor, g in zip(tensors, grads.values(), strict=True):
-        assert np.array_equal(tensor.grad.numpy(), g)
 
 
 def test_clipping_takes_any_layout(dtype):

@@ -4,7 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from functional_support import Layer, normal
+import torch_support  # noqa: F401 - skips this module where PyTorch is missing
+from functional_support import Layer, gradients, normal
 from support import assert_close
 
 from fastrnn import functional as F
@@ -131,3 +132,16 @@ def test_rnn(seed, dtype, torch):
     assert_close(grad_h0, h0.grad.numpy(), tolerance)
     for name, W in parameters.items():
         assert_close(grads[name], W.grad.numpy(), tolerance, name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_torch_clip_grad_value(seed, dtype, torch):
+    grads = gradients(dtype, seed, 3.0)
+    tensors = [torch.nn.Parameter(torch.zeros(g.shape, dtype=getattr(torch, np.dtype(dtype).name))) for g in
+               grads.values()]  # fmt: skip
+    for tensor, g in zip(tensors, grads.values(), strict=True):
+        tensor.grad = torch.from_numpy(g.copy())
+    torch.nn.utils.clip_grad_value_(tensors, 1.5)
+    F.clip_grad_value(grads, 1.5)
+    for tensor, g in zip(tensors, grads.values(), strict=True):
+        assert np.array_equal(tensor.grad.numpy(), g)

@@ -137,7 +137,7 @@ def test_the_second_of_two_runs_is_told_at_its_start(text, tmp_path):
     with waiting_run(out) as first:
         for place in (out, link, Path(f"{out}.previous")):
             for more in ([], ["--force"], ["--resume"]):
-                result = invoke("train", tmp_path / "missing", "-o", place, *SMALL, *more)
+                result = invoke("train", text, "-o", place, *SMALL, *more)
                 assert (result.exit_code, result.stderr) == (1, f"Error: {BUSY.format(str(place))}\n")
             with pytest.raises(OSError, match=re.escape(BUSY.format(str(place)))) as error:
                 small(checkpoint=place).fit(Path("missing"))

@@ -1,4 +1,4 @@
-"""The optimizers: against a scalar loop over the equations and against PyTorch's, and all that is refused."""
+"""The optimizers: against a scalar loop over the equations, and all that is refused."""
 
 import copy
 import json
@@ -8,65 +8,13 @@ import threading
 
 import numpy as np
 import pytest
-from support import TOLERANCE, assert_close, bits, pair, run_python, sequence
+from optim_support import CLASSES, SHAPES, STEPS, assert_moved, assert_parameters, options_of, problem
+from support import assert_close, bits, pair, run_python, sequence
 from support import parameters as parameters_of
 
 import fastrnn
 from fastrnn import backends, optim
 from fastrnn.optim import OPTIMIZERS, SGD, Adagrad, Adam, Optimizer, RMSprop
-
-CLASSES = {"sgd": SGD, "adagrad": Adagrad, "rmsprop": RMSprop, "adam": Adam}
-#: Around the vectors' lengths, and the shapes of a model.
-SHAPES = {"matrix": (17, 9), "wide": (3, 40), "vector": (33,), "single": (1,), "number": (), "none": (0, 4)}
-STEPS = 25
-
-
-def options_of(kind, seed):
-    """A random set of options, each one switched on or off; PyTorch takes them under the same names."""
-    rng = np.random.default_rng([seed, *map(ord, kind)])
-    on = (rng.random(8) < 0.5).tolist()
-    options = {"lr": float(10 ** rng.uniform(-3, -1.5))}
-    if on[0]:
-        options["weight_decay"] = float(rng.uniform(0.01, 0.3))
-    if kind == "sgd" and on[1]:
-        options["momentum"] = float(rng.uniform(0.1, 0.95))
-        if on[2]:
-            options["nesterov"] = True
-        elif on[3]:
-            options["dampening"] = float(rng.uniform(0.1, 0.9))
-    if kind == "adagrad":
-        if on[1]:
-            options["lr_decay"] = float(rng.uniform(0.01, 0.5))
-        if on[2]:
-            options["initial_accumulator_value"] = float(rng.uniform(0.01, 1))
-        if on[3]:
-            options["eps"] = 1e-3
-    if kind == "rmsprop":
-        if on[1]:
-            options["alpha"] = float(rng.uniform(0.6, 0.99))
-        if on[2]:
-            options["momentum"] = float(rng.uniform(0.1, 0.9))
-        if on[3]:
-            options["centered"] = True
-        if on[4]:
-            options["eps"] = 1e-3
-    if kind == "adam":
-        if on[1]:
-            options["betas"] = (float(rng.uniform(0, 0.95)), float(rng.uniform(0.5, 0.999)))
-        if on[2]:
-            options["eps"] = 1e-3
-    return options
-
-
-def problem(dtype, seed, shapes=SHAPES, steps=STEPS):
-    """Parameters, and a gradient of them for each step."""
-    rng = np.random.default_rng(seed)
-    parameters = {name: np.array(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
-    gradients = [
-        {name: np.array(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
-        for _ in range(steps)
-    ]
-    return parameters, gradients
 
 
 class Scalar:
@@ -120,18 +68,6 @@ def oracle(kind, parameters, gradients, options):
     return wanted
 
 
-def assert_moved(got, start):
-    """Far enough that parameters which stay would fail every comparison here."""
-    moved = np.abs(got["matrix"] - start["matrix"]).max()
-    assert moved > 20 * TOLERANCE[got["matrix"].dtype] * np.abs(start["matrix"]).max()
-
-
-def assert_parameters(got, want, dtype, what=""):
-    for name, W in want.items():
-        if W.size:
-            assert_close(got[name], W, TOLERANCE[np.dtype(dtype)], f"{what} {name}")
-
-
 # ---- results ---------------------------------------------------------------------------------------
 
 
@@ -150,52 +86,6 @@ def test_equations(kind, seed, dtype, backend):
     assert [bits(*g.values()) for g in gradients] == kept
     assert optimizer.num_steps == STEPS
     assert_moved(parameters, start)
-
-
-@pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("kind", CLASSES)
-def test_torch(kind, seed, dtype, backend, torch):
-    """The same dtype on both sides; the learning rate changes on the way."""
-    options = options_of(kind, 1000 + seed)
-    parameters, gradients = problem(dtype, seed)
-    start = {name: W.copy() for name, W in parameters.items()}
-    tensors = {name: torch.nn.Parameter(torch.from_numpy(W.copy())) for name, W in parameters.items()}
-    theirs = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam"}[kind]
-    theirs = getattr(torch.optim, theirs)(tensors.values(), **options)
-    ours = CLASSES[kind](**options, backend=backend)
-    for step, g in enumerate(gradients):
-        if step == 12:
-            ours.lr *= 0.5
-            theirs.param_groups[0]["lr"] *= 0.5
-        for name, tensor in tensors.items():
-            tensor.grad = torch.from_numpy(g[name].copy())
-        theirs.step()
-        ours.step(parameters, g)
-    wanted = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-    assert_parameters(parameters, wanted, dtype, f"{kind} {options}")
-    assert_moved(parameters, start)
-    for slot, arrays in ours.state_dict()["state"].items():
-        state = {name: theirs.state[tensor][slot].numpy() for name, tensor in tensors.items()}
-        assert_parameters(arrays, state, dtype, f"{kind} {options} {slot}")
-
-
-@pytest.mark.parametrize("kind", CLASSES)
-def test_torch_defaults(kind, torch, dtype, backend):
-    """The learning rate alone, or nothing, means what it means there."""
-    arguments = () if kind != "sgd" else (0.05,)
-    parameters, gradients = problem(dtype, 5)
-    tensors = {name: torch.nn.Parameter(torch.from_numpy(W.copy())) for name, W in parameters.items()}
-    theirs = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam"}[kind]
-    theirs = getattr(torch.optim, theirs)(tensors.values(), *arguments)
-    ours = CLASSES[kind](*arguments, backend=backend)
-    assert ours.lr == theirs.defaults["lr"]
-    for g in gradients:
-        for name, tensor in tensors.items():
-            tensor.grad = torch.from_numpy(g[name].copy())
-        theirs.step()
-        ours.step(parameters, g)
-    wanted = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-    assert_parameters(parameters, wanted, dtype, kind)
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch_support  # noqa: F401 - skips this module where PyTorch is missing
 from support import TOLERANCE, assert_close
 
 from fastrnn.optim import SGD, Adagrad, Adam, RMSprop

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch_support  # noqa: F401 - skips this module where PyTorch is missing
 from support import bits
 from tensor_support import ARGUMENTS, refuses
 
