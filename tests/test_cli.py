@@ -139,6 +139,7 @@ def test_help_and_version_import_no_command_that_is_not_asked_for():
 # -- demo ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(0)
 def test_demo_learns_the_standard_library():
     done = run("demo", "--seconds", "1.5", "--random-state", "0", "--sample-length", "60")
     assert done.returncode == 0
@@ -175,6 +176,7 @@ def test_demo_writes_the_text_it_learned_by_heart(text):
     assert sample.count("brown fox jumps over") >= 3
 
 
+@pytest.mark.few(0)
 def test_demo_with_a_seed_and_steps_writes_the_same_sample(text):
     def sample(seed):
         done = run("demo", "--text", text, *SHORT, "--random-state", seed)
@@ -189,6 +191,7 @@ def test_demo_reads_standard_input():
     assert "standard input: 320 characters, 11 different ones" in done.stderr
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", list(fastrnn.backends.BACKENDS))
 def test_demo_on_a_backend_asked_for(name, dtype, text):
@@ -359,6 +362,7 @@ def test_a_second_ctrl_c_ends_everything(text):
     assert "A sample" not in out
 
 
+@pytest.mark.few(0)
 @pytest.mark.skipif(os.name == "nt", reason="signals are not ignored by inheritance on Windows")
 def test_a_demo_in_the_background_goes_on_ignoring_ctrl_c(text):
     code = (

@@ -236,6 +236,7 @@ def test_a_pipe_is_not_opened_twice(folder, tmp_path):
     assert "nats per character" in out
 
 
+@pytest.mark.few(2)
 @pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
 @pytest.mark.parametrize(
     "arguments",
@@ -421,6 +422,7 @@ def test_demo_breaks_no_line_of_a_narrow_terminal(folder):
     assert max(map(len, result.stdout.splitlines())) <= 60
 
 
+@pytest.mark.few(1)
 @pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals on Windows")
 @pytest.mark.parametrize(("width", "bar"), [(100, True), (60, False)])
 def test_progress_is_whole_on_a_narrow_terminal(folder, tmp_path, width, bar):

@@ -36,6 +36,7 @@ def model(file):
 # -- what is written -------------------------------------------------------------------------------
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [

@@ -398,6 +398,7 @@ def wait_for(file, process):
     raise AssertionError("no checkpoint in a minute")
 
 
+@pytest.mark.few(1)
 @unix
 @pytest.mark.parametrize(
     ("number", "status", "name"),

@@ -110,6 +110,7 @@ def test_programs_of_the_readme(block, backend, tmp_path, monkeypatch):
     assert_prints_what_the_page_says(block, block.text, FASTRNN_BACKEND=backend)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("block", [b for b in PROGRAMS if b.page != README], ids=str)
 def test_programs_of_the_guides(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -122,6 +123,7 @@ def test_the_drop_in_prints_what_the_reference_prints():
     assert_prints_what_the_page_says(block, code)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("page", COMMAND_PAGES, ids=lambda page: page.name)
 def test_commands(page, tmp_path, monkeypatch):
     blocks = [

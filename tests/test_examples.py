@@ -63,6 +63,7 @@ def test_own_training_loop(example):
     assert len(out.splitlines()) == 9
 
 
+@pytest.mark.few(0)
 def test_loss_curve(example, tmp_path):
     pytest.importorskip("matplotlib")
     out = example("04_loss_curve.py", "curve.png")

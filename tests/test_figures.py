@@ -51,6 +51,7 @@ def rendered(figure, tmp_path):
     return matplotlib.image.imread(file)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("name", "axes"),
     [("flow", 1), ("memory", 1), ("states", 2), ("spectrum", 1), ("saturation", 1), ("clipping", 1),
@@ -205,6 +206,7 @@ def test_diagnostics_do_not_import_matplotlib(tmp_path):
     assert done.stdout == "False\n"
 
 
+@pytest.mark.few(0)
 def test_the_example_makes_the_pictures_of_the_page(tmp_path):
     root = Path(__file__).resolve().parent.parent
     page = (root / "docs" / "gradient_flow.md").read_text(encoding="utf-8")
@@ -530,6 +532,7 @@ def test_figures_show_themselves_without_pyplot(results):
     assert type(pickle.loads(pickle.dumps(figure))) is type(figure)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("a", [0.0, 1e-320, 1e300, math.inf, math.nan])
 def test_no_number_stops_a_picture(a):
     for values in (np.full(5, a), np.array([a, 1e300, math.nan, 0.0, 1e-320])):

@@ -55,6 +55,7 @@ def test_it_learns_to_spell(backend):
     assert spelled.count("h e l l o ") >= 8
 
 
+@pytest.mark.few(1)
 def test_only_the_import_line_swapped(backend, tmp_path):
     (tmp_path / "swapped.py").write_text(swapped_source(), encoding="utf-8")
     start = "import numpy, runpy, sys; numpy.random.seed(int(sys.argv[1])); runpy.run_path(sys.argv[2])"

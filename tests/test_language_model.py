@@ -187,6 +187,7 @@ def test_random_shapes(backend, T, N, q, h, num_layers, nonlinearity, single, wi
     assert bits(*given) == before
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -251,6 +252,7 @@ def counted(monkeypatch):
     return used
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("N", [1, 7, 16, 33, 64])
 @pytest.mark.parametrize("clip", ["norm", "value"])
 def test_the_same_bits_whatever_the_number_of_threads(clip, N, dtype, backend, counted):
@@ -403,6 +405,7 @@ def test_greedy_takes_the_lower_index_of_equals(dtype, backend):
     assert set(lm.sample(lm.initial_state(20), [0] * 20, 40, rng=0, top_k=2)[0].ravel()) == {2, 3}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("settings", SETTINGS[:10], ids=str)
 def test_distribution(settings, dtype, backend):
     """Chi-square of 9600 draws against the softmax of forward's logits."""
@@ -845,6 +848,7 @@ def test_logits_of_any_size(dtype, backend):
 # Training
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(("optimizer", "settings"), [
     ("SGD", {"lr": 0.5, "momentum": 0.9}), ("Adagrad", {"lr": 0.1}), ("RMSprop", {"lr": 0.01}),
     ("Adam", {"lr": 0.02}),

@@ -147,6 +147,7 @@ def test_gradients_of_random_shapes(
     assert_slopes(goal, arrays, gradients, seed, directions=1)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -150,6 +150,7 @@ def unwritable(path, how):
 either_way = pytest.mark.parametrize("how", ["a file in its place", "modes"])
 
 
+@pytest.mark.few(1)
 @either_way
 def test_read_only_installation(installation, how):
     prefix = unwritable(installation.package if how == "modes" else installation.kernels / "__pycache__", how)
@@ -160,6 +161,7 @@ def test_read_only_installation(installation, how):
         assert got["folder"].startswith(str(installation.home))
 
 
+@pytest.mark.few(1)
 @either_way
 def test_read_only_home(installation, how):
     if how != "modes":
@@ -172,6 +174,7 @@ def test_read_only_home(installation, how):
         assert got["folder"].startswith(str(installation.kernels))
 
 
+@pytest.mark.few(1)
 @either_way
 def test_nothing_writable_at_all(installation, how):
     """Then every process compiles for itself."""

@@ -88,6 +88,7 @@ def test_equations(kind, seed, dtype, backend):
     assert_moved(parameters, start)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("kind", CLASSES)
 def test_many_steps(kind, dtype, backend):
     """Rounding does not pile up: 2000 steps on a quadratic, against float64 from the same start."""

@@ -120,6 +120,7 @@ def peak_of_a_step(lm, T, N):
         tracemalloc.stop()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_memory_is_bounded(num_layers, backend):
     """O(k N (h + q) + T/k N h) and the batch itself, against O(T N (h + q))."""
@@ -136,6 +137,7 @@ def test_memory_is_bounded(num_layers, backend):
     assert peaks[1] - indices < 0.35 * (peaks[0] - indices)
 
 
+@pytest.mark.few(1)
 def test_a_very_long_sequence_trains(backend):
     """100 000 time steps, which would keep 25.6 MB of states, in a twentieth of that."""
     T, h, k = 100_000, 32, 320

@@ -222,6 +222,7 @@ def test_diagnose_is_imported_when_it_is_asked_for():
 # -- in a notebook -----------------------------------------------------------------------------------
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", RESULTS)
 def test_results_show_their_sentences_and_picture(name, results):
     pytest.importorskip("matplotlib")

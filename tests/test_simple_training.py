@@ -47,6 +47,7 @@ def trained_reference(text):
     return reference, *train(reference, codes, 1000, 25, LEARNING_RATE)
 
 
+@pytest.mark.few(2)
 def test_a_thousand_steps_on_real_text(text, trained_reference, backend):
     codes, size = text
     reference, wanted_losses, wanted_h = trained_reference
@@ -117,6 +118,7 @@ def test_same_bits_each_time(T, real, dtype, backend):
         assert everything(moved, args) == first
 
 
+@pytest.mark.few(2)
 def test_different_objects_in_different_threads(dtype, backend):
     """Eight models, each trained in its own thread at the same time, and one after the other."""
 
