@@ -286,7 +286,10 @@ def plot_jacobian_norms(memory: JacobianNorms, *, ax: Any = None) -> Figure:
         half = len(lags) // 2 if len(lags) >= 4 else 0
         with np.errstate(all="ignore"):
             fit = np.exp(memory.intercept - memory.decay_rate * lags)
-        life = f"half-life {memory.half_life:.3g} steps" if math.isfinite(memory.half_life) else "it grows"
+        steps = f"{memory.half_life:.3g}"
+        life = (
+            f"half-life {steps} step{'s' * (steps != '1')}" if math.isfinite(memory.half_life) else "it grows"
+        )
         ax.plot(
             lags[half:], _drawable(fit[half:]), color=ORANGE, linewidth=4, alpha=0.6, zorder=1,
             label=f"fit: $\\times$ {memory.factor:.3g} a step, {life}",
