@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SimpleRNN"]
 
+#: What `SimpleRNN.forward` returns; ``isinstance`` of an abstract class takes ten times as long.
+_OWN_MAPPINGS = frozenset((Steps, OneHotSteps))
+
 #: Threshold of the clamp in the notes' listing.
 STEP_LIMIT = 5.0
 
@@ -54,6 +57,11 @@ _SETTINGS = ("_dtype", "_backend")
 
 #: One array for each parameter, in the order of `_PARAMETERS`.
 Gradients = tuple[np.ndarray, ...]
+
+
+def _time_steps(steps: Any) -> range | None:
+    """Keys of a mapping that `SimpleRNN.forward` returned and whose keys nobody changed, else None."""
+    return steps.time_steps if type(steps) in _OWN_MAPPINGS else None
 
 
 def _stream_state(generator: np.random.Generator | None) -> Any:
@@ -428,7 +436,7 @@ class SimpleRNN(_Private):
         params = self._kernel_params()
         kernels = backends.kernels(self._backend)
         for name, steps in (("xs", xs), ("hs", hs), ("ps", ps)):
-            if not isinstance(steps, Mapping):
+            if type(steps) not in _OWN_MAPPINGS and not isinstance(steps, Mapping):
                 raise TypeError(
                     f"{name} must be a mapping from time step to array, got {type(steps).__name__}"
                 )
@@ -441,7 +449,7 @@ class SimpleRNN(_Private):
             x = np.empty((0, self._d), self._dtype)
         else:
             indices, x = np.empty(0, INDEX), self._stack(xs, "xs", range(T), self._d)
-        whole = isinstance(xs, Steps) and xs.time_steps is not None
+        whole = _time_steps(xs) is not None
         states = self._stack(hs, "hs", range(-1, T), self._h, whole)
         probabilities = self._stack(ps, "ps", range(T), self._q, whole)
         targets = check_sequence_targets(targets, self._q, kernels, T)
@@ -745,13 +753,11 @@ class SimpleRNN(_Private):
                     raise ValueError(f"{name} is read-only and cannot be updated")
         return params
 
-    def _stack(
-        self, steps: Mapping[int, Any], name: str, keys: range, n: int, same_run: bool = False
-    ) -> np.ndarray:
+    def _stack(self, steps: Any, name: str, keys: range, n: int, same_run: bool = False) -> np.ndarray:
         """The vectors of a mapping as one (steps, n) array, without a copy where it has one.  Of the `same_run`
         it has no more time steps than these."""
-        held = steps.time_steps if isinstance(steps, Steps) else None
-        if isinstance(steps, Steps) and held is not None:
+        held = _time_steps(steps)
+        if held is not None:
             if same_run and held != keys:
                 raise ValueError(f"{name} must hold time steps {keys[0]} to {keys[-1]}, got {steps!r}")
             if held.start == keys.start and len(held) >= len(keys):
