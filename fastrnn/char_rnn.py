@@ -1356,7 +1356,7 @@ class CharRNN(OwnsArrays):
             self._kept_step = self.step_
 
 
-def _way(history: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+def _way(history: list[HistoryEntry]) -> list[tuple[Any, ...]]:
     """What no two runs have in common."""
     return [(entry["step"], entry["train_nats"], entry["chars_per_second"]) for entry in history]
 

@@ -95,7 +95,31 @@ class Diagnosis(Shown):
         return "vanishes" if left < VANISHED else "holds"
 
     def share_left(self, lag: int) -> float:
-        """What is left of the last step's gradient `lag` steps back."""
+        """What is left of the last step's gradient some steps back.
+
+        Parameters
+        ----------
+        lag : int
+            Steps back, from 0 to ``steps - 1``.
+
+        Returns
+        -------
+        float
+            Share of the norm at the last step.
+
+        Raises
+        ------
+        IndexError
+            If `lag` goes back beyond the first step.
+
+        Examples
+        --------
+        >>> from fastrnn import CharRNN
+        >>> text = "the cat sat on the mat. " * 30
+        >>> model = CharRNN(16, seq_len=8, batch_size=4, epochs=1, random_state=0, verbose=0).fit(text)
+        >>> diagnose(model, text).share_left(0)
+        1.0
+        """
         return float(self.flow.share[-1 - lag])
 
     def plot(self) -> Figure:
@@ -110,15 +134,29 @@ class Diagnosis(Shown):
         return _advice(self)
 
     def report(self, width: int = WIDTH) -> str:
-        """Numbers, what they mean and what people do about it, in lines of `width` at most, `WIDTH` at most.
+        """Numbers, what they mean and what people do about it.
 
         Parameters
         ----------
-        width : int
+        width : int, default 78
+            Characters of a line at most; beyond 78 it counts as 78, below 40 as 40.
 
         Returns
         -------
         str
+
+        Raises
+        ------
+        TypeError
+            If `width` is no number.
+
+        Examples
+        --------
+        >>> from fastrnn import CharRNN
+        >>> text = "the cat sat on the mat. " * 30
+        >>> model = CharRNN(16, seq_len=8, batch_size=4, epochs=1, random_state=0, verbose=0).fit(text)
+        >>> max(map(len, diagnose(model, text).report(60).splitlines())) <= 60
+        True
         """
         return "\n".join(_report(self, max(min(width, WIDTH), NARROWEST)))
 

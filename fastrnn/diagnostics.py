@@ -762,6 +762,8 @@ class Spectrum(_Measured):
     spectral_radius : float
     model : str
         Whose weights they are, in words, for titles.  Empty where that is not known.
+    read : str
+        Empty: no text is read for it.
     """
 
     eigenvalues: np.ndarray

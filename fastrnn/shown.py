@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fastrnn.char_rnn import CharRNN
+    from fastrnn.hints import HistoryEntry
 
 __all__ = ["History", "Shown", "char_rnn_html", "escape", "parameters_html", "report_html"]
 
@@ -51,7 +52,7 @@ class Shown(OwnsArrays):
         return report_html(str(self), getattr(self, "plot", None))
 
 
-class History(list[dict[str, Any]]):
+class History(list["HistoryEntry"]):
     """The records of a training: a list, which a notebook shows as a table and a curve."""
 
     def _repr_html_(self) -> str:
