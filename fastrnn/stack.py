@@ -545,9 +545,8 @@ class Space:
         self.widths = model._widths()
         self.one_hot = one_hot
         self.bounds = threads.parts(N)
-        self.rows = rows = max(
-            1, *(stop - start for start, stop in self.bounds)
-        )  # of no sequences, none is run
+        # At least one, also for a batch of no sequences, of which no part is run.
+        self.rows = rows = max(1, *(stop - start for start, stop in self.bounds))
         self.none = np.empty((0, 0, 0), dtype)
         self.no_state = np.empty((0, 0), dtype)
 
