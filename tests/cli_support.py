@@ -47,6 +47,19 @@ def invoke(*arguments, **options):
         return CliRunner().invoke(cli.main, list(map(str, arguments)), **options)
 
 
+def read_to_the_end(terminal):
+    """What a program still shows on a pseudo-terminal until it ends."""
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # how Linux says that the other end is closed
+            return shown
+        if not piece:
+            return shown
+        shown += piece
+
+
 def on_a_terminal(*arguments, stream, encoding="utf-8", **options):
     """Run with `stream` ("stdout" or "stderr") on a terminal; return what it shows, and the process."""
     import pty
@@ -54,15 +67,7 @@ def on_a_terminal(*arguments, stream, encoding="utf-8", **options):
     master, slave = pty.openpty()
     with start(*arguments, **{stream: slave}, **options) as process:
         os.close(slave)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(master, 4096)
-            except OSError:  # how Linux says that the other end is closed
-                break
-            if not piece:
-                break
-            shown += piece
+        shown = read_to_the_end(master)
         process.communicate()
     os.close(master)
     return shown.decode(encoding).replace("\r\n", "\n"), process

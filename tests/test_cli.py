@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_support import FASTRNN, environment, invoke, run, start
+from cli_support import FASTRNN, environment, invoke, read_to_the_end, run, start
 
 import fastrnn
 from fastrnn import cli, cli_demo
@@ -390,15 +390,7 @@ def test_a_bar_on_a_terminal(text):
         env=environment(), stdout=subprocess.PIPE, stderr=slave,
     ) as process:  # fmt: skip
         os.close(slave)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(master, 4096)
-            except OSError:  # how Linux says that the other end is closed
-                break
-            if not piece:
-                break
-            shown += piece
+        shown = read_to_the_end(master)
         out = process.stdout.read().decode()
     os.close(master)
     assert process.returncode == 0

@@ -10,7 +10,7 @@ import shlex
 
 import click
 import pytest
-from cli_support import environment, invoke, on_a_terminal, run, start
+from cli_support import environment, invoke, on_a_terminal, read_to_the_end, run, start
 
 from fastrnn import CharRNN, cli, cli_help
 from fastrnn.cli_shared import echo_json
@@ -259,13 +259,7 @@ def test_a_terminal_is_told_that_it_is_waited_for_and_one_ctrl_d_ends_the_text(f
             shown += os.read(master, 4096)
         assert b"Ctrl-D" in shown
         os.write(master, b"The lazy fox jumps over the dog\n\x04")
-        while True:
-            try:
-                piece = os.read(master, 4096)
-            except OSError:  # how Linux says that the other end is closed
-                break
-            if not piece:
-                break
+        read_to_the_end(master)
         process.communicate(timeout=60)
     os.close(master)
     assert process.returncode == 0
