@@ -35,7 +35,7 @@ from contenders import WrongResult  # noqa: E402
 from turns import stats, write_json  # noqa: E402
 
 from fastrnn import CharRNN, LanguageModel, ReferenceRNN  # noqa: E402
-from fastrnn.texts import index_text, read_text, standard_library_source  # noqa: E402
+from fastrnn.text.reading import index_text, read_text, standard_library_source  # noqa: E402
 
 # Runs that go on in the same object are kept nowhere on purpose.
 warnings.filterwarnings("ignore", "checkpoint is None")

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from fastrnn import CharRNN
-from fastrnn.texts import standard_library_source
+from fastrnn.text import standard_library_source
 
 text = Path(sys.argv[1]) if sys.argv[1:] else standard_library_source()
 seconds = float(sys.argv[2]) if sys.argv[2:] else 5.0

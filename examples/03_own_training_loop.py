@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fastrnn import LanguageModel, functional, optim
-from fastrnn.texts import standard_library_source
+from fastrnn.text import standard_library_source
 
 T, N, STEPS = 32, 16, 300  # time steps, sequences side by side, steps of training
 

@@ -12,7 +12,7 @@ import sys
 from matplotlib.figure import Figure
 
 from fastrnn import CharRNN, figures
-from fastrnn.texts import standard_library_source
+from fastrnn.text import standard_library_source
 
 picture = sys.argv[1] if sys.argv[1:] else "loss_curve.png"
 text = standard_library_source(60_000)

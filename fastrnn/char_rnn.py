@@ -13,16 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 
 from fastrnn import backends
-from fastrnn.checkpoint import (
-    all_finite,
-    check_is_no_text,
-    check_writable,
-    hold,
-    is_finite,
-    previous_of,
-    read_checkpoint,
-    write_checkpoint,
-)
 from fastrnn.checks import (
     INDEX,
     OwnsArrays,
@@ -35,15 +25,25 @@ from fastrnn.checks import (
 )
 from fastrnn.errors import CheckpointError, TextError, not_fitted
 from fastrnn.language_model import LanguageModel
-from fastrnn.model_file import Misfit, Snapshot, misfits, pack, plain, unpack
 from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.shown import History
 from fastrnn.stack import warn_of_dropout
-from fastrnn.stop_strings import StopStrings, check_stop
-from fastrnn.streams import Streams, mean_cross_entropy, perplexity
-from fastrnn.texts import IndexedText, index_text, named_file, parts_of
-from fastrnn.training import Limits, Progress, Training
-from fastrnn.vocabulary import Vocabulary, check_newline, check_unknown
+from fastrnn.text.batches import Streams, mean_cross_entropy, perplexity
+from fastrnn.text.checkpoint import (
+    all_finite,
+    check_is_no_text,
+    check_writable,
+    hold,
+    is_finite,
+    previous_of,
+    read_checkpoint,
+    write_checkpoint,
+)
+from fastrnn.text.reading import IndexedText, index_text, named_file, parts_of
+from fastrnn.text.snapshot import Misfit, Snapshot, misfits, pack, plain, unpack
+from fastrnn.text.stop_strings import StopStrings, check_stop
+from fastrnn.text.training import Limits, Progress, Training
+from fastrnn.text.vocabulary import Vocabulary, check_newline, check_unknown
 
 if TYPE_CHECKING:
     from fastrnn.hints import (

@@ -56,7 +56,7 @@ class History(list["HistoryEntry"]):
     """The records of a training: a list, which a notebook shows as a table and a curve."""
 
     def _repr_html_(self) -> str:
-        from fastrnn.figures import plot_history
+        from fastrnn.diagnostics.figures import plot_history
 
         count = f"{len(self):,} record{'s' * (len(self) != 1)} of a training"
         if len(self) > ROWS:
@@ -198,7 +198,7 @@ def _picture(plot: Callable[[], Figure]) -> str:
     import base64
 
     try:
-        from fastrnn.notebook_figure import png
+        from fastrnn.diagnostics.notebook_figure import png
 
         figure = plot()
         data = base64.b64encode(png(figure)).decode("ascii")

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 import fastrnn
-from fastrnn import cli
+from fastrnn.cli import main
 
 FASTRNN = [sys.executable, "-m", "fastrnn"]
 
@@ -44,7 +44,7 @@ def start(*arguments, **options):
 def invoke(*arguments, **options):
     """In this process, on the NumPy backend unless an option names another."""
     with fastrnn.use_backend("numpy"):
-        return CliRunner().invoke(cli.main, list(map(str, arguments)), **options)
+        return CliRunner().invoke(main, list(map(str, arguments)), **options)
 
 
 def read_to_the_end(terminal):

@@ -7,7 +7,7 @@ import pytest
 
 from fastrnn import RNN, LanguageModel, SimpleRNN, diagnostics, optim
 from fastrnn import functional as F
-from fastrnn.vocabulary import Vocabulary
+from fastrnn.text.vocabulary import Vocabulary
 
 X, Y, VECTORS = np.array([[0, 1], [2, 0]]), np.array([[1, 2], [0, 1]]), np.ones((2, 2, 3), np.float32)
 PARAMETERS = {"weight_ih": np.ones((4, 3)), "weight_hh": np.ones((4, 4))}

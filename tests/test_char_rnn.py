@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from support import run_python
 
 import fastrnn
-from fastrnn import CharRNN, LanguageModel, TextError, optim, texts
+from fastrnn import CharRNN, LanguageModel, TextError, optim
 from fastrnn import char_rnn as char_rnn_module
-from fastrnn import streams as streams_module
-from fastrnn import training as training_module
-from fastrnn.diagnose_report import diagnose
 from fastrnn.diagnostics import gradient_flow
-from fastrnn.streams import Streams, mean_cross_entropy
+from fastrnn.diagnostics.report import diagnose
+from fastrnn.text import batches as streams_module
+from fastrnn.text import reading as texts
+from fastrnn.text import training as training_module
+from fastrnn.text.batches import Streams, mean_cross_entropy
 
 TEXT = "the cat sat on the mat,\nthe dog lay on the log.\n" * 25
 SHAKESPEARE = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinyshakespeare.txt"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import BackendUnavailable, CharRNN, CheckpointError, backends
-from fastrnn.checkpoint import (
+from fastrnn.text.checkpoint import (
     FORMAT_VERSION,
     MOST_ARRAYS,
     _digest,
@@ -28,7 +28,7 @@ from fastrnn.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from fastrnn.model_file import pack
+from fastrnn.text.snapshot import pack
 
 TEXT = "hello world, it is warm. " * 30
 

@@ -14,7 +14,8 @@ import pytest
 from cli_support import FASTRNN, environment, invoke, read_to_the_end, run, start
 
 import fastrnn
-from fastrnn import cli, cli_demo
+from fastrnn.cli import commands as cli
+from fastrnn.cli import demo as cli_demo
 
 SHORT = ["--max-steps", "50", "--sample-length", "20", "--hidden-size", "32", "--batch-size", "4"]
 
@@ -132,7 +133,8 @@ def test_help_and_version_import_no_command_that_is_not_asked_for():
     assert sorted(done.stdout.splitlines()[1].split()) == [
         "fastrnn.checks",
         "fastrnn.cli",
-        "fastrnn.cli_help",
+        "fastrnn.cli.commands",
+        "fastrnn.cli.help",
     ]
 
 
@@ -257,7 +259,7 @@ def test_demo_refuses_a_folder(tmp_path):
 
 
 def test_demo_says_when_the_python_has_no_sources(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastrnn.texts._library_paths", lambda: [str(tmp_path)])
+    monkeypatch.setattr("fastrnn.text.reading._library_paths", lambda: [str(tmp_path)])
     result = invoke("demo", *SHORT)
     assert result.exit_code == 1
     assert re.fullmatch(r"Error: this Python came without the source code.*\n", result.stderr)
@@ -468,7 +470,7 @@ def test_bench_prints_a_row_for_every_operation_and_size():
 def test_bench_holds_blas_to_one_thread(monkeypatch):
     from threadpoolctl import ThreadpoolController
 
-    from fastrnn import bench
+    from fastrnn.cli import comparison as bench
 
     seen = []
     libraries = ThreadpoolController().select(user_api="blas").lib_controllers
@@ -527,7 +529,7 @@ def test_bench_takes_every_backend_there_is():
 
 def test_bench_fails_when_a_result_is_wrong(monkeypatch):
     monkeypatch.setattr(
-        "fastrnn.bench.OPERATIONS",
+        "fastrnn.cli.comparison.OPERATIONS",
         {"forward": lambda rnn, *_: ({0: [[isinstance(rnn, fastrnn.SimpleRNN)]]}, {0: [[0]]})},
     )
     result = invoke("bench", "--hidden-size", 8, "--seq-len", 1, "--backend", "numpy")

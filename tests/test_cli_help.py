@@ -12,8 +12,10 @@ import click
 import pytest
 from cli_support import environment, invoke, on_a_terminal, read_to_the_end, run, start
 
-from fastrnn import CharRNN, cli, cli_help
-from fastrnn.cli_shared import echo_json
+from fastrnn import CharRNN
+from fastrnn.cli import commands as cli
+from fastrnn.cli import help as cli_help
+from fastrnn.cli.shared import echo_json
 
 PAGES = [(), *((name,) for name in cli.COMMANDS)]
 WIDTHS = [80, 60]
@@ -294,7 +296,7 @@ def test_what_is_no_escape_is_refused(folder, option, text):
 
 
 def test_escapes_of_every_kind():
-    from fastrnn.cli_sample import _unescape
+    from fastrnn.cli.sample import _unescape
 
     assert _unescape(r"a\n\t\r\\n\x41\u00e9\U0001f600é", "--prompt") == "a\n\t\r\\nA\xe9\U0001f600é"
 

@@ -250,7 +250,7 @@ def test_sample_imports_nothing_that_it_does_not_need(file):
     assert len(done.stdout) == 1
     unwanted = {
         "numba", "scipy", "tqdm", "matplotlib", "sklearn", "tempfile", "multiprocessing", "asyncio", "unittest",
-        "fastrnn.bench", "fastrnn.diagnostics", "fastrnn.layers", "fastrnn.reference", "fastrnn.cli_train",
+        "fastrnn.cli.comparison", "fastrnn.diagnostics", "fastrnn.layers", "fastrnn.reference", "fastrnn.cli.train",
     }  # fmt: skip
     assert not unwanted & set(done.stderr.split())
 

@@ -12,7 +12,8 @@ import pytest
 from cli_support import FASTRNN, environment, invoke, run
 
 import fastrnn
-from fastrnn import CharRNN, cli, progress, terminal
+from fastrnn import CharRNN, cli, terminal
+from fastrnn.text import display as progress
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n" * 20
 
@@ -146,7 +147,7 @@ def test_nothing_is_written_into_the_model_that_was_meant_for_a_closed_stream(fo
     """A file that is opened gets the number of a closed stream, and libraries write to numbers."""
     program = (
         "import os, sys\n"
-        "from fastrnn import checkpoint, cli\n"
+        "from fastrnn import cli; from fastrnn.text import checkpoint\n"
         "fsync = os.fsync\n"
         "def meddle(file):\n"
         f"    try: os.write({number}, b'a library says something')\n"
@@ -312,7 +313,7 @@ def test_ctrl_c_is_told_in_one_place(folder, monkeypatch, name):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    for place in ("char_rnn.CharRNN.load", "char_rnn.CharRNN.fit", "bench.compare", "show_config"):
+    for place in ("char_rnn.CharRNN.load", "char_rnn.CharRNN.fit", "cli.comparison.compare", "show_config"):
         monkeypatch.setattr(f"fastrnn.{place}", interrupted)
     monkeypatch.chdir(folder)
     result = invoke(*COMMANDS[name])

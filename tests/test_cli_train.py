@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from cli_support import environment, invoke, on_a_terminal, run, start
 
-from fastrnn import CharRNN, cli_train
+from fastrnn import CharRNN
+from fastrnn.cli import train as cli_train
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 60
 SMALL = ["--hidden-size", "16", "--seq-len", "8", "--batch-size", "4", "--random-state", "3"]

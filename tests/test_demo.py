@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from fastrnn import CharRNN, SimpleRNN
-from fastrnn import bench as bench_module
-from fastrnn import demo as demo_module
-from fastrnn.bench import Disagreement, agree, compare, reference_copy, time_calls
-from fastrnn.demo import measure_speed
-from fastrnn.texts import TextError, read_text, standard_library_source
+from fastrnn.cli import comparison as bench_module
+from fastrnn.cli import speed as demo_module
+from fastrnn.cli.comparison import Disagreement, agree, compare, reference_copy, time_calls
+from fastrnn.cli.speed import measure_speed
+from fastrnn.text.reading import TextError, read_text, standard_library_source
 
 # -- texts ---------------------------------------------------------------------------------------
 

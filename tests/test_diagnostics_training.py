@@ -39,7 +39,7 @@ def test_it_is_the_summary_of_the_batch_at_hand(backend):
     indices = model.vocabulary_.encode(TEXT)
     indices = indices[: len(indices) - round(0.1 * len(indices))]
     adam, h = optim.Adam(lr=2e-3, backend=backend), lm.initial_state(4)
-    from fastrnn.streams import Streams
+    from fastrnn.text.batches import Streams
 
     chunks = Streams(indices, 8, 4).chunks(0)
     for _ in range(3):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from support import run_python
 
-from fastrnn import RNN, CharRNN, SimpleRNN, diagnostics, figures, glyphs
-from fastrnn.diagnostics import diagnose
+from fastrnn import RNN, CharRNN, SimpleRNN, diagnostics, figures
+from fastrnn.diagnostics import diagnose, glyphs
 
 IN_MATPLOTLIB = pytest.importorskip("matplotlib.figure")
 

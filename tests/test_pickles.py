@@ -13,7 +13,7 @@ from support import bits, pair, parameters, sequence
 import fastrnn
 from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics
 from fastrnn.optim import SGD, Adagrad, Adam, RMSprop
-from fastrnn.vocabulary import Vocabulary
+from fastrnn.text.vocabulary import Vocabulary
 
 # -- ways to travel ------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from fastrnn import progress
+from fastrnn.text import display as progress
 
 
 class Clock:

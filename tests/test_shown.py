@@ -16,8 +16,8 @@ import pytest
 from support import run_python
 
 import fastrnn
-from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics, sentences
-from fastrnn.diagnostics import diagnose
+from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics
+from fastrnn.diagnostics import diagnose, sentences
 from fastrnn.shown import ROWS, History, escape
 
 TEXT = "the cat <b>sat</b> & slept. <script>alert('x')</script>\n" * 12
@@ -203,7 +203,7 @@ def test_results_can_be_made_as_before():
 def test_diagnose_is_public():
     assert "diagnose" in diagnostics.__all__
     assert dir(diagnostics) == sorted(diagnostics.__all__)
-    assert diagnostics.diagnose is importlib.import_module("fastrnn.diagnose_report").diagnose
+    assert diagnostics.diagnose is importlib.import_module("fastrnn.diagnostics.report").diagnose
     assert all(hasattr(diagnostics, name) for name in diagnostics.__all__)
     assert not hasattr(diagnostics, "nothing")
 
@@ -212,11 +212,11 @@ def test_diagnose_is_imported_when_it_is_asked_for():
     done = run_python(
         "-c",
         "import sys, fastrnn.diagnostics\n"
-        "print([m for m in ('matplotlib', 'fastrnn.diagnose_report', 'html') if m in sys.modules])\n"
+        "print([m for m in ('matplotlib', 'fastrnn.diagnostics.report', 'html') if m in sys.modules])\n"
         "from fastrnn.diagnostics import *\n"
         "print(diagnose.__module__, Diagnosis.__name__)",
     )
-    assert done.stdout == "[]\nfastrnn.diagnose_report Diagnosis\n"
+    assert done.stdout == "[]\nfastrnn.diagnostics.report Diagnosis\n"
 
 
 # -- in a notebook -----------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_results_show_their_sentences_and_picture(name, results):
 
 
 def test_results_without_matplotlib_show_their_sentences(results, monkeypatch):
-    for name in ("matplotlib", "matplotlib.figure", "fastrnn.notebook_figure"):
+    for name in ("matplotlib", "matplotlib.figure", "fastrnn.diagnostics.notebook_figure"):
         monkeypatch.setitem(sys.modules, name, None)
     page = page_of(results["flow"])
     assert page.text == str(results["flow"])
@@ -245,7 +245,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_take_the_words_away(results, mo
     def broken(*_, **__):
         raise ValueError("<no> picture")
 
-    monkeypatch.setattr("fastrnn.figures.plot_gradient_flow", broken)
+    monkeypatch.setattr("fastrnn.diagnostics.figures.plot_gradient_flow", broken)
     page = page_of(results["flow"])
     assert page.text == f"{results['flow']}There is no picture of this: <no> picture"
 

@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from fastrnn.stop_strings import StopStrings, check_stop
+from fastrnn.text.stop_strings import StopStrings, check_stop
 
 letters = st.sampled_from("ab")
 

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from fastrnn import texts
-from fastrnn.texts import TextError, index_text, named_file, read_text
-from fastrnn.vocabulary import Vocabulary
+from fastrnn.text import reading as texts
+from fastrnn.text.reading import TextError, index_text, named_file, read_text
+from fastrnn.text.vocabulary import Vocabulary
 
 TEXTS = {
     "ascii": "hello, world\r\n" * 50,

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 import fastrnn
-from fastrnn.cli_help import Command, did_you_mean, write_sections
+from fastrnn.cli.help import Command, did_you_mean, write_sections
 from fastrnn.errors import BackendUnavailable, CheckpointError, TextError
 from fastrnn.terminal import printable, standard_streams
 
@@ -26,13 +26,13 @@ __all__ = ["main"]
 
 #: Name of each command -> its module; the name there is the same.
 COMMANDS = {
-    "train": "fastrnn.cli_train",
-    "sample": "fastrnn.cli_sample",
-    "eval": "fastrnn.cli_eval",
-    "info": "fastrnn.cli_info",
-    "diagnose": "fastrnn.cli_diagnose",
-    "demo": "fastrnn.cli_demo",
-    "bench": "fastrnn.cli_bench",
+    "train": "fastrnn.cli.train",
+    "sample": "fastrnn.cli.sample",
+    "eval": "fastrnn.cli.eval",
+    "info": "fastrnn.cli.info",
+    "diagnose": "fastrnn.cli.diagnose",
+    "demo": "fastrnn.cli.demo",
+    "bench": "fastrnn.cli.bench",
 }
 
 

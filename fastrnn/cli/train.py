@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastrnn.cli_help import Command, option
-from fastrnn.cli_shared import (
+from fastrnn.cli.help import Command, option
+from fastrnn.cli.shared import (
     BACKEND,
     DTYPE,
     POSITIVE,
@@ -236,7 +236,7 @@ def train(
 
 def _refuse_texts(checkpoint: str, texts: tuple[str, ...]) -> None:
     """Refuse to put the model in the place of a text, before anything is read."""
-    from fastrnn.checkpoint import check_is_no_text
+    from fastrnn.text.checkpoint import check_is_no_text
 
     try:
         check_is_no_text(checkpoint, [sys.stdin if name == "-" else Path(name) for name in texts])
@@ -249,8 +249,8 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
     import numpy as np
 
     from fastrnn.char_rnn import CharRNN
-    from fastrnn.checkpoint import check_writable, hold
     from fastrnn.errors import CheckpointError, TextError
+    from fastrnn.text.checkpoint import check_writable, hold
 
     text = texts[0] if len(texts) == 1 else texts
     with hold(checkpoint):  # from before it is looked at, so that no other run is lost
@@ -406,7 +406,7 @@ def _as_one_line() -> Iterator[None]:
 
 def _ignore_more() -> None:
     """Once the training has ended: a closed terminal often sends its signal twice."""
-    from fastrnn.training import ENDING_SIGNALS, interrupt
+    from fastrnn.text.training import ENDING_SIGNALS, interrupt
 
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) is interrupt:
@@ -416,7 +416,7 @@ def _ignore_more() -> None:
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
     """Have SIGTERM and SIGHUP end the training as Ctrl-C does, unless they are ignored, as under nohup."""
-    from fastrnn.training import ENDING_SIGNALS, interrupt
+    from fastrnn.text.training import ENDING_SIGNALS, interrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield

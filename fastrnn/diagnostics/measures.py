@@ -1,34 +1,7 @@
-"""How far gradients reach, and why: vanishing and exploding gradients, measured.
-
-Backpropagation through time multiplies a gradient with one Jacobian, ``diag(f'(z_t)) W_hh``, for each
-step that it goes back.  If these shrink it, what happened early has no effect on what is learned
-(vanishing gradients); if they stretch it, one step of training can throw the weights away (exploding
-gradients).  The functions here measure which of the two happens in a model, with the model's own
-kernels and without hooks.  They take a `SimpleRNN`, `RNN`, `LanguageModel` or fitted `CharRNN`, leave
-it unchanged, and draw no random numbers.  Dropout is left out.  For a model whose weights hold NaN or
-infinity `gradient_flow`, `clip_report` and `training_summary` give NaN, `hidden_states` shows what there
-is, and the other functions raise a ValueError.
-
-Each result is a dataclass of arrays and numbers.  ``print`` it for what it means in sentences; its
-``plot()`` draws it, for which matplotlib must be installed (``pip install 'fastrnn[plot]'``); a notebook
-shows both.  `diagnose` measures everything in a `CharRNN` at once.  Equation numbers are those of
-``docs/notes.md``.
-
-Examples
---------
->>> import numpy as np
->>> from fastrnn import SimpleRNN, diagnostics
->>> rnn = SimpleRNN(4, 32, 4, rng=0)
->>> flow = diagnostics.gradient_flow(rnn, [1, 0, 2, 2], [0, 2, 2, 3])
->>> flow.total.shape
-(4,)
->>> bool(flow.share[0] < 0.01)     # small weights: the first state hardly moves the last loss
-True
-"""
+"""What `fastrnn.diagnostics` measures: a function and a result each."""
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -36,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn import sentences
 from fastrnn.checks import check_choice, check_number, check_real_array, check_size
-from fastrnn.shown import Shown
-from fastrnn.unroll import (
+from fastrnn.diagnostics import sentences
+from fastrnn.diagnostics.unroll import (
     Batch,
     OpenModel,
     Unrolled,
@@ -52,17 +24,16 @@ from fastrnn.unroll import (
     output_gradient,
     term_norms,
 )
+from fastrnn.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from fastrnn.diagnose_report import Diagnosis, diagnose
     from fastrnn.hints import Model, NormMethod, RadiusMethod, Reduction, Seed, StepClip, Targets
 
 __all__ = [
     "ClipReport",
-    "Diagnosis",
     "GradCheck",
     "GradientFlow",
     "HiddenStates",
@@ -71,7 +42,6 @@ __all__ = [
     "Saturation",
     "Spectrum",
     "clip_report",
-    "diagnose",
     "gradcheck",
     "gradient_flow",
     "hidden_states",
@@ -95,21 +65,6 @@ EXACT_UP_TO = 64
 #: Vectors that the power iteration keeps, the residual at which it has converged (the error of the
 #: norm is about its square), and how often it starts again at most.
 SPAN, CONVERGED, MOST_RESTARTS = 16, 1e-5, 100
-
-#: Public name -> module that stands on this one, and is imported when the name is first asked for.
-_LAZY = {"Diagnosis": "fastrnn.diagnose_report", "diagnose": "fastrnn.diagnose_report"}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
 
 
 def _about(m: OpenModel, layer: int, direction: int, batch: Batch | None = None) -> dict[str, str]:
@@ -196,7 +151,7 @@ class GradientFlow(_Measured):
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_gradient_flow` of this result."""
-        from fastrnn.figures import plot_gradient_flow
+        from fastrnn.diagnostics.figures import plot_gradient_flow
 
         return plot_gradient_flow(self, ax=ax)
 
@@ -401,7 +356,7 @@ class JacobianNorms(_Measured):
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_jacobian_norms` of this result."""
-        from fastrnn.figures import plot_jacobian_norms
+        from fastrnn.diagnostics.figures import plot_jacobian_norms
 
         return plot_jacobian_norms(self, ax=ax)
 
@@ -778,7 +733,7 @@ class Spectrum(_Measured):
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_singular_values` of this result."""
-        from fastrnn.figures import plot_singular_values
+        from fastrnn.diagnostics.figures import plot_singular_values
 
         return plot_singular_values(self, ax=ax)
 
@@ -855,7 +810,7 @@ class Saturation(_Measured):
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_saturation` of this result."""
-        from fastrnn.figures import plot_saturation
+        from fastrnn.diagnostics.figures import plot_saturation
 
         return plot_saturation(self, ax=ax)
 
@@ -946,7 +901,7 @@ class HiddenStates(_Measured):
 
     def plot(self, ax: Any = None, **options: Any) -> Figure:
         """`fastrnn.figures.plot_hidden_states` of this result."""
-        from fastrnn.figures import plot_hidden_states
+        from fastrnn.diagnostics.figures import plot_hidden_states
 
         return plot_hidden_states(self, ax=ax, **options)
 
@@ -1047,7 +1002,7 @@ class ClipReport(_Measured):
 
     def plot(self, ax: Any = None) -> Figure:
         """`fastrnn.figures.plot_clip_report` of this result."""
-        from fastrnn.figures import plot_clip_report
+        from fastrnn.diagnostics.figures import plot_clip_report
 
         return plot_clip_report(self, ax=ax)
 
@@ -1300,7 +1255,7 @@ def gradcheck(
     >>> gradcheck(Wrong(4, 8, 4, rng=0), [1, 0, 2, 2], [0, 2, 2, 3]).worst.name
     'Whh'
     """
-    from fastrnn.gradient_check import check_gradients
+    from fastrnn.diagnostics.gradient_check import check_gradients
 
     return check_gradients(model, inputs, targets, h0, entries, step, tolerance, rng)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from fastrnn.cli_help import Command, option
-from fastrnn.cli_shared import (
+from fastrnn.cli.help import Command, option
+from fastrnn.cli.shared import (
     OrNone,
     backend_option,
     columns,

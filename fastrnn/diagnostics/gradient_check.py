@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastrnn.checks import IGNORED, check_number, check_rng, check_size
-from fastrnn.diagnostics import GradCheck, ParameterCheck, given_gradient, open_finite
-from fastrnn.unroll import OpenModel, forward, open_batch, output_gradient, outputs
+from fastrnn.diagnostics.measures import GradCheck, ParameterCheck, given_gradient, open_finite
+from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gradient, outputs
 
 __all__ = ["check_gradients"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastrnn.cli_help import Command, option
-from fastrnn.cli_shared import (
+from fastrnn.cli.help import Command, option
+from fastrnn.cli.shared import (
     BACKEND,
     DTYPE,
     POSITIVE,
@@ -111,10 +111,10 @@ def demo(
     """
     import numpy as np
 
-    from fastrnn.bench import Disagreement
     from fastrnn.char_rnn import CharRNN
-    from fastrnn.demo import measure_speed
-    from fastrnn.texts import standard_library_source
+    from fastrnn.cli.comparison import Disagreement
+    from fastrnn.cli.speed import measure_speed
+    from fastrnn.text.reading import standard_library_source
 
     if seconds is not None and max_steps is not None:
         raise click.UsageError("--seconds and --max-steps exclude each other.")

@@ -36,7 +36,7 @@ class Vocabulary:
 
     Examples
     --------
-    >>> from fastrnn.vocabulary import Vocabulary
+    >>> from fastrnn.text.vocabulary import Vocabulary
     >>> vocabulary = Vocabulary("helo")
     >>> vocabulary.characters, len(vocabulary), vocabulary[0], "x" in vocabulary
     ('ehlo', 4, 'e', False)

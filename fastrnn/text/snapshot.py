@@ -12,11 +12,11 @@ import numpy as np
 
 import fastrnn
 from fastrnn import backends
-from fastrnn.checkpoint import brief
 from fastrnn.checks import LARGEST_SIZE, check_choice, check_dtype, check_size
 from fastrnn.optim import OPTIMIZERS
-from fastrnn.training import Progress
-from fastrnn.vocabulary import Vocabulary, check_unknown
+from fastrnn.text.checkpoint import brief
+from fastrnn.text.training import Progress
+from fastrnn.text.vocabulary import Vocabulary, check_unknown
 
 if TYPE_CHECKING:
     from fastrnn.hints import HistoryEntry, OptimizerState, Weights
@@ -134,7 +134,7 @@ def unpack(
     Parameters
     ----------
     content, arrays
-        As `fastrnn.checkpoint.read_checkpoint` returns them.
+        As `fastrnn.text.checkpoint.read_checkpoint` returns them.
     defaults : dict
         Every hyper-parameter, with the value of those that came after the file was written.
     replaced : collection of str

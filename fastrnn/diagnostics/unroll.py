@@ -35,7 +35,7 @@ from fastrnn.checks import (
     kernel_array,
 )
 from fastrnn.errors import not_fitted
-from fastrnn.vocabulary import Vocabulary
+from fastrnn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from fastrnn.hints import NewLine

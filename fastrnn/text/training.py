@@ -15,9 +15,9 @@ import numpy as np
 
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import Optimizer
-from fastrnn.progress import Display
-from fastrnn.streams import Streams, mean_cross_entropy, start_state
 from fastrnn.terminal import decimals
+from fastrnn.text.batches import Streams, mean_cross_entropy, start_state
+from fastrnn.text.display import Display
 
 if TYPE_CHECKING:
     from fastrnn.hints import Clip, HistoryEntry
@@ -300,7 +300,7 @@ class Training:
         }
         if diagnose:
             x, y, before = self._batch
-            from fastrnn.diagnostics import training_summary  # not needed to load a model
+            from fastrnn.diagnostics.measures import training_summary  # not needed to load a model
 
             entry["diagnostics"] = training_summary(
                 self.model, x, y, before, clip=self.clip, clip_threshold=self.clip_threshold

@@ -6,8 +6,8 @@ import math
 
 import click
 
-from fastrnn.cli_help import Command
-from fastrnn.cli_shared import (
+from fastrnn.cli.help import Command
+from fastrnn.cli.shared import (
     backend_option,
     check_readable,
     echo_json,
@@ -56,7 +56,7 @@ def evaluate(
     among which a model this uncertain would choose. Lower is better. What is beyond every number is inf,
     and null in JSON.
     """
-    from fastrnn.streams import perplexity
+    from fastrnn.text.batches import perplexity
 
     check_readable(*texts)
     fitted = load_model(model, weights, unknown=unknown, newline=newline, backend=backend)

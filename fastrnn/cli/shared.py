@@ -10,7 +10,7 @@ import click
 
 import fastrnn
 from fastrnn.backends import BACKENDS, load
-from fastrnn.cli_help import did_you_mean, option
+from fastrnn.cli.help import did_you_mean, option
 from fastrnn.terminal import Shown
 
 if TYPE_CHECKING:
@@ -203,12 +203,12 @@ def _say_that_it_waits() -> None:
 
 
 def read_text(name: str, limit: int) -> tuple[str, bool]:
-    """`fastrnn.texts.read_text`; a terminal is told that it is waited for."""
-    from fastrnn import texts
+    """`fastrnn.text.reading.read_text`; a terminal is told that it is waited for."""
+    from fastrnn.text import reading
 
     if name == "-":
         _say_that_it_waits()
-    return texts.read_text(name, limit)
+    return reading.read_text(name, limit)
 
 
 def load_model(path: str, weights: Any, **params: Any) -> CharRNN:
@@ -224,7 +224,7 @@ def load_model(path: str, weights: Any, **params: Any) -> CharRNN:
     import numpy as np
 
     from fastrnn.char_rnn import CharRNN
-    from fastrnn.vocabulary import check_unknown
+    from fastrnn.text.vocabulary import check_unknown
 
     context = click.get_current_context()
     given = {name: value for name, value in params.items() if is_given(context, name)}
@@ -249,7 +249,7 @@ def describe_model(model: CharRNN) -> dict[str, Any]:
     """What `fastrnn info --json` says of a model."""
     import numpy as np
 
-    from fastrnn.model_file import plain
+    from fastrnn.text.snapshot import plain
 
     hidden = ("checkpoint", "backend", "verbose")  # which are those of a call, not of the model
     last: dict[str, Any] = {**model.history_[-1]} if model.history_ else {}

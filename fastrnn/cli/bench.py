@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastrnn.backends import BACKENDS
-from fastrnn.cli_help import Command, option
-from fastrnn.cli_shared import BACKEND, DTYPE, POSITIVE, SIZE, echo_json, get_kernels_ready, json_option, say
+from fastrnn.cli.help import Command, option
+from fastrnn.cli.shared import BACKEND, DTYPE, POSITIVE, SIZE, echo_json, get_kernels_ready, json_option, say
 from fastrnn.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from fastrnn.bench import Row
+    from fastrnn.cli.comparison import Row
 
 __all__ = ["bench"]
 
@@ -53,7 +53,7 @@ def bench(
     reference before it is timed. The reference is a plain NumPy loop, one small operation at a time, in
     float64; the numbers are microseconds for a time step, and how many times as fast that is.
     """
-    from fastrnn.bench import Disagreement, compare
+    from fastrnn.cli.comparison import Disagreement, compare
 
     dtypes = dtype or ("float64",)
     found = backend or _available_backends()

@@ -97,7 +97,7 @@ def agree(rnn: SimpleRNN, result: Any, reference: ReferenceRNN, expected: Any) -
     >>> agree(rnn, [], reference, [])
     Traceback (most recent call last):
         ...
-    fastrnn.bench.Disagreement: by is not what the reference loop computes: off by 1
+    fastrnn.cli.comparison.Disagreement: by is not what the reference loop computes: off by 1
     """
     tolerance = TOLERANCE[rnn.dtype.name]
     pairs = [(name, getattr(rnn, name), getattr(reference, name)) for name in _PARAMETERS]

@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrnn import diagnostics
-from fastrnn.diagnostics import ClipReport, GradientFlow, HiddenStates, JacobianNorms, Saturation, Spectrum
+from fastrnn.diagnostics import measures
+from fastrnn.diagnostics.measures import (
+    ClipReport,
+    GradientFlow,
+    HiddenStates,
+    JacobianNorms,
+    Saturation,
+    Spectrum,
+)
 from fastrnn.errors import TextError
-from fastrnn.progress import Display
 from fastrnn.shown import Shown
 from fastrnn.terminal import decimals
+from fastrnn.text.display import Display
+from fastrnn.text.vocabulary import with_newlines
 from fastrnn.threads import one_blas_thread
-from fastrnn.vocabulary import with_newlines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +131,7 @@ class Diagnosis(Shown):
 
     def plot(self) -> Figure:
         """`fastrnn.figures.plot_diagnosis` of this result."""
-        from fastrnn.figures import plot_diagnosis
+        from fastrnn.diagnostics.figures import plot_diagnosis
 
         return plot_diagnosis(self)
 
@@ -219,19 +226,19 @@ def diagnose(model: CharRNN, text: str, *, verbose: bool = False) -> Diagnosis:
     threshold = model.clip_threshold if math.isfinite(model.clip_threshold) else 5.0
     with one_blas_thread(), _Shares(verbose) as share:
         share(0.0, "gradient flow")
-        flow = diagnostics.gradient_flow(lm, x, y)
+        flow = measures.gradient_flow(lm, x, y)
         if not math.isfinite(flow.loss):
             raise ValueError("the model predicts no numbers: its weights are not finite, or too large")
         share(MEMORY[0], "memory")  # which takes nearly all of the time
-        memory = diagnostics.jacobian_norms(lm, x, on_progress=share.of_memory)
+        memory = measures.jacobian_norms(lm, x, on_progress=share.of_memory)
         share(MEMORY[1], "recurrent weights")
-        spectrum = diagnostics.spectrum(lm)
+        spectrum = measures.spectrum(lm)
         share(0.97, "saturation")
-        saturation = diagnostics.saturation(lm, x)
+        saturation = measures.saturation(lm, x)
         share(0.98, "clipping")
-        clipping = diagnostics.clip_report(lm, x, y, threshold=threshold)
+        clipping = measures.clip_report(lm, x, y, threshold=threshold)
         share(0.99, "hidden states")
-        states = diagnostics.hidden_states(lm, x)
+        states = measures.hidden_states(lm, x)
         share(1.0, "done")
     states.labels[:] = [model.vocabulary_[i] for i in x[:, 0]]
     return Diagnosis(

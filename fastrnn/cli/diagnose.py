@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastrnn.cli_help import Command, option
-from fastrnn.cli_shared import (
+from fastrnn.cli.help import Command, option
+from fastrnn.cli.shared import (
     FileName,
     check_readable,
     columns,
@@ -24,7 +24,7 @@ from fastrnn.cli_shared import (
 from fastrnn.errors import TextError
 
 if TYPE_CHECKING:
-    from fastrnn.diagnose_report import Diagnosis
+    from fastrnn.diagnostics.report import Diagnosis
 
 __all__ = ["diagnose"]
 
@@ -54,7 +54,7 @@ def diagnose(model: str, text: str, plot: str | None, as_json: bool) -> None:
     (vanishing and exploding gradients), how long the state remembers, how much of the net is
     saturated, and what clipping does: numbers, what they mean, and what people do about it.
     """
-    from fastrnn.diagnose_report import diagnose as measure
+    from fastrnn.diagnostics.report import diagnose as measure
 
     if plot is not None:
         _check_picture(plot)  # before the work, not after it

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 import fastrnn
-from fastrnn.cli_help import Command, option
-from fastrnn.cli_shared import FileName, columns, describe_model, echo_json, json_option
+from fastrnn.cli.help import Command, option
+from fastrnn.cli.shared import FileName, columns, describe_model, echo_json, json_option
 from fastrnn.terminal import decimals, printable
 
 __all__ = ["info"]

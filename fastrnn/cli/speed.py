@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.bench import TOLERANCE, Disagreement, time_calls
 from fastrnn.char_rnn import CharRNN
+from fastrnn.cli.comparison import TOLERANCE, Disagreement, time_calls
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.reference import ReferenceRNN
-from fastrnn.streams import Streams
+from fastrnn.text.batches import Streams
 
 __all__ = ["Speed", "measure_speed"]
 
@@ -69,7 +69,7 @@ def measure_speed(model: CharRNN, text: str, seconds: float = 1.0) -> Speed:
 
     Raises
     ------
-    fastrnn.bench.Disagreement
+    fastrnn.cli.comparison.Disagreement
         If the two do not compute the same loss and gradients; checked before the timing.
 
     Examples

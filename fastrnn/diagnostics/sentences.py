@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from fastrnn.diagnostics import (
+    from fastrnn.diagnostics.measures import (
         ClipReport,
         GradCheck,
         GradientFlow,
