@@ -7,12 +7,12 @@ float64.  Equation numbers are those of ``docs/notes.md``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from fastrnn import backends, threads
+from fastrnn import backends
 from fastrnn.checks import (
     IGNORED,
     INDEX,
@@ -32,8 +32,9 @@ from fastrnn.checks import (
     target_error,
 )
 from fastrnn.kernels import CLIP_NONE
+from fastrnn.layout import Layout, aligned
+from fastrnn.passes import Call, Gradients, Net, Space
 from fastrnn.random_stream import UniformDraws
-from fastrnn.stack import Layout, aligned
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -577,18 +578,15 @@ def rnn_forward(
     ((5, 2, 4), True)
     """
     layer = _Layer(x, h0, parameters, nonlinearity, lengths, reverse, backend, num_threads)
-    output = np.empty((layer.T, layer.N, layer.h), layer.dtype)
-    h_n = np.empty((layer.N, layer.h), layer.dtype)
+    space, call = layer.begin()
+    h_n = np.empty((space.N, space.net.h), space.net.dtype)
+    span = space.span(space.T)
 
     def part(number: int, slot: int) -> None:
-        start, stop = layer.bounds[number]
-        layer.kernels.layer_forward(
-            layer.arrays, layer.packed, layer.indices, layer.x, layer.lengths, layer.h0, output, h_n, start,
-            stop, layer.relu, layer.reverse, layer.works[slot],
-        )  # fmt: skip
+        call.forward(span, layer.indices, layer.x, [layer.h0], [h_n], number, slot)
 
-    layer.run(part, 1)
-    return output, h_n
+    call.run(part, space.multiply_adds, layer.num_threads)
+    return space.hs[0], h_n
 
 
 def rnn_backward(
@@ -642,32 +640,32 @@ def rnn_backward(
     (array([3., 2., 1.]), array([[3.]]), ['weight_ih', 'weight_hh'])
     """
     layer = _Layer(x, h0, parameters, nonlinearity, lengths, reverse, backend, num_threads)
-    dtype, shape = layer.dtype, (layer.T, layer.N, layer.h)
+    dtype, shape = layer.net.dtype, (layer.T, layer.N, layer.net.h)
     states = check_real_array(output, "output", dtype, shape)
-    none = np.empty((0, 0, 0), dtype)
     if grad_output is None:
         grad_output = np.zeros(shape, dtype)
-    dhs = check_real_array(grad_output, "grad_output", dtype, shape)
+    dout = check_real_array(grad_output, "grad_output", dtype, shape)
     dh_n = np.empty((0, 0), dtype)
     if grad_h_n is not None:
         dh_n = check_real_array(grad_h_n, "grad_h_n", dtype, shape[1:])
-    grad_x = None if layer.classes else np.empty(layer.x.shape, dtype)
-    dx = none if grad_x is None else grad_x
+    space, call = layer.begin([states])
+    space.prepare_backward(dout)
+    grad_x = None if space.one_hot else np.empty(layer.x.shape, dtype)
+    dx = [space.none if grad_x is None else grad_x]
     grad_h0 = np.empty(shape[1:], dtype)
     layout = Layout({name: W.shape for name, W in zip(_PARAMETERS, layer.arrays, strict=True)}, dtype)
-    sums = aligned((len(layer.bounds), layout.size), dtype)
-    gradients = [tuple(layout.views(flat).values()) for flat in sums]
+    gradients = Gradients(layout, [_PARAMETERS], (), len(space.bounds))
+    span = space.span(space.T)
 
     def part(number: int, slot: int) -> None:
-        start, stop = layer.bounds[number]
-        layer.kernels.layer_backward(
-            layer.arrays, layer.packed, layer.indices, layer.x, layer.lengths, layer.h0, states, dhs, dh_n, dx,
-            grad_h0, none, gradients[number], False, start, stop, layer.relu, layer.reverse, layer.works[slot],
+        call.backward(
+            span, layer.indices, layer.x, [layer.h0], [dh_n], [grad_h0], dx, gradients.layers[number], number,
+            slot,
         )  # fmt: skip
 
-    layer.run(part, 2)
+    call.run(part, 2 * space.multiply_adds, layer.num_threads)
     flat = aligned((layout.size,), dtype)
-    layer.kernels.reduce_gradients(sums, CLIP_NONE, math.inf, flat)
+    space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, flat)
     views = layout.views(flat)
     return grad_x, grad_h0, {name: views[name] for name in parameters}
 
@@ -676,55 +674,37 @@ _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class _Layer:
-    """Checked arguments of one layer over a batch, its packed weights, and the parts of the batch."""
+    """Checked arguments of one layer over a batch."""
 
     def __init__(
         self, x: Any, h0: Any, parameters: Any, nonlinearity: Any, lengths: Any, reverse: Any,
         backend: str | None, num_threads: Any,
     ) -> None:  # fmt: skip
         self.kernels = backends.kernels(backend)
-        self.relu = check_choice(nonlinearity, "nonlinearity", ("tanh", "relu")) == "relu"
-        self.reverse = check_flag(reverse, "reverse")
+        relu = check_choice(nonlinearity, "nonlinearity", ("tanh", "relu")) == "relu"
+        reverse = check_flag(reverse, "reverse")
         self.num_threads = None if num_threads is None else check_size(num_threads, "num_threads")
         self.arrays = _layer_parameters(parameters)
-        self.h, d = self.arrays[0].shape
-        self.dtype = self.arrays[0].dtype
-        steps, self.classes, _ = check_steps(x, "x", d, self.dtype, one=False)
-        self.T, self.N = steps.shape[:2]
-        self.lengths = check_lengths(lengths, self.T, self.N)
+        h, d = self.arrays[0].shape
+        dtype = self.arrays[0].dtype
+        self.net = Net(dtype, relu, d, h, reverse=(reverse,))
+        steps, self.classes, _ = check_steps(x, "x", d, dtype, one=False)
+        self.T, self.N = T, N = steps.shape[:2]
+        self.lengths = check_lengths(lengths, T, N)
         if self.lengths.size:  # what is not to be read must not be out of bounds, nor meet a zero as NaN
-            ended = np.arange(self.T)[:, None] >= self.lengths
+            ended = np.arange(T)[:, None] >= self.lengths
             steps = np.where(ended if self.classes else ended[:, :, None], steps.dtype.type(0), steps)
         self.indices, self.x = NO_INDICES, steps
         if self.classes:
-            self.indices = np.empty((self.T, self.N), INDEX)
+            self.indices = np.empty((T, N), INDEX)
             check_index_batch(steps, "x", d, self.kernels, self.indices.reshape(-1), x)
-            self.x = np.empty((0, 0, 0), self.dtype)
-        if h0 is None:
-            self.h0 = np.zeros((self.N, self.h), self.dtype)
-        else:
-            self.h0 = check_real_array(h0, "h0", self.dtype, (self.N, self.h))
-        self.bounds = threads.parts(self.N)
-        rows = max(1, *(stop - start for start, stop in self.bounds))
-        packed, self.work_size = self.kernels.layer_sizes(self.T, self.N, rows, d, self.h)
-        self.packed = aligned((packed,), self.dtype)
-        if self.N:
-            self.kernels.pack_layer(self.arrays, self.N, self.classes, self.packed)
-        self.multiply_adds = float(self.T) * self.N * self.h * (self.h + (0 if self.classes else d))
-        self.works: list[np.ndarray] = []
+            self.x = np.empty((0, 0, 0), dtype)
+        self.h0 = np.zeros((N, h), dtype) if h0 is None else check_real_array(h0, "h0", dtype, (N, h))
 
-    def run(self, function: Callable[[int, int], None], passes: int) -> None:
-        """Call ``function(part, slot)`` for each part of the batch, on several threads where that pays."""
-        if not self.N:
-            return
-        count, multiply_adds = len(self.bounds), passes * self.multiply_adds
-        workers = threads.workers(count, multiply_adds, self.num_threads)
-        self.works = [aligned((self.work_size,), self.dtype) for _ in range(workers)]
-        if count > 1 and multiply_adds >= threads.SMALL and self.kernels.NAME == "numpy":
-            with threads.one_blas_thread():
-                threads.run(function, count, workers)
-        else:
-            threads.run(function, count, workers)
+    def begin(self, hs: list[np.ndarray] | None = None) -> tuple[Space, Call]:
+        """A work space, with the states `hs` if they are there already, and the call."""
+        space = Space(self.kernels, self.net, self.T, self.N, self.classes, hs=hs)
+        return space, Call(space, [self.arrays], lengths=self.lengths)
 
 
 def _layer_parameters(parameters: Any) -> tuple[np.ndarray, ...]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from fastrnn import backends
 from fastrnn.checks import (
     INDEX,
-    NO_LENGTHS,
     check_choice,
     check_index_batch,
     check_indices,
@@ -23,8 +22,11 @@ from fastrnn.checks import (
     index_batch,
 )
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE
+from fastrnn.layout import aligned
+from fastrnn.passes import Call, Layer, Net, Space, Spaces, Span
 from fastrnn.random_stream import UniformDraws
-from fastrnn.stack import Space, Span, StackedModel, aligned
+from fastrnn.sharing import changing, reading
+from fastrnn.stack import StackedModel
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -191,6 +193,7 @@ class LanguageModel(StackedModel):
         """
         return np.zeros((self._num_layers, check_size(N, "N"), self._h), self._dtype)
 
+    @changing
     def loss_and_grads(
         self, x: ArrayLike, y: ArrayLike, h0: ArrayLike | None = None, *, reduction: Reduction = "mean"
     ) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
@@ -236,6 +239,7 @@ class LanguageModel(StackedModel):
         self.grads = self._layout.views(flat)
         return loss, self.grads, h_n.copy()
 
+    @changing
     def train_step(
         self,
         x: ArrayLike,
@@ -307,6 +311,7 @@ class LanguageModel(StackedModel):
         step(self.parameters, self.grads)
         return loss, h_n
 
+    @reading
     def loss(
         self, x: ArrayLike, y: ArrayLike, h0: ArrayLike | None = None, *, reduction: Reduction = "mean"
     ) -> tuple[float, np.ndarray]:
@@ -339,15 +344,15 @@ class LanguageModel(StackedModel):
         check_choice(reduction, "reduction", _REDUCTIONS)
         _check_not_none(y)
         kernels = backends.kernels(self._backend)
-        space = self._batch(kernels, x, y, h0, gradients=False)
-        space.run(space.loss_of_part, space.multiply_adds, self._num_threads)
-        loss: float = sum(space.losses)
-        return (loss / max(space.counted, 1) if reduction == "mean" else loss), space.h_n.copy()
+        with self._batch(kernels, x, y, h0, gradients=False) as batch:
+            loss = batch.loss(self._num_threads)
+            return (loss / max(batch.counted, 1) if reduction == "mean" else loss), batch.space.h_n.copy()
 
     if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
 
         def __call__(self, x: ArrayLike, h0: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]: ...
 
+    @reading
     def forward(self, x: ArrayLike, h0: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Logits of a batch (eqs. 1, 2), without dropout.
 
@@ -376,15 +381,10 @@ class LanguageModel(StackedModel):
         ((2, 1, 4), (1, 1, 16))
         """
         kernels = backends.kernels(self._backend)
-        space = self._batch(kernels, x, None, h0, gradients=False)
-        logits = np.empty((space.T, space.N, self._q), self._dtype)
+        with self._batch(kernels, x, None, h0, gradients=False) as batch:
+            return batch.logits(self._num_threads), batch.space.h_n.copy()
 
-        def logits_of_part(part: int, slot: int) -> None:
-            space.logits_of_part(part, slot, logits)
-
-        space.run(logits_of_part, space.multiply_adds, self._num_threads)
-        return logits, space.h_n.copy()
-
+    @reading
     def sample(
         self,
         h: ArrayLike | None,
@@ -462,24 +462,22 @@ class LanguageModel(StackedModel):
         out = np.empty((N, n), INDEX)
         if n == 0:
             return out, states
-        space: _BatchSpace = self._space(
-            ("sample", kernels.NAME, N),
-            lambda: _BatchSpace(self, kernels, 1, N, 1, gradients=False, sampling=True),
-        )
-        space.pack_all(self, arrays)
-        layers, packed, output = tuple(space.layers), tuple(space.packed), space.output
-        draws = UniformDraws(generator, n * N)
-        uniforms = np.ascontiguousarray(draws.values.reshape(n, N).T)
-        drawn = [0] * len(space.bounds)
+        key = "sample", kernels.NAME, N
+        space: Space = self._spaces.take(key, lambda: _sampling_space(kernels, self._net, N))
+        try:
+            call = Call(space, self._layers(arrays), _output_layer(arrays))
+            draws = UniformDraws(generator, n * N)
+            uniforms = np.ascontiguousarray(draws.values.reshape(n, N).T)
+            drawn = [0] * len(space.bounds)
 
-        def sample_part(part: int, slot: int) -> None:
-            begin, end = space.bounds[part]
-            drawn[part] = kernels.sample_batch(
-                layers, packed, output, space.packed_output, states, first, uniforms, temperature, top_k,
-                top_p, out, begin, end, self._relu, space.works[slot],
-            )  # fmt: skip
+            def sample_part(part: int, slot: int) -> None:
+                drawn[part] = call.sample(
+                    states, first, uniforms, temperature, top_k, top_p, out, part, slot
+                )  # fmt: skip
 
-        space.run(sample_part, n * space.multiply_adds, self._num_threads)
+            call.run(sample_part, n * space.multiply_adds, self._num_threads)
+        finally:
+            self._spaces.give(key, space)
         if min(drawn) < n:
             draws.put_back()
             raise ValueError(
@@ -490,14 +488,13 @@ class LanguageModel(StackedModel):
 
     # -- what the methods share ------------------------------------------------------------------
 
-    def _batch(self, kernels: ModuleType, x: Any, y: Any, h0: Any, gradients: bool) -> _BatchSpace:
-        """Check the arguments of a call and put them into the work space of their shape."""
+    def _batch(self, kernels: ModuleType, x: Any, y: Any, h0: Any, gradients: bool) -> _Batch:
+        """Check the arguments of a call and put them into a work space of their shape."""
         given_x, given_y = x, y
         if not (type(x) is np.ndarray and x.dtype is INDEX and x.ndim == 2 and x.flags.carray and x.size):
             x = index_batch(x, "x")
         shape = x.shape
         T, N = shape
-        key = (gradients, kernels.NAME, shape)
         if y is not None:
             if not (type(y) is np.ndarray and y.dtype is INDEX and y.ndim == 2 and y.flags.carray and y.size):
                 y = index_batch(y, "y")
@@ -505,18 +502,27 @@ class LanguageModel(StackedModel):
                 raise ValueError(f"y must have the shape of x, {shape}, got {y.shape}")
         h0 = self._check_state(h0, "h0", N)
         arrays = self._checked_parameters()
-        space: _BatchSpace = self._space(
+        key = gradients, kernels.NAME, shape
+        space: _BatchSpace = self._spaces.take(
             key, lambda: _BatchSpace(self, kernels, T, N, min(self._recompute_every or T, T), gradients)
         )
-        check_index_batch(x, "x", self._q, kernels, space.flat_x, given_x)
-        if y is not None:
-            space.counted = check_targets(y, "y", self._q, kernels, space.flat_y, given_y)
-        if h0 is None:
-            space.states[0].fill(0)
-        else:
-            space.states[0][...] = h0
-        space.pack_all(self, arrays)
-        return space
+        try:
+            check_index_batch(x, "x", self._q, kernels, space.flat_x, given_x)
+            counted = 0
+            if y is not None:
+                counted = check_targets(y, "y", self._q, kernels, space.flat_y, given_y)
+            if h0 is None:
+                space.states[0].fill(0)
+            else:
+                space.states[0][...] = h0
+            drops = gradients and space.masks and self._training
+            return _Batch(
+                space, self._layers(arrays), _output_layer(arrays),
+                self._dropout_key() if drops else None, counted, self._spaces, key,
+            )  # fmt: skip
+        except BaseException:
+            self._spaces.give(key, space)
+            raise
 
     def _gradients(
         self, x: Any, y: Any, h0: Any, reduction: str, mode: int, threshold: float, flat: np.ndarray
@@ -524,15 +530,12 @@ class LanguageModel(StackedModel):
         """Loss and last state of a batch; the gradients are written to `flat`, clipped."""
         kernels = backends.kernels(self._backend)
         _check_not_none(y)
-        space = self._batch(kernels, x, y, h0, gradients=True)
-        space.key = self._dropout_key() if space.masks and self._training else None
-        scale = 1 / max(space.counted, 1) if reduction == "mean" else 1.0
-        space.scale = scale
-        space.h_n, space.other_h_n = space.other_h_n, space.h_n
-        passes = 3 if space.chunks == 1 else 4
-        space.run(space.gradients_of_part, passes * space.multiply_adds, self._num_threads)
-        self.grad_norm = kernels.reduce_gradients(space.part_gradients, mode, threshold, flat)
-        return sum(space.losses) * scale, space.h_n
+        with self._batch(kernels, x, y, h0, gradients=True) as batch:
+            scale = 1 / max(batch.counted, 1) if reduction == "mean" else 1.0
+            loss = batch.gradients(scale, self._num_threads)
+            space = batch.space
+            self.grad_norm = kernels.reduce_gradients(space.gradients.sums, mode, threshold, flat)
+            return loss * scale, space.h_n
 
 
 def _check_not_none(y: Any) -> None:
@@ -541,99 +544,134 @@ def _check_not_none(y: Any) -> None:
         raise TypeError("y must be an array of class indices, got None")
 
 
+def _output_layer(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return arrays["weight_out"], arrays["bias_out"]
+
+
+def _sampling_space(kernels: ModuleType, net: Net, N: int) -> Space:
+    space = Space(kernels, net, 1, N, one_hot=True)
+    space.work_size = max(space.work_size, kernels.sample_size(N, space.rows, net.q, net.h, net.q))
+    return space
+
+
 class _BatchSpace(Space):
-    """Work space of a `LanguageModel`, and what it does to a part of a batch."""
+    """Work space of a `LanguageModel` for batches of one shape."""
 
     def __init__(
-        self, model: LanguageModel, kernels: ModuleType, T: int, N: int, steps: int, gradients: bool,
-        sampling: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(model, kernels, T, N, steps, True, gradients)
-        L, h, q, dtype = self.L, self.h, self.q, self.dtype
-        packed, work = kernels.output_sizes(steps, N, self.rows, h, q)
-        self.packed_output = aligned((packed,), dtype)
-        if sampling:
-            work = kernels.sample_size(N, self.rows, q, h, q)
-        self.work_size = max(self.work_size, work)
+        self, model: LanguageModel, kernels: ModuleType, T: int, N: int, steps: int, gradients: bool
+    ) -> None:
+        net = model._net
+        super().__init__(
+            kernels, net, T, N, one_hot=True, steps=steps, backward=gradients, dropout=model._dropout
+        )
         self.flat_x, self.flat_y = np.empty(T * N, INDEX), np.empty(T * N, INDEX)
         self.x, self.y = self.flat_x.reshape(T, N), self.flat_y.reshape(T, N)
-        #: Targets that count.
-        self.counted = 0
-        self.losses = [0.0] * len(self.bounds)
-        self.scale = 1.0
-        self.key: tuple[int, int] | None = None
         #: States before the first time step of each chunk.
         self.chunks = -(-T // steps)
-        self.states = [aligned((L, N, h), dtype) for _ in range(self.chunks if gradients else 1)]
-        self.h_n = aligned((L, N, h), dtype)
-        self.no_gradients = (self.no_state, np.empty(0, dtype))
+        self.states = [self.buffer(net.L, N, net.h) for _ in range(self.chunks if gradients else 1)]
+        self.h_n = self.buffer(net.L, N, net.h)
         if gradients:
-            self.other_h_n = aligned((L, N, h), dtype)
-            self.carry = aligned((L, N, h), dtype)
-            self.no_carry = [self.no_state] * L
+            self.other_h_n = self.buffer(net.L, N, net.h)
+            self.carry = self.buffer(net.L, N, net.h)
+            self.gradients = model._new_gradients(len(self.bounds))
 
-    def pack_all(self, model: LanguageModel, arrays: dict[str, np.ndarray]) -> None:
-        self.pack(model._layers(arrays))
-        self.output = (arrays["weight_out"], arrays["bias_out"])
-        self.kernels.pack_output(self.output, self.N, self.packed_output)
 
-    def gradients_of_part(self, part: int, slot: int) -> None:
-        """Loss and gradients of the sequences of a part.
+class _Batch(Call):
+    """One call of a `LanguageModel` over a batch; a ``with`` block gives its work space back."""
+
+    __slots__ = ("_key", "_spaces", "counted")
+
+    space: _BatchSpace
+
+    def __init__(
+        self, space: _BatchSpace, layers: list[Layer], output: tuple[np.ndarray, np.ndarray],
+        key: tuple[int, int] | None, counted: int, spaces: Spaces, kept_under: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(space, layers, output, key=key)
+        #: Targets that count.
+        self.counted = counted
+        self._spaces, self._key = spaces, kept_under
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._spaces.give(self._key, self.space)
+
+    def gradients(self, scale: float, num_threads: int | None) -> float:
+        """The loss; leaves its gradients times `scale` in the space, and the last state in ``h_n``.
 
         With states kept of a chunk of time steps only, a first pass keeps those before each chunk; then
         the chunks are run again, from the last one to the first, each backward as soon as it is there.
         """
-        start, stop = self.bounds[part]
-        steps, x, states, key = self.steps, self.x, self.states, self.key
-        work = self.works[slot]
-        last = self.chunks - 1
-        for chunk in range(last):
-            t0 = chunk * steps
-            self.forward(
-                self.span(steps), x[t0 : t0 + steps], self.none, NO_LENGTHS, states[chunk], states[chunk + 1],
-                part, slot, key, t0,
-            )  # fmt: skip
-        loss = 0.0
-        for chunk in range(last, -1, -1):
-            t0 = chunk * steps
-            t1 = min(t0 + steps, self.T)
-            span, classes, h0, accumulate = self.span(t1 - t0), x[t0:t1], states[chunk], chunk < last
-            h_n = states[chunk + 1] if accumulate else self.h_n
-            self.forward(span, classes, self.none, NO_LENGTHS, h0, h_n, part, slot, key, t0)
-            loss += self.kernels.output_loss(
-                self.output, self.packed_output, span.hs[-1], self.y[t0:t1], self.scale, span.dout,
-                self.output_gradients[part], accumulate, start, stop, work,
-            )  # fmt: skip
-            self.backward(
-                span, classes, self.none, NO_LENGTHS, h0, self.carry if accumulate else self.no_carry,
-                self.carry, [self.none], accumulate, part, slot, key is not None,
-            )  # fmt: skip
-        self.losses[part] = loss
+        space = self.space
+        space.h_n, space.other_h_n = space.other_h_n, space.h_n
+        steps, x, y, states, h_n, carry = space.steps, space.x, space.y, space.states, space.h_n, space.carry
+        none, last = space.none, space.chunks - 1
+        dx, no_carry = [none], [space.no_state] * len(carry)
+        losses = [0.0] * len(space.bounds)
 
-    def loss_of_part(self, part: int, slot: int) -> None:
-        """Loss of the sequences of a part, without gradients."""
-        loss = 0.0
-        for span, t0, t1 in self._states_of_part(part, slot):
-            loss += self.kernels.output_loss(
-                self.output, self.packed_output, span.hs[-1], self.y[t0:t1], 1.0, self.none,
-                self.no_gradients, False, *self.bounds[part], self.works[slot],
-            )  # fmt: skip
-        self.losses[part] = loss
+        def of_part(part: int, slot: int) -> None:
+            layer_gradients, output_gradients = space.gradients.layers[part], space.gradients.output[part]
+            for chunk in range(last):
+                t0 = chunk * steps
+                self.forward(
+                    space.span(steps), x[t0 : t0 + steps], none, states[chunk], states[chunk + 1], part, slot,
+                    t0,
+                )  # fmt: skip
+            loss = 0.0
+            for chunk in range(last, -1, -1):
+                t0 = chunk * steps
+                t1 = min(t0 + steps, space.T)
+                span, classes, h0, later = space.span(t1 - t0), x[t0:t1], states[chunk], chunk < last
+                self.forward(span, classes, none, h0, states[chunk + 1] if later else h_n, part, slot, t0)
+                loss += self.loss_of(
+                    span, y[t0:t1], scale, span.dout, output_gradients, part, slot, accumulate=later
+                )
+                self.backward(
+                    span, classes, none, h0, carry if later else no_carry, carry, dx, layer_gradients, part,
+                    slot, accumulate=later,
+                )  # fmt: skip
+            losses[part] = loss
 
-    def logits_of_part(self, part: int, slot: int, logits: np.ndarray) -> None:
-        """Logits of the sequences of a part."""
-        for span, t0, t1 in self._states_of_part(part, slot):
-            self.kernels.output_logits(
-                self.output, self.packed_output, span.hs[-1], logits[t0:t1], *self.bounds[part],
-                self.works[slot],
-            )  # fmt: skip
+        passes = 3 if space.chunks == 1 else 4
+        self.run(of_part, passes * space.multiply_adds, num_threads)
+        return sum(losses)
+
+    def loss(self, num_threads: int | None) -> float:
+        """The loss, without gradients."""
+        space = self.space
+        losses = [0.0] * len(space.bounds)
+        no_gradients = space.no_state, np.empty(0, space.net.dtype)
+
+        def of_part(part: int, slot: int) -> None:
+            loss = 0.0
+            for span, t0, t1 in self._states_of_part(part, slot):
+                loss += self.loss_of(span, space.y[t0:t1], 1.0, space.none, no_gradients, part, slot)
+            losses[part] = loss
+
+        self.run(of_part, space.multiply_adds, num_threads)
+        return sum(losses)
+
+    def logits(self, num_threads: int | None) -> np.ndarray:
+        """Logits, shape (T, N, q)."""
+        space = self.space
+        logits = np.empty((space.T, space.N, space.net.q), space.net.dtype)
+
+        def of_part(part: int, slot: int) -> None:
+            for span, t0, t1 in self._states_of_part(part, slot):
+                self.logits_of(span, logits[t0:t1], part, slot)
+
+        self.run(of_part, space.multiply_adds, num_threads)
+        return logits
 
     def _states_of_part(self, part: int, slot: int) -> Iterator[tuple[Span, int, int]]:
         """States of the last layer, a chunk of time steps after the other."""
-        h0 = self.states[0]
-        for t0 in range(0, self.T, self.steps):
-            t1 = min(t0 + self.steps, self.T)
-            span = self.span(t1 - t0)
-            self.forward(span, self.x[t0:t1], self.none, NO_LENGTHS, h0, self.h_n, part, slot, None, t0)
-            h0 = self.h_n
+        space = self.space
+        h0 = space.states[0]
+        for t0 in range(0, space.T, space.steps):
+            t1 = min(t0 + space.steps, space.T)
+            span = space.span(t1 - t0)
+            self.forward(span, space.x[t0:t1], space.none, h0, space.h_n, part, slot, t0)
+            h0 = space.h_n
             yield span, t0, t1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,6 @@ from fastrnn import backends
 from fastrnn.checks import (
     INDEX,
     NO_INDICES,
-    NO_LENGTHS,
     check_flag,
     check_index_batch,
     check_lengths,
@@ -21,7 +21,10 @@ from fastrnn.checks import (
     check_steps,
 )
 from fastrnn.kernels import CLIP_NONE
-from fastrnn.stack import Space, StackedModel, aligned
+from fastrnn.layout import aligned
+from fastrnn.passes import Call, Space
+from fastrnn.sharing import changing, reading
+from fastrnn.stack import StackedModel
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -168,7 +171,8 @@ class RNN(StackedModel):
         super()._set_up()
         self._flat: np.ndarray | None = None
         self._grad_views: dict[str, np.ndarray] = {}
-        self._last: _Batch | None = None
+        #: Of each thread, in ``pass_``: its last forward pass.  It goes with the thread.
+        self._last = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the parameters, not the buffers."""
@@ -215,6 +219,7 @@ class RNN(StackedModel):
             hx: ArrayLike | None = None,
         ) -> tuple[np.ndarray, np.ndarray]: ...
 
+    @reading
     def forward(
         self,
         x: ArrayLike,
@@ -284,26 +289,38 @@ class RNN(StackedModel):
             indices = np.empty((T, N), INDEX)
             check_index_batch(steps, "x", self._d, kernels, indices.reshape(-1), x, self._batch_first)
         layers = self._layers(self._checked_parameters())
-        space: _LayerSpace = self._space(
-            (kernels.NAME, T, N, classes), lambda: _LayerSpace(self, kernels, T, N, classes)
-        )
-        self._last = None
-        space.given, space.indices, space.lengths = steps, indices, ends
+        last = getattr(self._last, "pass_", None)
+        self._last.pass_ = None
+        if last is not None:  # one is enough to be used by whichever thread comes next
+            self._spaces.give(last.key, last.space, most=1)
+        key = kernels.NAME, T, N, classes
+        space: _LayerSpace = self._spaces.take(key, lambda: _LayerSpace(self, kernels, T, N, classes))
         if h0 is None:
             space.h0.fill(0)
         else:
             space.h0[...] = h0
-        space.key = self._dropout_key() if space.masks and self._training else None
-        space.pack(layers)
-        output = np.empty((N, T, space.width) if swapped else (T, N, space.width), self._dtype)
+        drops = space.masks and self._training
+        call = Call(space, layers, lengths=ends, key=self._dropout_key() if drops else None)
+        width, bounds, span, kept_x = self._h * self._directions, space.bounds, space.span(T), space.x
+        output = np.empty((N, T, width) if swapped else (T, N, width), self._dtype)
         h_n = np.empty(space.h0.shape, self._dtype)
-        space.output = output.swapaxes(0, 1) if swapped else output
-        space.h_n = h_n
-        space.run(space.forward_part, space.multiply_adds, self._num_threads)
-        space.given = space.output = space.h_n = space.none
-        self._last = _Batch(space, batched)
+        out = output.swapaxes(0, 1) if swapped else output
+
+        def forward_part(part: int, slot: int) -> None:
+            start, stop = bounds[part]
+            if not classes:
+                kept_x[:, start:stop] = steps[:, start:stop]
+                if ends.size:
+                    for n in range(start, stop):
+                        kept_x[ends[n] :, n] = 0  # zero gradients must not meet a NaN there
+            call.forward(span, indices, kept_x, space.h0, h_n, part, slot)
+            out[:, start:stop] = span.outputs[-1][:, start:stop]
+
+        call.run(forward_part, space.multiply_adds, self._num_threads)
+        self._last.pass_ = _Pass(key, space, call, indices, batched)
         return (output, h_n) if batched else (output[:, 0], h_n[:, 0])
 
+    @changing
     def backward(
         self, grad_output: ArrayLike | None, grad_h_n: ArrayLike | None = None
     ) -> tuple[np.ndarray | None, np.ndarray]:
@@ -342,10 +359,11 @@ class RNN(StackedModel):
         >>> bool(grad_x[0].any())
         True
         """
-        if self._last is None:
+        last: _Pass | None = getattr(self._last, "pass_", None)
+        if last is None:
             raise RuntimeError("backward needs the states of a forward before it, and there was none")
-        space, batched = self._last
-        T, N, width = space.T, space.N, space.width
+        _, space, call, indices, batched = last
+        T, N, width = space.T, space.N, self._h * self._directions
         h_shape = space.h0.shape
         if grad_output is None:
             grad_output = np.zeros((T, N, width), self._dtype)
@@ -357,30 +375,37 @@ class RNN(StackedModel):
             elif self._batch_first:
                 grad_output = grad_output.swapaxes(0, 1)
         if grad_h_n is None:
-            space.dh_n = [space.no_state] * h_shape[0]
+            dh_n: Any = [space.no_state] * h_shape[0]
         else:
             shape = h_shape if batched else (h_shape[0], self._h)
             grad_h_n = check_real_array(grad_h_n, "grad_h_n", self._dtype, shape)
-            space.dh_n = list(grad_h_n.reshape(h_shape))
+            dh_n = grad_h_n.reshape(h_shape)
         layers = self._layers(self._checked_parameters())
         if self._flat is None:
             self._flat = aligned((self._layout.size,), self._dtype)
             self._grad_views = self._layout.views(self._flat)
         # Every time: what the caller has put there since are not the gradients.
         self.grads = {name: self._grad_views[name] for name in self._shapes}
-        space.pack(layers)
-        grad_x = None
+        call.take_weights(layers)
         swapped = self._batch_first and batched
+        grad_x = None
         if not space.one_hot:
             grad_x = np.empty((N, T, self._d) if swapped else (T, N, self._d), self._dtype)
-            space.grad_x = grad_x.swapaxes(0, 1) if swapped else grad_x
+        dx = grad_x.swapaxes(0, 1) if swapped and grad_x is not None else grad_x
         grad_h0 = np.empty(h_shape, self._dtype)
-        space.dh0 = grad_h0
-        space.grad_output = grad_output
-        space.run(space.backward_part, 2 * space.multiply_adds, self._num_threads)
-        space.grad_output = space.grad_x = space.dh0 = space.none
-        space.dh_n = []
-        space.kernels.reduce_gradients(space.part_gradients, CLIP_NONE, math.inf, self._flat)
+        bounds, span, gradients = space.bounds, space.span(T), space.gradients
+
+        def backward_part(part: int, slot: int) -> None:
+            start, stop = bounds[part]
+            span.dout[:, start:stop] = grad_output[:, start:stop]
+            call.backward(
+                span, indices, space.x, space.h0, dh_n, grad_h0, space.dx, gradients.layers[part], part, slot
+            )
+            if dx is not None:
+                dx[:, start:stop] = space.dx[0][:, start:stop]
+
+        call.run(backward_part, 2 * space.multiply_adds, self._num_threads)
+        space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, self._flat)
         if batched:
             return grad_x, grad_h0
         return None if grad_x is None else grad_x[:, 0], grad_h0[:, 0]
@@ -394,51 +419,25 @@ class RNN(StackedModel):
 
 
 class _LayerSpace(Space):
-    """Work space of an `RNN`, which holds the states of its last forward pass, and what it does to a part."""
+    """Work space of an `RNN`, which keeps what the last forward pass read and the states it came to."""
 
     def __init__(self, model: RNN, kernels: ModuleType, T: int, N: int, one_hot: bool) -> None:
-        super().__init__(model, kernels, T, N, T, one_hot, gradients=True)
-        d = self.widths[0]
-        self.width = self.h * self.D
-        self.indices = NO_INDICES
-        self.x = self.none if one_hot else aligned((T, N, d), self.dtype)
-        self.h0 = aligned((self.L * self.D, N, self.h), self.dtype)
-        self.lengths = NO_LENGTHS
-        self.key: tuple[int, int] | None = None
-        # The caller's arrays, time-major, during a call.
-        self.given = self.output = self.h_n = self.grad_output = self.grad_x = self.dh0 = self.none
-        self.dh_n: list[np.ndarray] = []
+        net = model._net
+        super().__init__(kernels, net, T, N, one_hot, backward=True, dropout=model._dropout)
+        self.gradients = model._new_gradients(len(self.bounds))
+        self.h0 = self.buffer(net.L * net.D, N, net.h)
+        self.x = self.none if one_hot else self.buffer(T, N, net.d)
         #: Gradients of the inputs by each direction.
-        self.dx = [self.none if one_hot else aligned((T, N, d), self.dtype) for _ in range(self.D)]
-
-    def forward_part(self, part: int, slot: int) -> None:
-        """Outputs and last states of the sequences of a part."""
-        start, stop = self.bounds[part]
-        if not self.one_hot:
-            self.x[:, start:stop] = self.given[:, start:stop]
-            if self.lengths.size:
-                for n in range(start, stop):
-                    self.x[self.lengths[n] :, n] = 0  # zero gradients must not meet a NaN there
-        span = self.span(self.T)
-        self.forward(span, self.indices, self.x, self.lengths, self.h0, self.h_n, part, slot, self.key, 0)
-        self.output[:, start:stop] = span.outputs[-1][:, start:stop]
-
-    def backward_part(self, part: int, slot: int) -> None:
-        """Gradients of the sequences of a part."""
-        start, stop = self.bounds[part]
-        span = self.span(self.T)
-        span.dout[:, start:stop] = self.grad_output[:, start:stop]
-        self.backward(
-            span, self.indices, self.x, self.lengths, self.h0, self.dh_n, self.dh0, self.dx, False, part, slot,
-            self.key is not None,
-        )  # fmt: skip
-        if not self.one_hot:
-            self.grad_x[:, start:stop] = self.dx[0][:, start:stop]
+        self.dx = [self.none if one_hot else self.buffer(T, N, net.d) for _ in range(net.D)]
 
 
-class _Batch(NamedTuple):
-    """What `backward` needs to know of the last `forward`."""
+class _Pass(NamedTuple):
+    """What `backward` needs to know of the last `forward` of its thread."""
 
+    #: Under which the model keeps the space.
+    key: tuple[Any, ...]
     space: _LayerSpace
+    call: Call
+    indices: np.ndarray
     #: Whether the input was a batch, and not one sequence.
     batched: bool

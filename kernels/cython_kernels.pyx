@@ -49,6 +49,7 @@ cdef extern from "csrc/dispatch.h" nogil:
     Py_ssize_t fastrnn_copy_targets(Py_ssize_t n, const int64_t *targets, int64_t bound, int64_t ignored, int64_t *out)
 
 NAME = "cython"
+USES_BLAS = False
 
 
 def simd_levels():

@@ -67,13 +67,14 @@ from fastrnn.kernels.tiles import (
 from fastrnn.kernels.vectors import VECTOR_BYTES
 
 __all__ = [
-    "NAME", "adagrad", "adam", "backward", "cache_folder", "copy_targets", "exp", "forward",
+    "NAME", "USES_BLAS", "adagrad", "adam", "backward", "cache_folder", "copy_targets", "exp", "forward",
     "layer_backward", "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss",
     "output_sizes", "pack_layer", "pack_output", "recurrence", "reduce_gradients", "rmsprop", "sample",
     "sample_batch", "sample_size", "sgd", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
 NAME = "numba"
+USES_BLAS = False
 
 BLOCK = 64  # time steps
 PACK_FROM = 8  # time steps from which on matrices are packed

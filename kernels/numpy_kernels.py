@@ -41,6 +41,7 @@ from fastrnn.kernels.numpy_batched import (  # noqa: F401 - each backend's file 
 from fastrnn.kernels.numpy_optimizers import adagrad, adam, rmsprop, sgd  # noqa: F401 - likewise
 
 NAME = "numpy"
+USES_BLAS = True  # of as many threads as it likes
 
 
 def workspace_size(T, d, h, q):

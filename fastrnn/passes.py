@@ -1,0 +1,490 @@
+"""The engine: forward and backward passes of a stack of layers over a batch.
+
+`Space` has the memory of a call, `Call` what it reads and the passes over one part of the batch; `Call.run`
+shares the parts among threads.  What drives the kernels does it through these two.  Dimension letters: T
+time steps, N sequences, d inputs, h hidden units, q outputs, L layers, D directions; a place is the number
+``layer * D + direction``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn import threads
+from fastrnn.checks import NO_INDICES, NO_LENGTHS
+from fastrnn.layout import Layout, Shape, aligned
+
+__all__ = ["Call", "Gradients", "Layer", "Net", "Space", "Spaces", "Span"]
+
+#: Arrays of one layer in one direction, as kernels take them: W_ih, W_hh, b_ih, b_hh.
+Layer = tuple[np.ndarray, ...]
+
+#: Batch shapes whose work space a model keeps: those of training and of validation.
+KEPT_SHAPES = 2
+
+_Take = Callable[[Shape, np.dtype], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Net:
+    """What the kernels must know of a stack of layers.
+
+    Attributes
+    ----------
+    dtype : dtype
+    relu : bool
+        The nonlinearity is ``max(z, 0)``, not tanh.
+    d, h, q : int
+        Inputs, hidden units, and outputs; q is 0 where there is no output layer.
+    L, D : int
+        Layers and directions.
+    reverse : tuple of bool
+        Whether each direction begins with the last time step.
+    """
+
+    dtype: np.dtype
+    relu: bool
+    d: int
+    h: int
+    q: int = 0
+    L: int = 1
+    D: int = 1
+    reverse: tuple[bool, ...] = (False, True)
+
+    @property
+    def widths(self) -> list[int]:
+        """Input size of each place."""
+        return [self.d] * self.D + [self.h * self.D] * (self.D * (self.L - 1))
+
+
+class Span:
+    """The buffers of a stack for a number of time steps."""
+
+    __slots__ = ("dhs", "douts", "dropped", "dxs", "hs", "masks", "outputs")
+
+    def __init__(self, space: Space, T: int) -> None:
+        def first(arrays: list[np.ndarray]) -> list[np.ndarray]:
+            return arrays if space.steps == T else [array[:T] for array in arrays]
+
+        self.hs = first(space.hs)
+        self.outputs = first(space.outputs)
+        self.dropped = first(space.dropped)
+        self.masks = [first(masks) for masks in space.masks]
+        self.dhs = first(space.dhs)
+        self.dxs = first(space.dxs)
+        self.douts = first(space.douts)
+
+    @property
+    def dout(self) -> np.ndarray:
+        """Gradient of the outputs of the last layer."""
+        return self.douts[(len(self.outputs) - 1) % 2]
+
+
+class Gradients:
+    """Sums of the gradients over each part of a batch.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of the parameters whose gradients are wanted.
+    places : sequence of tuple of str
+        Their names in each place.
+    output : tuple of str
+        Those of the output layer.
+    count : int
+        Number of parts.
+    """
+
+    def __init__(
+        self, layout: Layout, places: Sequence[tuple[str, ...]], output: tuple[str, ...], count: int
+    ) -> None:
+        self.sums = aligned((count, layout.size), layout.dtype)
+        views = [layout.views(flat) for flat in self.sums]
+
+        def wanted(arrays: dict[str, np.ndarray], names: Iterable[str]) -> tuple[np.ndarray, ...]:
+            return tuple(arrays[name] for name in names if name in arrays)
+
+        #: For each part, of each place: of its four parameters, or none.
+        self.layers = [[wanted(arrays, names) for names in places] for arrays in views]
+        self.output = [wanted(arrays, output) for arrays in views]
+
+
+class Space:
+    """Memory for calls over batches of one shape, one at a time.
+
+    Parameters
+    ----------
+    kernels : module
+    net : Net
+    T, N : int
+        Time steps and sequences of the batch.
+    one_hot : bool
+        Whether inputs are class indices.
+    steps : int or None
+        Time steps that are kept at once: T, or fewer where the others are recomputed.
+    keep : bool
+        Whether the states of every layer stay; else a layer's are there until the next but one runs.
+    backward : bool
+        Whether there will be a backward pass.
+    dropout : float
+        Of a call that drops.
+    hs : list of ndarray or None
+        States that are there already.
+    take : callable
+        Makes the arrays.
+    """
+
+    def __init__(
+        self, kernels: ModuleType, net: Net, T: int, N: int, one_hot: bool, *, steps: int | None = None,
+        keep: bool = False, backward: bool = False, dropout: float = 0.0, hs: list[np.ndarray] | None = None,
+        take: _Take = aligned,
+    ) -> None:  # fmt: skip
+        self.kernels, self.net, self.T, self.N = kernels, net, T, N
+        self.steps = steps = T if steps is None else steps
+        self.one_hot, self.p = one_hot, dropout
+        self.bounds = threads.parts(N)
+        # At least one, also for a batch of no sequences, of which no part is run.
+        self.rows = rows = max(1, *(stop - start for start, stop in self.bounds))
+        self.none = np.empty((0, 0, 0), net.dtype)
+        self.no_state = np.empty((0, 0), net.dtype)
+        self._take = take
+        h, L, D, widths = net.h, net.L, net.D, net.widths
+
+        sizes = [kernels.layer_sizes(steps, N, rows, d, h) for d in widths]
+        self.packed = [self.buffer(packed) for packed, _ in sizes]
+        self.work_size: int = max(work for _, work in sizes)
+        if net.q:
+            packed, work = kernels.output_sizes(steps, N, rows, h, net.q)
+            self.packed_output = self.buffer(packed)
+            self.work_size = max(self.work_size, work)
+        #: Of each thread that runs parts.
+        self.works: list[np.ndarray] = []
+        self.generators: list[np.random.Generator] = []
+
+        out = h * D
+        kept = L if keep or backward else min(L, 2)
+        if hs is None:
+            states = [[self.buffer(steps, N, h) for _ in range(D)] for _ in range(kept)]
+            hs = [hs for layer in range(L) for hs in states[layer % kept]]
+        self.hs = hs
+        if D == 1:
+            self.outputs = hs
+        else:
+            joined = [self.buffer(steps, N, out) for _ in range(kept)]
+            self.outputs = [joined[layer % kept] for layer in range(L)]
+
+        self.dropped: list[np.ndarray] = []
+        self.masks: list[list[np.ndarray]] = []
+        if backward and dropout > 0 and L > 1:
+            self.dropped = [self.buffer(steps, N, out) for _ in range(L - 1)]
+            self.draws = 1 if net.dtype.itemsize == 8 else 2  # numbers of a 64-bit draw
+            self.flat_masks = [
+                [
+                    self.buffer(steps, -(-(stop - start) * out // self.draws) * self.draws)
+                    for start, stop in self.bounds
+                ]
+                for _ in range(L - 1)
+            ]
+            self.masks = [
+                [
+                    flat[:, : (stop - start) * out].reshape(steps, stop - start, out)
+                    for flat, (start, stop) in zip(flats, self.bounds, strict=True)
+                ]
+                for flats in self.flat_masks
+            ]
+
+        self.dhs: list[np.ndarray] = []
+        self.dxs: list[np.ndarray] = []
+        self.douts: list[np.ndarray] = []
+        if backward:
+            self.prepare_backward()
+        self._spans: dict[int, Span] = {}
+        inputs = sum(widths[D:] if one_hot else widths)
+        #: Of a forward pass.
+        self.multiply_adds = float(T) * N * h * (inputs + h * L * D + net.q)
+
+    def buffer(self, *shape: int) -> np.ndarray:
+        """A new array."""
+        return self._take(shape, self.net.dtype)
+
+    def prepare_backward(self, dout: np.ndarray | None = None) -> None:
+        """Make the buffers of a backward pass; `dout` is the gradient of the outputs of the last layer."""
+        net, steps, N = self.net, self.steps, self.N
+        out = net.h * net.D
+        # A layer reads the gradient of its outputs from one and writes that of its inputs to the other.
+        self.douts = [
+            dout if dout is not None and i == (net.L - 1) % 2 else self.buffer(steps, N, out)
+            for i in range(min(net.L, 2))
+        ]
+        if net.D == 2:
+            self.dhs = [self.buffer(steps, N, net.h) for _ in range(2)]
+            self.dxs = [self.buffer(steps, N, out)] if net.L > 1 else []
+        self._spans = {}
+
+    def span(self, T: int) -> Span:
+        """Buffers for the first `T` of `steps` time steps."""
+        span = self._spans.get(T)
+        if span is None:
+            span = self._spans[T] = Span(self, T)
+        return span
+
+
+class Spaces:
+    """Work spaces of a model that no call uses, under what they are for.
+
+    Those of the shapes used last are kept.  One thread at a time may take a space; each step is one that
+    other threads cannot come into, so there is no lock.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[Any, list[Any]] = {}
+
+    def take(self, key: Any, make: Callable[[], Any]) -> Any:
+        """A space for `key`, for the caller alone until `give`."""
+        free = self._free.get(key)
+        if free is None:
+            free = self._free.setdefault(key, [])
+            for old in list(self._free)[:-KEPT_SHAPES]:
+                self._free.pop(old, None)
+        elif len(self._free) > 1:  # the last one is the one used last
+            self._free[key] = self._free.pop(key, free)
+        try:
+            return free.pop()
+        except IndexError:
+            return make()
+
+    def give(self, key: Any, space: Any, most: int | None = None) -> None:
+        """Keep a space for the next call, unless there are `most` of that shape."""
+        free = self._free.get(key)
+        if free is not None and (most is None or len(free) < most):
+            free.append(space)
+
+    def __len__(self) -> int:
+        return sum(map(len, list(self._free.values())))
+
+
+class Call:
+    """One call over a batch: its weights, and the passes over one part of it.
+
+    Parameters
+    ----------
+    space : Space
+        Is used by nobody else.
+    layers : sequence of Layer
+        One for each place.
+    output : tuple of ndarray, shapes (q, h) and (q,), or None
+    lengths : ndarray of int
+        Time steps of each sequence, or without elements.
+    key : (int, int) or None
+        Where dropout's masks are drawn from, None for no dropout.
+    """
+
+    __slots__ = ("_layers", "_output", "key", "lengths", "space")
+
+    def __init__(
+        self,
+        space: Space,
+        layers: Sequence[Layer],
+        output: tuple[np.ndarray, ...] | None = None,
+        *,
+        lengths: np.ndarray = NO_LENGTHS,
+        key: tuple[int, int] | None = None,
+    ) -> None:
+        self.space, self.lengths, self.key = space, lengths, key
+        self.take_weights(layers, output)
+
+    def take_weights(self, layers: Sequence[Layer], output: tuple[np.ndarray, ...] | None = None) -> None:
+        """Take the weights as they are now, and pack them in the order in which the kernels read them."""
+        self._layers, self._output = layers, output
+        space = self.space
+        if not space.N:
+            return
+        kernels, D = space.kernels, space.net.D
+        for place, (layer, packed) in enumerate(zip(layers, space.packed, strict=True)):
+            kernels.pack_layer(layer, space.N, space.one_hot and place < D, packed)
+        if output is not None:
+            kernels.pack_output(output, space.N, space.packed_output)
+
+    def run(
+        self, function: Callable[[int, int], object], multiply_adds: float, num_threads: int | None
+    ) -> None:
+        """Call ``function(part, slot)`` for each part of the batch, `slot` being that of its work space.
+
+        The threads share the parts.  Where those are several and a product of matrices is BLAS's, BLAS is
+        held to one thread meanwhile.
+        """
+        space = self.space
+        count = len(space.bounds)
+        if count == 1 and space.works:
+            function(0, 0)
+            return
+        if not space.N:
+            return
+        workers = threads.workers(count, multiply_adds, num_threads)
+        while len(space.works) < workers:
+            if space.masks:  # first: each work space has its generator whatever fails
+                space.generators.append(np.random.Generator(np.random.PCG64DXSM(0)))
+            space.works.append(space.buffer(space.work_size))
+        if count > 1 and multiply_adds >= threads.SMALL and space.kernels.USES_BLAS:
+            with threads.one_blas_thread():
+                threads.run(function, count, workers)
+        else:
+            threads.run(function, count, workers)
+
+    # -- passes over one part --------------------------------------------------------------------
+
+    def forward(
+        self, span: Span, indices: np.ndarray, x: np.ndarray, h0: Any, h_n: Any, part: int, slot: int,
+        t0: int = 0,
+    ) -> None:  # fmt: skip
+        """States of every layer for the sequences of a part (eq. 1).
+
+        `h0` and `h_n` hold an (N, h) array for each place; `t0` is the first of the time steps.
+        """
+        space, lengths, layers, key = self.space, self.lengths, self._layers, self.key
+        net, packed, hs = space.net, space.packed, span.hs
+        start, stop = space.bounds[part]
+        work, layer_forward = space.works[slot], space.kernels.layer_forward
+        relu, reverse = net.relu, net.reverse
+        if net.D == 1 and key is None:
+            for i in range(net.L):
+                layer_forward(
+                    layers[i], packed[i], indices, x, lengths, h0[i], hs[i], h_n[i], start, stop, relu,
+                    reverse[0], work,
+                )  # fmt: skip
+                indices, x = NO_INDICES, hs[i]
+            return
+        for layer in range(net.L):
+            for direction in range(net.D):
+                i = layer * net.D + direction
+                layer_forward(
+                    layers[i], packed[i], indices, x, lengths, h0[i], hs[i], h_n[i], start, stop, relu,
+                    reverse[direction], work,
+                )  # fmt: skip
+            indices, x = NO_INDICES, span.outputs[layer]
+            if net.D == 2:
+                x[:, start:stop, : net.h] = hs[i - 1][:, start:stop]
+                x[:, start:stop, net.h :] = hs[i][:, start:stop]
+            if key is not None and layer + 1 < net.L:
+                masks = self._draw_masks(span, layer, part, slot, key, t0)
+                dropped = span.dropped[layer]
+                _multiply(x[:, start:stop], masks, dropped[:, start:stop])
+                x = dropped
+
+    def backward(
+        self, span: Span, indices: np.ndarray, x: np.ndarray, h0: Any, dh_n: Any, dh0: Any,
+        dx: list[np.ndarray], gradients: list[tuple[np.ndarray, ...]], part: int, slot: int, *,
+        accumulate: bool = False, lowest: int = 0, dh_all: Sequence[np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        """Gradients of every layer from the last one down to `lowest`, from those in ``span.dout`` (eqs. 9 to 13).
+
+        For the sequences of a part.  `dh_n`, `dh0` and `gradients` have an entry for each place, as has
+        `dh_all`, where the gradient of every state goes; without elements where it is not wanted.  `dx` holds
+        one for the gradient of the inputs by each direction: the sum of both is written to the first.
+        """
+        space, lengths = self.space, self.lengths
+        net, dropped, none = space.net, self.key is not None, space.none
+        start, stop = space.bounds[part]
+        work, layer_backward, relu = space.works[slot], space.kernels.layer_backward, net.relu
+        for layer in range(net.L - 1, lowest - 1, -1):
+            dout = span.douts[layer % 2]
+            if layer:
+                inputs = (span.dropped if dropped else span.outputs)[layer - 1]
+                classes = NO_INDICES
+                below = [span.douts[(layer - 1) % 2], *span.dxs] if layer > lowest else [none] * net.D
+            else:
+                inputs, classes, below = x, indices, dx
+            for direction in range(net.D):
+                i = layer * net.D + direction
+                dhs = dout
+                if net.D == 2:
+                    dhs = span.dhs[direction]
+                    columns = slice(direction * net.h, (direction + 1) * net.h)
+                    dhs[:, start:stop] = dout[:, start:stop, columns]
+                layer_backward(
+                    self._layers[i], space.packed[i], classes, inputs, lengths, h0[i], span.hs[i], dhs,
+                    dh_n[i], below[direction], dh0[i], none if dh_all is None else dh_all[i], gradients[i],
+                    accumulate, start, stop, relu, net.reverse[direction], work,
+                )  # fmt: skip
+            if net.D == 2 and below[0].size:
+                with np.errstate(all="ignore"):
+                    below[0][:, start:stop] += below[1][:, start:stop]
+            if layer and dropped:
+                gradient = below[0][:, start:stop]
+                _multiply(gradient, span.masks[layer - 1][part], gradient)
+
+    def loss_of(
+        self, span: Span, targets: np.ndarray, scale: float, dout: np.ndarray,
+        gradients: tuple[np.ndarray, ...], part: int, slot: int, *, accumulate: bool = False,
+    ) -> float:  # fmt: skip
+        """Cross-entropy of the outputs for a part (eqs. 2, 5, 6), its gradients times `scale` (eqs. 7, 8)."""
+        space = self.space
+        start, stop = space.bounds[part]
+        loss: float = space.kernels.output_loss(
+            self._output, space.packed_output, span.hs[-1], targets, scale, dout, gradients, accumulate,
+            start, stop, space.works[slot],
+        )  # fmt: skip
+        return loss
+
+    def logits_of(self, span: Span, out: np.ndarray, part: int, slot: int) -> None:
+        """Logits of a part (eq. 2)."""
+        space = self.space
+        space.kernels.output_logits(
+            self._output, space.packed_output, span.hs[-1], out, *space.bounds[part], space.works[slot]
+        )
+
+    def sample(
+        self, states: np.ndarray, first: np.ndarray, uniforms: np.ndarray, temperature: float, top_k: int,
+        top_p: float, out: np.ndarray, part: int, slot: int,
+    ) -> int:  # fmt: skip
+        """Draw the sequences of a part; return how many indices of each were drawn."""
+        space = self.space
+        drawn: int = space.kernels.sample_batch(
+            tuple(self._layers), tuple(space.packed), self._output, space.packed_output, states, first,
+            uniforms, temperature, top_k, top_p, out, *space.bounds[part], space.net.relu, space.works[slot],
+        )  # fmt: skip
+        return drawn
+
+    def _draw_masks(
+        self, span: Span, layer: int, part: int, slot: int, key: tuple[int, int], t0: int
+    ) -> np.ndarray:
+        """Factors 0 and 1/(1-p) for the outputs of a layer.
+
+        Each layer and part has its section of the stream, and each time step its place in that: the
+        masks are the same on any number of threads, and when time steps are recomputed.
+        """
+        space = self.space
+        masks, p = span.masks[layer][part], space.p
+        if p == 1:
+            masks[...] = 0
+            return masks
+        flat = space.flat_masks[layer][part][: len(masks)]
+        generator = space.generators[slot]
+        stream: Any = generator.bit_generator
+        state, increment = key
+        stream.state = {
+            "bit_generator": "PCG64DXSM",
+            "state": {"state": state, "inc": increment},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        section = layer * len(space.bounds) + part
+        stream.advance((section << 64) + t0 * (flat.shape[1] // space.draws))
+        generator.random(out=flat.reshape(-1), dtype=space.net.dtype.type)
+        # 1 where the number in [0, 1) is above p, 0 elsewhere; a comparison would go through buffers.
+        flat -= p
+        np.ceil(flat, out=flat)
+        flat *= 1 / (1 - p)
+        return masks
+
+
+def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """``out = a * b``, time step by time step: of all at once, which are not contiguous, NumPy makes copies."""
+    with np.errstate(all="ignore"):
+        for a_t, b_t, out_t in zip(a, b, out, strict=True):
+            np.multiply(a_t, b_t, out=out_t)

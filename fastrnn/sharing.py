@@ -1,0 +1,151 @@
+"""Models that several threads share: who reads one, and who changes it.
+
+Any number of calls read a model at once; a call that changes it has it to itself.  Nobody waits: the
+later comer is refused, as what it would get after a wait is another model than the one that it asked.
+
+A call is known by an object of its own, which a ``finally`` takes away: whatever ends the call, and
+wherever an interrupt comes, nothing of it is left.  A reader takes no lock.  It enters its name first
+and looks for changing calls then; those look for readers after they have entered theirs.  So at least
+one of two that meet sees the other, and which of them goes on is decided under a lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+__all__ = ["Shared", "changing", "reading"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Model = TypeVar("Model", bound="Shared")
+
+#: Held for the moment in which it is decided who goes on.
+_lock = threading.Lock()
+
+
+class Sharing:
+    """Calls that are under way, and the thread of each."""
+
+    __slots__ = ("__weakref__", "changes", "reads")
+
+    def __init__(self) -> None:
+        self.reads: dict[object, int] = {}
+        self.changes: dict[object, int] = {}
+        _all.add(self)
+
+    def begin_change(self, call: object, model: object, name: str) -> None:
+        """Enter a changing call, if no other thread is in."""
+        thread = get_ident()
+        with _lock:
+            goes_in_again = thread in self.changes.values()
+            self.changes[call] = thread  # before the look at the readers, who enter and look for changes
+            if goes_in_again or self._is_alone(thread):
+                return
+            del self.changes[call]
+        raise RuntimeError(
+            f"this {type(model).__name__} is in use by another thread, and {name} changes it: wait until the "
+            f"others are done, or give each thread a copy"
+        )
+
+    def check_read(self, model: object, name: str) -> None:
+        """Refuse a reader that another thread's changing call came before."""
+        thread = get_ident()
+        with _lock:  # a change that is refused is out again
+            if all(other == thread for other in tuple(self.changes.values())):
+                return
+        raise RuntimeError(
+            f"this {type(model).__name__} is being changed by another thread, and {name} reads it: wait until "
+            f"that is done, or read a copy that was made before"
+        )
+
+    def _is_alone(self, thread: int) -> bool:
+        return all(other == thread for other in (*self.reads.values(), *self.changes.values()))
+
+    def keep_own(self) -> None:
+        """Forget the calls of other threads."""
+        thread = get_ident()
+        for calls in (self.reads, self.changes):
+            for call in [call for call, other in calls.items() if other != thread]:
+                del calls[call]
+
+
+_all: weakref.WeakSet[Sharing] = weakref.WeakSet()
+
+
+class Shared:
+    """A model that several threads may use.  What is noted of their calls is in no copy and no pickle."""
+
+    __slots__ = ("_sharing",)
+
+    _sharing: Sharing
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        model = super().__new__(cls)
+        object.__setattr__(model, "_sharing", Sharing())
+        return model
+
+
+def reading(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
+    """A method that reads a model.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread changes the model.
+    """
+    name = method.__name__
+
+    @functools.wraps(method)
+    def read(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        sharing, call = self._sharing, object()
+        try:
+            sharing.reads[call] = get_ident()
+            if sharing.changes:
+                sharing.check_read(self, name)
+            return method(self, *args, **kwargs)
+        finally:
+            sharing.reads.pop(call, None)
+
+    return read
+
+
+def changing(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
+    """A method that changes a model, and has it to itself.
+
+    The thread of a changing call may call others of the model's methods meanwhile.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread reads or changes the model; nothing is changed then.
+    """
+    name = method.__name__
+
+    @functools.wraps(method)
+    def change(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        sharing, call = self._sharing, object()
+        try:
+            sharing.begin_change(call, self, name)
+            return method(self, *args, **kwargs)
+        finally:
+            sharing.changes.pop(call, None)
+
+    return change
+
+
+def _start_anew() -> None:
+    """In a forked child: the other threads are gone, and with them their calls."""
+    global _lock
+    _lock = threading.Lock()
+    for sharing in list(_all):
+        sharing.keep_own()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
