@@ -213,8 +213,13 @@ class Space:
         return self._take(shape, self.net.dtype)
 
     def prepare_backward(self, dout: np.ndarray | None = None) -> None:
-        """Make the buffers of a backward pass; `dout` is the gradient of the outputs of the last layer."""
+        """Make the buffers of a backward pass.
+
+        `dout` is the gradient of the outputs of the last layer, if that is there already; it stays as it is.
+        """
         net, steps, N = self.net, self.steps, self.N
+        if dout is not None and net.L > 2:
+            dout = dout.copy()  # the third layer from above has its gradient in the same place
         out = net.h * net.D
         # A layer reads the gradient of its outputs from one and writes that of its inputs to the other.
         self.douts = [

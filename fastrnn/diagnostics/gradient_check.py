@@ -10,7 +10,7 @@ import numpy as np
 
 from fastrnn.checks import IGNORED, check_number, check_rng, check_size
 from fastrnn.diagnostics.measures import GradCheck, ParameterCheck, given_gradient, open_finite
-from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gradient, outputs
+from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gradient
 
 __all__ = ["check_gradients"]
 
@@ -213,6 +213,6 @@ def _open_loss(m: OpenModel, batch: Any, d_outputs: np.ndarray | None) -> Callab
         u = forward(m, wide)
         if d_outputs is None:
             return output_gradient(u, m.reduction)[0]
-        return float(np.vdot(outputs(u.hs[-1]), d_outputs.astype(np.float64)))
+        return float(np.vdot(u.outputs, d_outputs.astype(np.float64)))
 
     return loss

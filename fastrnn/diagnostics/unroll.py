@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -21,7 +20,6 @@ from fastrnn import backends, threads
 from fastrnn.checks import (
     INDEX,
     NO_INDICES,
-    NO_LENGTHS,
     as_array,
     check_index_batch,
     check_indices,
@@ -35,6 +33,9 @@ from fastrnn.checks import (
     kernel_array,
 )
 from fastrnn.errors import not_fitted
+from fastrnn.kernels import CLIP_NONE
+from fastrnn.layout import Layout, Memory
+from fastrnn.passes import Call, Gradients, Layer, Net, Space
 from fastrnn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -52,14 +53,8 @@ __all__ = [
     "open_batch",
     "open_model",
     "output_gradient",
-    "outputs",
     "term_norms",
 ]
-
-#: W_ih (h,d), W_hh (h,h), b_ih (h), b_hh (h), as kernels take them.
-Layer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-_Call = Callable[[int, int, int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -384,28 +379,6 @@ def check_layer(m: OpenModel, layer: Any) -> int:
 # -- forward and backward ----------------------------------------------------------------------------
 
 
-class Memory:
-    """Arrays of one call, from one piece: a large one comes in large pages, and the system takes far
-    less time to provide those than thousands of small ones."""
-
-    #: Bytes from which it pays, and room for pages of 2 MiB to begin where they must.
-    LARGE, ROOM = 1 << 20, 1 << 22
-
-    def __init__(self, size: int, dtype: np.dtype) -> None:
-        room = self.ROOM // dtype.itemsize if size * dtype.itemsize >= self.LARGE else 0
-        self._flat = np.empty(size + room, dtype)
-        self._used = 0
-
-    def take(self, *shape: int) -> np.ndarray:
-        """An array that is not initialized; one of its own where the piece is used up."""
-        size = math.prod(shape)
-        start, end = self._used, self._used + size
-        if end > len(self._flat):
-            return np.empty(shape, self._flat.dtype)
-        self._used = end + -end % 16  # at least 64 bytes from the next one
-        return self._flat[start:end].reshape(shape)
-
-
 @dataclass(frozen=True)
 class Unrolled:
     """The states of every layer, direction and time step.
@@ -414,74 +387,39 @@ class Unrolled:
     ----------
     m : OpenModel
     batch : Batch
+    call : Call
+        Which made them.
     hs : list of list of ndarray, shape (T, N, h)
         ``hs[layer][direction]``.
-    packed : list of list of ndarray
-        The weights in the kernels' order.
     memory : Memory
         Where large arrays are.
-    works : list of ndarray
-        Scratch space of each thread.
     """
 
     m: OpenModel
     batch: Batch
+    call: Call
     hs: list[list[np.ndarray]]
-    packed: list[list[np.ndarray]]
     memory: Memory
-    works: list[np.ndarray]
 
     def new_states(self) -> np.ndarray:
         """An array (T, N, h) to be filled."""
-        return self.memory.take(*self.batch.shape, self.m.hidden_size)
+        return self.memory.take((*self.batch.shape, self.m.hidden_size), self.m.dtype)
 
-    def layer_input(self, layer: int) -> np.ndarray:
-        """Vectors that a layer reads, shape (T, N, d), without elements for class indices."""
-        return self.batch.x if layer == 0 else outputs(self.hs[layer - 1])
+    @property
+    def outputs(self) -> np.ndarray:
+        """States of the top layer, those of both directions side by side, shape (T, N, directions * h)."""
+        return self.call.space.outputs[-1]
+
+    @property
+    def num_threads(self) -> int | None:
+        """Most threads that a pass may use."""
+        threads: int | None = getattr(self.m.model, "num_threads", 1)
+        return threads
 
     def slopes(self, layer: int, direction: int = 0) -> np.ndarray:
         """Derivative of the nonlinearity at every step, from its value (eq. 4), (T, N, h) in float64."""
         hs = self.hs[layer][direction].astype(np.float64)
         return (hs > 0).astype(np.float64) if self.m.relu else 1 - hs * hs
-
-
-def outputs(directions: list[np.ndarray]) -> np.ndarray:
-    """What a layer gives to the next: the states of its directions side by side."""
-    return directions[0] if len(directions) == 1 else np.concatenate(directions, axis=2)
-
-
-def _in_parts(u: Unrolled, multiply_adds: float, work_size: int, call: _Call) -> None:
-    """Call ``call(part, start, stop, work)`` for the parts of a batch, on the model's threads."""
-    m, works = u.m, u.works
-    bounds = threads.parts(u.batch.shape[1])
-    count = threads.workers(len(bounds), multiply_adds, getattr(m.model, "num_threads", 1))
-    if len(works) < count or len(works[0]) < work_size:
-        works[:] = [u.memory.take(work_size) for _ in range(max(count, len(works)))]
-
-    def one(part: int, slot: int) -> None:
-        call(part, *bounds[part], works[slot])
-
-    if count > 1 and m.kernels.NAME == "numpy":
-        with threads.one_blas_thread():
-            threads.run(one, len(bounds), count)
-    else:
-        threads.run(one, len(bounds), count)
-
-
-def _largest_part(N: int) -> int:
-    return max(stop - start for start, stop in threads.parts(N))
-
-
-def _part_gradients(shapes: tuple[np.ndarray, ...], N: int) -> list[tuple[np.ndarray, ...]]:
-    return [tuple(np.empty_like(W) for W in shapes) for _ in threads.parts(N)]
-
-
-def _sum(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    total = parts[0]
-    for part in parts[1:]:
-        for ours, theirs in zip(total, part, strict=True):
-            ours += theirs
-    return total
 
 
 def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
@@ -490,71 +428,48 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     `more` arrays of states will be wanted.
     """
     T, N = batch.shape
-    h, rows = m.hidden_size, _largest_part(N)
-    sizes = [m.kernels.layer_sizes(T, N, rows, layer[0].shape[1], h) for way in m.layers for layer in way]
-    if m.output is not None:
-        sizes.append(m.kernels.output_sizes(T, N, rows, h, len(m.output[1])))
-    used_at_once = min(len(threads.parts(N)), threads.usable_cores())
-    memory = Memory(
-        (len(m.layers) * m.directions + more) * T * N * h
-        + sum(packed for packed, _ in sizes)
-        + used_at_once * max(work for _, work in sizes)
-        + 16 * (more + 3 * len(sizes) + used_at_once),
-        m.dtype,
-    )
-    unrolled = Unrolled(m, batch, [], [], memory, [])
-    for number, directions in enumerate(m.layers):
-        indices = batch.indices if number == 0 else NO_INDICES
-        x = unrolled.layer_input(number)
-        unrolled.hs.append([])
-        unrolled.packed.append([])
-        for direction, layer in enumerate(directions):
-            d = layer[0].shape[1]
-            packed_size, work_size = sizes[number * m.directions + direction]
-            packed = memory.take(packed_size)
-            m.kernels.pack_layer(layer, N, bool(indices.size), packed)
-            hs, h_n = unrolled.new_states(), np.empty((N, h), m.dtype)
-            h0 = batch.h0[number * m.directions + direction]
-            step = functools.partial(
-                _forward_part, m, layer, packed, indices, x, h0, hs, h_n, bool(direction)
-            )
-            _in_parts(unrolled, T * N * h * (h + (0 if indices.size else d)), work_size, step)
-            unrolled.hs[-1].append(hs)
-            unrolled.packed[-1].append(packed)
+    h, L, D = m.hidden_size, len(m.layers), m.directions
+    arrays = L * D * (2 if D == 2 else 1) + more
+    memory = Memory(arrays * (T * N * h + 16), m.dtype)
+    net = Net(m.dtype, m.relu, m.input_size, h, 0 if m.output is None else len(m.output[1]), L, D)
+    space = Space(m.kernels, net, T, N, bool(batch.indices.size), keep=True, take=memory.take)
+    call = Call(space, [layer for directions in m.layers for layer in directions], m.output)
+    hs = [space.hs[layer * D : (layer + 1) * D] for layer in range(L)]
+    unrolled = Unrolled(m, batch, call, hs, memory)
+    h_n, span = np.empty((L * D, N, h), m.dtype), space.span(T)
+
+    def forward_part(part: int, slot: int) -> None:
+        call.forward(span, batch.indices, batch.x, batch.h0, h_n, part, slot)
+
+    call.run(forward_part, space.multiply_adds, unrolled.num_threads)
     return unrolled
-
-
-def _forward_part(
-    m: OpenModel, layer: Layer, packed: np.ndarray, indices: np.ndarray, x: np.ndarray, h0: np.ndarray,
-    hs: np.ndarray, h_n: np.ndarray, reverse: bool, part: int, start: int, stop: int, work: np.ndarray,
-) -> None:  # fmt: skip
-    m.kernels.layer_forward(
-        layer, packed, indices, x, NO_LENGTHS, h0, hs, h_n, start, stop, m.relu, reverse, work
-    )
 
 
 def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tuple[np.ndarray, ...]]:
     """Cross-entropy, its gradient by the outputs of the top layer (T, N, h), and by the output layer."""
-    m, batch = u.m, u.batch
+    m, batch, space = u.m, u.batch, u.call.space
     assert m.output is not None
     assert batch.targets is not None
     T, N = batch.shape
-    h, q = m.hidden_size, len(m.output[1])
-    scale = 1 / max(int(np.count_nonzero(batch.targets >= 0)), 1) if reduction == "mean" else 1.0
-    packed_size, work_size = m.kernels.output_sizes(T, N, _largest_part(N), h, q)
-    packed = u.memory.take(packed_size)
-    m.kernels.pack_output(m.output, N, packed)
-    dhs = u.new_states()
-    grads = _part_gradients(m.output, N)
-    losses = [0.0] * len(grads)
+    targets = batch.targets
+    scale = 1 / max(int(np.count_nonzero(targets >= 0)), 1) if reduction == "mean" else 1.0
+    dhs, span = u.new_states(), space.span(T)
+    layout = Layout({"weight_out": m.output[0].shape, "bias_out": m.output[1].shape}, m.dtype)
+    gradients = Gradients(layout, [], ("weight_out", "bias_out"), len(space.bounds))
+    losses = [0.0] * len(space.bounds)
 
-    def loss_of_part(part: int, start: int, stop: int, work: np.ndarray) -> None:
-        losses[part] = m.kernels.output_loss(
-            m.output, packed, u.hs[-1][0], batch.targets, scale, dhs, grads[part], False, start, stop, work
-        )
+    def loss_of_part(part: int, slot: int) -> None:
+        losses[part] = u.call.loss_of(span, targets, scale, dhs, gradients.output[part], part, slot)
 
-    _in_parts(u, 3 * T * N * h * q, work_size, loss_of_part)
-    return sum(losses) * scale, dhs, _sum(grads)
+    u.call.run(loss_of_part, 3.0 * T * N * space.net.h * space.net.q, u.num_threads)
+    return sum(losses) * scale, dhs, tuple(_total(u, gradients, layout).values())
+
+
+def _total(u: Unrolled, gradients: Gradients, layout: Layout) -> dict[str, np.ndarray]:
+    """Sums over all parts."""
+    flat = np.empty(layout.size, layout.dtype)
+    u.m.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, flat)
+    return layout.views(flat)
 
 
 @dataclass(frozen=True)
@@ -602,48 +517,37 @@ def backward(
     -------
     dict of (int, int) to Reached
     """
-    reached = {}
-    m, batch = u.m, u.batch
+    m, batch, space = u.m, u.batch, u.call.space
     T, N = batch.shape
-    h = m.hidden_size
-    none = np.empty((0, 0, 0), m.dtype)
-    for number in range(len(m.layers) - 1, lowest - 1, -1):
-        indices = batch.indices if number == 0 else NO_INDICES
-        x = u.layer_input(number)
-        below = None
-        for direction, layer in enumerate(m.layers[number]):
-            place = number, direction
-            d = layer[0].shape[1]
-            dhs = np.ascontiguousarray(d_outputs[:, :, direction * h : (direction + 1) * h])
-            dx = np.empty((T, N, d), m.dtype) if number > lowest else none
-            found = none
-            if place in states:
-                found = u.new_states() if out is None else out
-            dh0 = np.empty((N, h), m.dtype)
-            grads = _part_gradients(layer if place in weights else (), N)
-            step = functools.partial(_backward_part, u, layer, place, indices, x, dhs, dx, dh0, found, grads)
-            work_size = m.kernels.layer_sizes(T, N, _largest_part(N), d, h)[1]
-            _in_parts(u, 2 * T * N * h * (h + (0 if indices.size else d)), work_size, step)
-            reached[place] = Reached(found, _sum(grads))
-            below = dx if below is None else below + dx
-        if number > lowest:
-            assert below is not None
-            d_outputs = below
-    return reached
+    L, D, h = space.net.L, space.net.D, space.net.h
+    places = [(layer, direction) for layer in range(L) for direction in range(D)]
+    names = [tuple(f"{name} {place}" for name in ("W_ih", "W_hh", "b_ih", "b_hh")) for place in places]
+    shapes = {
+        name: W.shape
+        for (layer, direction), four in zip(places, names, strict=True)
+        if (layer, direction) in weights
+        for name, W in zip(four, m.layers[layer][direction], strict=True)
+    }
+    layout = Layout(shapes, m.dtype)
+    gradients = Gradients(layout, names, (), len(space.bounds))
+    dh_all = [(u.new_states() if out is None else out) if place in states else space.none for place in places]
+    space.prepare_backward(np.ascontiguousarray(d_outputs))
+    span, dx, dh_n = space.span(T), [space.none] * D, [space.no_state] * (L * D)
+    dh0 = np.empty((L * D, N, h), m.dtype)
 
+    def backward_part(part: int, slot: int) -> None:
+        u.call.backward(
+            span, batch.indices, batch.x, batch.h0, dh_n, dh0, dx, gradients.layers[part], part, slot,
+            lowest=lowest, dh_all=dh_all,
+        )  # fmt: skip
 
-def _backward_part(
-    u: Unrolled, layer: Layer, place: Place, indices: np.ndarray, x: np.ndarray, dhs: np.ndarray,
-    dx: np.ndarray, dh0: np.ndarray, dh_all: np.ndarray, grads: list[tuple[np.ndarray, ...]],
-    part: int, start: int, stop: int, work: np.ndarray,
-) -> None:  # fmt: skip
-    m, (number, direction) = u.m, place
-    m.kernels.layer_backward(
-        layer, u.packed[number][direction], indices, x, NO_LENGTHS,
-        u.batch.h0[number * m.directions + direction], u.hs[number][direction], dhs,
-        np.empty((0, 0), m.dtype), dx, dh0, dh_all, grads[part], False, start, stop, m.relu, bool(direction),
-        work,
-    )  # fmt: skip
+    u.call.run(backward_part, 2 * space.multiply_adds, u.num_threads)
+    sums = _total(u, gradients, layout)
+    return {
+        place: Reached(dh_all[i], tuple(sums[name] for name in names[i] if name in sums))
+        for i, place in enumerate(places)
+        if place[0] >= lowest
+    }
 
 
 def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
@@ -675,7 +579,7 @@ def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
             norms = norms_of(dz) * before
         return norms
     norms = np.empty(T)
-    count = threads.workers(min(T, 8), float(T) * N * N * h, getattr(m.model, "num_threads", 1))
+    count = threads.workers(min(T, 8), float(T) * N * N * h, u.num_threads)
 
     def steps(part: int, slot: int) -> None:
         dz = np.empty((N, h), m.dtype)
