@@ -29,6 +29,7 @@ from fastrnn.checks import (
 )
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
 from fastrnn.random_stream import UniformDraws
+from fastrnn.sharing import Shared, changing, reading
 from fastrnn.steps import OneHotSteps, Steps
 
 if TYPE_CHECKING:
@@ -76,13 +77,38 @@ def _restore_stream(generator: np.random.Generator | None, state: Any) -> None:
         generator.bit_generator.state = state
 
 
-class _Private:
+class _Space:
+    """Memory of one call."""
+
+    __slots__ = ("_probabilities", "_states", "_work")
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self._work = np.empty(0, dtype)
+        self._states = self._probabilities = np.empty((0, 0), dtype)
+
+    def work(self, size: int) -> np.ndarray:
+        """Scratch space of at least `size` numbers."""
+        if len(self._work) < size:
+            self._work = np.empty(size, self._work.dtype)
+        return self._work
+
+    def steps(self, T: int, h: int, q: int) -> tuple[np.ndarray, np.ndarray]:
+        """Room for the states before and after T time steps (T + 1, h), and their probabilities (T, q)."""
+        if len(self._states) != T + 1:
+            # Both or neither, whatever becomes of the second allocation.
+            self._states, self._probabilities = (
+                np.empty((T + 1, h), self._work.dtype),
+                np.empty((T, q), self._work.dtype),
+            )
+        return self._states, self._probabilities
+
+
+class _Private(Shared):
     """What a `SimpleRNN` needs beside its attributes.  In slots: ``vars(rnn)`` holds what the notes' class
     has in it, and a subclass of the user's what it adds."""
 
     __slots__ = (
-        "_backend", "_d", "_dtype", "_grads", "_h", "_largest", "_params", "_probabilities", "_q", "_shapes",
-        "_states", "_work",
+        "_backend", "_d", "_dtype", "_grads", "_h", "_largest", "_params", "_q", "_shapes", "_spaces",
     )  # fmt: skip
 
     _backend: str | None
@@ -95,9 +121,8 @@ class _Private:
     #: The weights that were checked; one that is another object in ``vars(rnn)`` was not.
     _params: Gradients
     _grads: Gradients | None
-    _work: np.ndarray
-    _states: np.ndarray
-    _probabilities: np.ndarray
+    #: Those that no call uses.  To take one and to put one back are single steps, which need no lock.
+    _spaces: list[_Space]
 
 
 class SimpleRNN(_Private):
@@ -245,7 +270,8 @@ class SimpleRNN(_Private):
         self._largest = float(np.finfo(dtype).max)
         self._backend = backend
         self._shapes = ((h, d), (h, h), (q, h), (h, 1), (q, 1))
-        self._forget_buffers()
+        self._grads = None
+        self._spaces = []
         self._params = params
 
     def _take_attributes(self, dtype: Any = None, backend: BackendName | None = None) -> None:
@@ -341,6 +367,7 @@ class SimpleRNN(_Private):
             return super().__repr__()
         return f"SimpleRNN({self._d}, {self._h}, {self._q}, dtype={self._dtype.name})"
 
+    @reading
     def forward(self, inputs: ArrayLike, h_prev: ArrayLike) -> tuple[Steps, Steps, Steps]:
         """Run over a sequence (eqs. 1, 2, 16, 17).
 
@@ -388,7 +415,10 @@ class SimpleRNN(_Private):
         hs = np.empty((T + 1, self._h), self._dtype)
         ps = np.empty((T, self._q), self._dtype)
         hs[0] = h_prev[:, 0]
-        kernels.forward(params, indices, x, hs, ps, self._workspace(kernels, T))
+        space = self._take_space()
+        size = kernels.workspace_size(T, self._d, self._h, self._q)
+        kernels.forward(params, indices, x, hs, ps, space.work(size))
+        self._spaces.append(space)
         if len(indices):
             return OneHotSteps(indices, self._d, self._dtype), Steps(hs, -1), Steps(ps)
         # The caller may change its inputs before it calls backward: keep what was used.
@@ -396,6 +426,7 @@ class SimpleRNN(_Private):
             x = x.copy()
         return Steps(x), Steps(hs, -1), Steps(ps)
 
+    @reading
     def backward(
         self,
         xs: Mapping[int, np.ndarray],
@@ -454,10 +485,13 @@ class SimpleRNN(_Private):
         probabilities = self._stack(ps, "ps", range(T), self._q, whole)
         targets = check_sequence_targets(targets, self._q, kernels, T)
         grads = self._new_gradients()
-        work = self._workspace(kernels, T)
+        space = self._take_space()
+        work = space.work(kernels.workspace_size(T, self._d, self._h, self._q))
         kernels.backward(params, indices, x, states, probabilities, targets, STEP_LIMIT, grads, work)
+        self._spaces.append(space)
         return grads
 
+    @changing
     def update_weights(self, grads: Sequence[ArrayLike], lr: float = 0.1) -> None:
         """Take one step of gradient descent, in place: ``W -= lr * dW``.
 
@@ -497,6 +531,7 @@ class SimpleRNN(_Private):
         else:
             self._descend(checked, lr)
 
+    @reading
     def loss_and_grads(
         self,
         inputs: ArrayLike,
@@ -545,13 +580,16 @@ class SimpleRNN(_Private):
         """
         params = self._kernel_params()
         kernels = backends.kernels(self._backend)
-        mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
+        space, mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
             kernels, inputs, targets, h_prev, clip, clip_threshold
         )
         grads = self._new_gradients()
         loss = kernels.loss_and_grads(params, indices, x, targets, hs, ps, mode, threshold, grads, work)
-        return loss, grads, hs[-1:].T.copy()
+        h_last = hs[-1:].T.copy()
+        self._spaces.append(space)
+        return loss, grads, h_last
 
+    @changing
     def train_step(
         self,
         inputs: ArrayLike,
@@ -596,7 +634,7 @@ class SimpleRNN(_Private):
         lr = self._check_rate(lr)
         if self._grads is None:
             self._grads = self._new_gradients()
-        mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
+        space, mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
             kernels, inputs, targets, h_prev, clip, clip_threshold
         )
         grads = self._grads
@@ -606,8 +644,11 @@ class SimpleRNN(_Private):
         else:
             loss = kernels.loss_and_grads(params, indices, x, targets, hs, ps, mode, threshold, grads, work)
             self._descend(grads, lr)
-        return loss, hs[-1:].T.copy()
+        h_last = hs[-1:].T.copy()
+        self._spaces.append(space)
+        return loss, h_last
 
+    @reading
     def sample(self, h: ArrayLike, start_index: int, n: int, *, rng: Seed = None) -> list[int]:
         """Draw a sequence of class indices, each fed back as the next input.
 
@@ -654,10 +695,12 @@ class SimpleRNN(_Private):
                 f"input_size = {self._d}, got {self._q}"
             )
         generator = check_rng(rng)
-        work = self._workspace(kernels, n)
         out = np.empty(n, INDEX)
         draws = UniformDraws(generator, n)
+        space = self._take_space()
+        work = space.work(kernels.workspace_size(n, self._d, self._h, self._q))
         drawn = kernels.sample(params, state, start, draws.values, out, work)
+        self._spaces.append(space)
         if drawn < n:
             draws.put_back()
             raise ValueError(
@@ -684,9 +727,11 @@ class SimpleRNN(_Private):
         T = len(indices) or len(x)
         targets = check_sequence_targets(targets, self._q, kernels, T)
         h_prev = self._check_state(h_prev, "h_prev")
-        hs, ps = self._state_buffers(T)
+        space = self._take_space()
+        hs, ps = space.steps(T, self._h, self._q)
         hs[0] = h_prev[:, 0]
-        return mode, threshold, indices, x, targets, hs, ps, self._workspace(kernels, T)
+        work = space.work(kernels.workspace_size(T, self._d, self._h, self._q))
+        return space, mode, threshold, indices, x, targets, hs, ps, work
 
     def _descend(self, grads: Gradients, lr: float) -> None:
         """Update parameters that kernels cannot take as they are, one after another as the notes do: views
@@ -775,28 +820,11 @@ class SimpleRNN(_Private):
     def _new_gradients(self) -> Gradients:
         return tuple(np.empty(shape, self._dtype) for shape in self._shapes)
 
-    # -- buffers kept from call to call ----------------------------------------------------------
-
-    def _forget_buffers(self) -> None:
-        self._grads = None
-        self._work = np.empty(0, self._dtype)
-        self._states = np.empty((0, self._h), self._dtype)
-        self._probabilities = np.empty((0, self._q), self._dtype)
-
-    def _workspace(self, kernels: ModuleType, T: int) -> np.ndarray:
-        size = kernels.workspace_size(T, self._d, self._h, self._q)
-        if len(self._work) < size:
-            self._work = np.empty(size, self._dtype)
-        return self._work
-
-    def _state_buffers(self, T: int) -> tuple[np.ndarray, np.ndarray]:
-        if len(self._states) != T + 1:
-            # Both or neither, whatever becomes of the second allocation.
-            self._states, self._probabilities = (
-                np.empty((T + 1, self._h), self._dtype),
-                np.empty((T, self._q), self._dtype),
-            )
-        return self._states, self._probabilities
+    def _take_space(self) -> _Space:
+        try:
+            return self._spaces.pop()
+        except IndexError:
+            return _Space(self._dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the attributes and the settings, not the buffers."""
