@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,14 @@ def _whole(rows: list[Row], **where: Any) -> list[Row]:
     ]
 
 
+def _groups(rows: list[Row], *operations: str) -> Iterator[tuple[str, str, int, list[Row]]]:
+    """Operation, dtype and cores of each table row, and `_whole` of these."""
+    for operation in operations:
+        for dtype in DTYPES:
+            for cores in sorted({row.cores for row in rows}):
+                yield operation, dtype, cores, _whole(rows, operation=operation, dtype=dtype, cores=cores)
+
+
 def _times(rows: list[Row], contender: str) -> dict[Batch, float]:
     return {_batch(row): row.seconds for row in rows if row.contender == contender}
 
@@ -96,28 +105,25 @@ def fastest_peers(rows: list[Row]) -> dict[Batch, Row]:
 def _peers_table(rows: list[Row]) -> str:
     batches = _columns(rows)
     body = []
-    for operation in BATCH_OPERATIONS:
-        for dtype in DTYPES:
-            for cores in sorted({row.cores for row in rows}):
-                some = _whole(rows, operation=operation, dtype=dtype, cores=cores)
-                peers = fastest_peers(some)
-                start = [f"`{operation}`", dtype, str(cores)]
-                derived = fastest_peers([row for row in some if row.contender not in BY_HAND])
-                for backend in names(some, "backend"):
-                    against = {backend: peers}
-                    if derived != peers:
-                        against[f"{backend}, against automatic differentiation"] = derived
-                    for label, rivals in against.items():
-                        ratios = {
-                            batch: times(rivals[batch].seconds / seconds)
-                            for batch, seconds in _times(some, backend).items()
-                            if batch in rivals
-                        }
-                        if ratios:
-                            body.append([*start, label, *_cells(batches, ratios)])
-                if peers:
-                    who = {batch: row.contender for batch, row in peers.items()}
-                    body.append([*start, "the fastest peer", *_cells(batches, who)])
+    for operation, dtype, cores, some in _groups(rows, *BATCH_OPERATIONS):
+        peers = fastest_peers(some)
+        start = [f"`{operation}`", dtype, str(cores)]
+        derived = fastest_peers([row for row in some if row.contender not in BY_HAND])
+        for backend in names(some, "backend"):
+            against = {backend: peers}
+            if derived != peers:
+                against[f"{backend}, against automatic differentiation"] = derived
+            for label, rivals in against.items():
+                ratios = {
+                    batch: times(rivals[batch].seconds / seconds)
+                    for batch, seconds in _times(some, backend).items()
+                    if batch in rivals
+                }
+                if ratios:
+                    body.append([*start, label, *_cells(batches, ratios)])
+        if peers:
+            who = {batch: row.contender for batch, row in peers.items()}
+            body.append([*start, "the fastest peer", *_cells(batches, who)])
     if not body:
         return ""
     head = ["", "dtype", "threads", "backend", *_heads(batches)]
@@ -157,17 +163,15 @@ def _shares(rows: list[Row], gemm: list[Row]) -> dict[str, dict[Batch, float]]:
 def _gemm_table(rows: list[Row], gemm: list[Row]) -> str:
     batches = _columns(rows)
     body = []
-    for dtype in DTYPES:
-        for cores in sorted({row.cores for row in rows}):
-            where = {"operation": "train_step", "dtype": dtype, "cores": cores}
-            rates = _whole(gemm, **where)
-            for name, shares in _shares(_whole(rows, **where), rates).items():
-                found = {batch: f"{100 * value:.0f}%" for batch, value in shares.items()}
-                body.append([dtype, str(cores), name, *_cells(batches, found)])
-            if rates:
-                found = {_batch(row): f"{2 * GEMM_SIZE**3 / row.seconds / 1e9:.0f}" for row in rates}
-                label = f"{rates[0].contender}, GFLOP/s"
-                body.append([dtype, str(cores), label, *_cells(batches, found)])
+    for _, dtype, cores, some in _groups(rows, "train_step"):
+        rates = _whole(gemm, operation="train_step", dtype=dtype, cores=cores)
+        for name, shares in _shares(some, rates).items():
+            found = {batch: f"{100 * value:.0f}%" for batch, value in shares.items()}
+            body.append([dtype, str(cores), name, *_cells(batches, found)])
+        if rates:
+            found = {_batch(row): f"{2 * GEMM_SIZE**3 / row.seconds / 1e9:.0f}" for row in rates}
+            label = f"{rates[0].contender}, GFLOP/s"
+            body.append([dtype, str(cores), label, *_cells(batches, found)])
     if not body:
         return ""
     head = ["dtype", "threads", "", *_heads(batches)]
@@ -203,23 +207,18 @@ def _threads_table(rows: list[Row]) -> str:
 
 
 def _streams_table(rows: list[Row]) -> str:
-    samples = [row for row in rows if row.operation == "sample"]
     batches = _columns(rows)
     body = []
-    for dtype in DTYPES:
-        for cores in sorted({row.cores for row in samples}):
-            some = _whole(samples, dtype=dtype, cores=cores)
-            for backend in names(some, "backend"):
-                rates = {
-                    (row.h, row.N): row.N * row.T / row.seconds for row in some if row.contender == backend
-                }
-                found = {
-                    (h, T, N): times(rates[h, N] / rates[h, 1])
-                    for h, T, N in batches
-                    if (h, N) in rates and (h, 1) in rates
-                }
-                if found:
-                    body.append([dtype, str(cores), backend, *_cells(batches, found)])
+    for _, dtype, cores, some in _groups(rows, "sample"):
+        for backend in names(some, "backend"):
+            rates = {(row.h, row.N): row.N * row.T / row.seconds for row in some if row.contender == backend}
+            found = {
+                (h, T, N): times(rates[h, N] / rates[h, 1])
+                for h, T, N in batches
+                if (h, N) in rates and (h, 1) in rates
+            }
+            if found:
+                body.append([dtype, str(cores), backend, *_cells(batches, found)])
     if not body:
         return ""
     head = ["dtype", "cores", "backend", *_heads(batches)]
@@ -232,18 +231,11 @@ def _streams_table(rows: list[Row]) -> str:
 def _times_table(rows: list[Row]) -> str:
     batches = _columns(rows)
     body = []
-    for operation in BATCH_OPERATIONS:
-        for dtype in DTYPES:
-            for cores in sorted({row.cores for row in rows}):
-                some = _whole(rows, operation=operation, dtype=dtype, cores=cores)
-                for name in names(some, "backend", "peer"):
-                    found = {
-                        (row.h, row.T, row.N): figure(row.seconds / row.T * 1e6)
-                        for row in some
-                        if row.contender == name
-                    }
-                    if any(batch in found for batch in batches):
-                        body.append([f"`{operation}`", dtype, str(cores), name, *_cells(batches, found)])
+    for operation, dtype, cores, some in _groups(rows, *BATCH_OPERATIONS):
+        for name in names(some, "backend", "peer"):
+            found = {batch: figure(t / batch[1] * 1e6) for batch, t in _times(some, name).items()}
+            if any(batch in found for batch in batches):
+                body.append([f"`{operation}`", dtype, str(cores), name, *_cells(batches, found)])
     text = table(["", "dtype", "threads", "", *_heads(batches)], body, left=4)
     return (
         "<details><summary>Microseconds a time step of the whole batch, everything measured</summary>\n\n"
@@ -265,11 +257,10 @@ def plot(results: Results, folder: Path) -> list[Path]:
     gemm = results.suite("batched gemm", operation="train_step")
     batches = _columns(rows)
     panels = {}
-    for dtype in DTYPES:
-        for cores in sorted({row.cores for row in rows}):
-            shares = _shares(*(_whole(some, dtype=dtype, cores=cores) for some in (rows, gemm)))
-            if shares:
-                panels[dtype, cores] = shares
+    for _, dtype, cores, some in _groups(rows, "train_step"):
+        shares = _shares(some, _whole(gemm, dtype=dtype, cores=cores))
+        if shares:
+            panels[dtype, cores] = shares
     if not panels:
         return []
     contenders = names(rows, "backend", "peer")
