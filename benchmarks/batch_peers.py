@@ -1,7 +1,7 @@
 """PyTorch and JAX at the same batches, each in the best forms found for it.
 
-Only `batches.build` imports this, and only when the peer is installed.  What a peer needs once (arrays
-on its device, compiled programs, one-hot rows, the uniforms of sampling) is made outside the timed calls.
+A library is loaded when its contender is built.  What a peer needs once (arrays on its device, compiled
+programs, one-hot rows, the uniforms of sampling) is made outside the timed calls.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from batches import CLAMP, NAMES, STILL_LR, Batch
+from problems import CLAMP, NAMES, STILL_LR, Batch
 from sizes import VOCABULARY
 
 
@@ -134,7 +134,7 @@ class JaxContender:
     own_backward = False
 
     def __init__(self, batch: Batch, threads: int) -> None:
-        # The process was bound to `threads` cores before XLA made its pool (hold.py).
+        # The process was bound to `threads` cores before XLA made its pool (thread_limits.py).
         import jax
         import jax.numpy as jnp
 

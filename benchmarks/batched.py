@@ -4,7 +4,7 @@
     python benchmarks/batched.py --operation train_step --threads 2 --contender cython --contender jax
 
 Each number of threads has a process of its own, bound to as many cores before any library is loaded:
-XLA cannot be held to a number of threads in another way.  Inside it everybody takes turns, and every
+XLA cannot be limited to a number of threads in another way.  Inside it everybody takes turns, and every
 result is checked before.  In a process of several cores fastrnn runs on one thread as well, and samples
 one stream beside the many.  The GEMM rate is that of the faster BLAS at hand, NumPy's or PyTorch's, on
 the same threads in the same dtype, taking turns with the contenders.
@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hold
 from sizes import BATCH_OPERATIONS, BATCHES, DTYPES, GEMM_SIZE
+from thread_limits import CORES, bind_to_cores, limit_threads
 
 #: A turn: long enough for the threads of the one before to have gone to sleep, or two calls.
 BLOCK_SECONDS = 0.03
@@ -37,13 +37,13 @@ LONGER = 16
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.process is not None:
-        hold.hold_threads(options.process)
-        hold.bind_to_cores(options.process)
+        limit_threads(options.process)
+        bind_to_cores(options.process)
         return measure_here(options)
     given = list(sys.argv[1:] if arguments is None else arguments)
     documents = []
     with tempfile.TemporaryDirectory() as folder:
-        for threads in options.threads or sorted({1, hold.CORES}):
+        for threads in options.threads or sorted({1, CORES}):
             part = Path(folder) / f"{threads}.json"
             command = [sys.executable, __file__, *given, "--process", str(threads), "--json", str(part)]
             code = subprocess.run(command).returncode
@@ -75,20 +75,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def measure_here(options: argparse.Namespace) -> int:
-    """Measure in this process, which is held to ``options.process`` threads."""
-    import batches  # loads the numerical libraries
-    import contenders
-    from turns import write_json
+    """Measure in this process, which is limited to ``options.process`` threads."""
+    import batch_contenders  # loads the numerical libraries
+    from installed import why_unavailable
+    from problems import Batch
+    from records import write_json
 
     cores = options.process
-    wanted = options.contender or batches.CONTENDERS
+    wanted = options.contender or batch_contenders.CONTENDERS
     for name in wanted:
-        if name not in batches.CONTENDERS:
+        if name not in batch_contenders.CONTENDERS:
             print(
-                f"error: no contender {name!r}; there are: {', '.join(batches.CONTENDERS)}", file=sys.stderr
+                f"error: no contender {name!r}; there are: {', '.join(batch_contenders.CONTENDERS)}",
+                file=sys.stderr,
             )
             return 2
-        reason = batches.why_unavailable(name)
+        reason = why_unavailable(name)
         if reason is not None:
             print(f"left out: {name}: {reason}", file=sys.stderr)
     seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
@@ -98,12 +100,12 @@ def measure_here(options: argparse.Namespace) -> int:
             for h, T, N in BATCHES:
                 if options.hidden and h not in options.hidden:
                     continue
-                batch = batches.Batch(h, T, N, dtype)
+                batch = Batch(h, T, N, dtype)
                 found = list(measure(batch, operation, wanted, cores, seconds))
                 records += found
                 print(line(batch, operation, cores, found), flush=True)
     if options.json:
-        write_json(options.json, contenders.machine(), records)
+        write_json(options.json, records)
     return 0
 
 
@@ -111,38 +113,42 @@ def measure(
     batch: Any, operation: str, wanted: list[str], cores: int, seconds: float
 ) -> Iterator[dict[str, Any]]:
     """One benchmark record for each contender that is installed, and one for the GEMM rate."""
-    import batches
-    from turns import stats, take_turns
+    import batch_contenders
+    from installed import BACKEND_NAMES, why_unavailable
+    from problems import Batch
+    from records import record
+    from timing import time_alternately
 
     cases = []
-    for name in batches.contenders_of(operation):
-        if name in wanted and batches.why_unavailable(name) is None:
+    for name in batch_contenders.contenders_of(operation):
+        if name in wanted and why_unavailable(name) is None:
             cases.append((name, batch, cores))
-            if name in batches.BACKEND_NAMES:
+            if name in BACKEND_NAMES:
                 if cores > 1:
                     cases.append((name, batch, 1))
                 if operation == "sample":
-                    cases.append((name, batches.Batch(batch.h, LONGER * batch.T, 1, batch.dtype), cores))
-    calls = {case: batches.checked_call(case[0], operation, *case[1:]) for case in cases}
+                    cases.append((name, Batch(batch.h, LONGER * batch.T, 1, batch.dtype), cores))
+    calls = {case: batch_contenders.checked_call(case[0], operation, *case[1:]) for case in cases}
     infos = {
-        case: batches.describe(operation, case[1], case[0], threads=case[2], cores=cores) for case in cases
+        case: batch_contenders.describe(operation, case[1], case[0], threads=case[2], cores=cores)
+        for case in cases
     }
     if operation != "sample":
         library, product = gemm(batch.dtype, cores)
         case = (library, batch, cores)
         calls[case] = product
-        infos[case] = batches.describe(operation, batch, library, cores, cores) | {
+        infos[case] = batch_contenders.describe(operation, batch, library, cores, cores) | {
             "suite": "batched gemm",
             "kind": "gemm",
         }
-    for case, times in take_turns(calls, seconds, BLOCK_SECONDS).items():
+    for case, times in time_alternately(calls, seconds, BLOCK_SECONDS).items():
         name, which, threads = case
-        yield {
-            "group": f"batched: {operation} {batch.label} cores{cores}",
-            "name": f"{operation}[{name}-{which.label}-threads{threads}-cores{cores}]",
-            "extra_info": infos[case],
-            "stats": stats(times),
-        }
+        yield record(
+            f"{operation}[{name}-{which.label}-threads{threads}-cores{cores}]",
+            infos[case],
+            times,
+            group=f"batched: {operation} {batch.label} cores{cores}",
+        )
 
 
 _products: dict[tuple[str, int], tuple[str, Callable[[], Any]]] = {}
@@ -150,15 +156,15 @@ _products: dict[tuple[str, int], tuple[str, Callable[[], Any]]] = {}
 
 def gemm(dtype: str, threads: int) -> tuple[str, Callable[[], Any]]:
     """Name and call of the faster of NumPy's and PyTorch's product of two large matrices."""
-    import batches
     import numpy as np
-    from turns import take_turns
+    from installed import why_unavailable
+    from timing import time_alternately
 
     if (dtype, threads) not in _products:
         A = np.random.default_rng(0).standard_normal((GEMM_SIZE, GEMM_SIZE)).astype(dtype)
         out = np.empty_like(A)
         calls: dict[str, Callable[[], Any]] = {"gemm, numpy": lambda: np.matmul(A, A, out=out)}
-        if batches.why_unavailable("torch") is None:
+        if why_unavailable("torch") is None:
             import torch
 
             torch.set_num_threads(threads)
@@ -166,7 +172,7 @@ def gemm(dtype: str, threads: int) -> tuple[str, Callable[[], Any]]:
             calls["gemm, torch"] = lambda: torch.matmul(B, B, out=other)
         for call in calls.values():
             call()
-        times = take_turns(calls, 0.0)
+        times = time_alternately(calls, 0.0)
         fastest = min(times, key=lambda name: min(times[name]))
         _products[dtype, threads] = fastest, calls[fastest]
     return _products[dtype, threads]
@@ -175,8 +181,8 @@ def gemm(dtype: str, threads: int) -> tuple[str, Callable[[], Any]]:
 def line(batch: Any, operation: str, cores: int, found: list[dict[str, Any]]) -> str:
     """Microseconds a time step of the whole batch, of a stream where it is one; the rate of GEMM."""
     texts = []
-    for record in found:
-        info, shortest = record["extra_info"], record["stats"]["min"]
+    for row in found:
+        info, shortest = row["extra_info"], row["stats"]["min"]
         name = info["contender"]
         if info["kind"] == "gemm":
             texts.append(f"{name} {2 * GEMM_SIZE**3 / shortest / 1e9:.0f} GFLOP/s")

@@ -9,20 +9,17 @@ Results are compared first: the flow's loss and the norm of its dWhh with those 
 
 import math
 import statistics
-import sys
 import time
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
+from thread_limits import limit_threads
 
-import contenders  # noqa: F401  (first: it holds NumPy to one thread)
+limit_threads()
+
 import numpy as np
 import pytest
+from sizes import VOCABULARY
 
 from fastrnn import LanguageModel, SimpleRNN, diagnostics, optim
-
-VOCABULARY = 65
 
 #: Hidden size, time steps, sequences (1 is a `SimpleRNN`), dtype.
 SIZES = [
@@ -37,7 +34,7 @@ SIZES = [
 ]
 
 
-class Problem:
+class Case:
     """A model with a batch, and the calls that are compared."""
 
     def __init__(self, size, backend, num_threads=None):
@@ -96,10 +93,10 @@ def test_flow(benchmark, needs, backend, size, call):
     if backend == "numpy" and size[2] > 1:
         pytest.skip("the plain loops are not what is measured")
     needs(backend)
-    problem = Problem(size, backend, num_threads=1)
+    case = Case(size, backend, num_threads=1)
     benchmark.group = f"diagnostics: {label(size)}"
     benchmark.extra_info.update(call=call, backend=backend)
-    benchmark.pedantic(getattr(problem, call), rounds=3, warmup_rounds=1)
+    benchmark.pedantic(getattr(case, call), rounds=3, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("h", [64, 256])
@@ -113,8 +110,8 @@ def test_jacobian_norms(benchmark, needs, backend, h):
 
 def ratio(size, backend, num_threads, *, first, second, seconds=2.0):
     """Shortest times of two calls that take turns, in microseconds, and the median of their ratios."""
-    problem = Problem(size, backend, num_threads)
-    calls = getattr(problem, first), getattr(problem, second)
+    case = Case(size, backend, num_threads)
+    calls = getattr(case, first), getattr(case, second)
     times = [], []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 7:

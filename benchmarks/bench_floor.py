@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contenders import Problem, describe
+from contenders import describe
+from problems import Problem
 from sizes import DTYPES
 
 from fastrnn import backends

@@ -2,13 +2,13 @@
 when the time grows linearly."""
 
 import pytest
-from contenders import Problem
-from sizes import SCALING_H, SCALING_T
+from problems import Problem
+from sizes import OPERATIONS, SCALING_H, SCALING_T
 
 LONGEST_IN_SHORT_SELECTION = 10_000
 
 
-@pytest.mark.parametrize("operation", ["forward", "backward", "train_step", "sample"])
+@pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("T", SCALING_T)
 def test_scaling(request, time_it, backend, operation, T):
     if T > LONGEST_IN_SHORT_SELECTION and not request.config.getoption("all_sizes"):

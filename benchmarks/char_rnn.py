@@ -19,28 +19,30 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hold
+from thread_limits import CORES, bind_to_cores, limit_threads
 
-THREADS = min(2, hold.CORES)
-hold.hold_threads(THREADS)
-hold.bind_to_cores(THREADS)
+THREADS = min(2, CORES)
+limit_threads(THREADS)
+bind_to_cores(THREADS)
 
-import contenders  # noqa: E402
-import numpy as np  # noqa: E402
-from contenders import WrongResult  # noqa: E402
-from turns import stats, write_json  # noqa: E402
+import numpy as np
+from agreement import WrongResult
+from batch_peers import TorchLoopModel, TorchModel
+from installed import kind_of, why_unavailable
+from problems import NAMES, SEED, WEIGHT_NAMES, reference_of
+from programs import environment
+from records import record, write_json
+from timing import clock
 
-from fastrnn import CharRNN, LanguageModel, ReferenceRNN  # noqa: E402
-from fastrnn.text.reading import index_text, read_text, standard_library_source  # noqa: E402
+from fastrnn import CharRNN, LanguageModel
+from fastrnn.text.reading import index_text, read_text, standard_library_source
 
 # Runs that go on in the same object are kept nowhere on purpose.
 warnings.filterwarnings("ignore", "checkpoint is None")
-
-SEED = 1
 
 #: The setting in which training is compared with PyTorch.
 HIDDEN, SEQ_LEN, BATCH, LR, CLIP = 256, 64, 64, 2e-3, 5.0
@@ -84,19 +86,11 @@ SHORT = {
 }
 
 
-def clock(call: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
-    returned = call()
-    return time.perf_counter() - began, returned
-
-
-def record(
-    suite: str, contender: str, kind: str, times: list[float], count: int, **more: Any
-) -> dict[str, Any]:
-    """A benchmark record: seconds of one of the `count` things that all `times` together made."""
+def record_mean(suite: str, contender: str, times: list[float], count: int, **more: Any) -> dict[str, Any]:
+    """A record of the seconds of one of the `count` things that all `times` together made."""
+    kind = "backend" if contender == "CharRNN" else kind_of(contender)
     info = {"suite": suite, "kind": kind, "contender": contender, "threads": THREADS, **more}
-    info["seconds"] = sum(times) / count
-    return {"name": f"{suite}[{contender}]", "extra_info": info, "stats": stats(times)}
+    return record(f"{suite}[{contender}]", info | {"seconds": sum(times) / count}, times)
 
 
 # -- training beside PyTorch -----------------------------------------------------------------------
@@ -164,8 +158,6 @@ class TorchTrainer:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Under `LanguageModel`'s names."""
-        from batches import NAMES
-
         return {n: W.detach().numpy().copy() for n, W in zip(NAMES, self._model.parameters, strict=True)}
 
 
@@ -216,15 +208,7 @@ def training(text: str, steps: int, blocks: int) -> tuple[CharRNN, list[dict[str
         ours.model_.load_state_dict(last)
     shape = {"h": HIDDEN, "T": SEQ_LEN, "N": BATCH, "dtype": "float32", "steps": blocks * block}
     records = [
-        record(
-            "char_rnn train",
-            name,
-            "backend" if name == "CharRNN" else "peer",
-            times[name],
-            blocks * block,
-            nats=nats[name],
-            **shape,
-        )
+        record_mean("char_rnn train", name, times[name], blocks * block, nats=nats[name], **shape)
         for name in times
     ]
     return ours, records
@@ -232,12 +216,10 @@ def training(text: str, steps: int, blocks: int) -> tuple[CharRNN, list[dict[str
 
 def _fastest_torch(start: dict[str, np.ndarray], indices: np.ndarray, first: int) -> TorchTrainer | None:
     """PyTorch in the form that is the faster one here; None where it is not installed."""
-    reason = contenders.why_unavailable("torch")
+    reason = why_unavailable("torch")
     if reason is not None:
         print(f"left out: {reason}", file=sys.stderr)
         return None
-    from batch_peers import TorchLoopModel, TorchModel
-
     times = {}
     for model_class in (TorchModel, TorchLoopModel):
         trainer = TorchTrainer(model_class, start, indices, first)
@@ -253,7 +235,7 @@ class NotesTrainer:
     """min-char-rnn's loop: `ReferenceRNN`, gradients clamped once, Adagrad in plain NumPy."""
 
     def __init__(self, weights: dict[str, np.ndarray], indices: np.ndarray) -> None:
-        self._rnn = as_reference(weights)
+        self._rnn = reference_of(weights)
         self._memory = [np.zeros_like(W) for W in self._weights()]
         self._indices = indices.tolist()
         self._position, self._h = 0, np.zeros((self._rnn.hidden_size, 1))
@@ -263,8 +245,7 @@ class NotesTrainer:
         self._lr = [NOTES_LR, NOTES_LR, NOTES_LR, 2 * NOTES_LR, NOTES_LR]
 
     def _weights(self) -> list[np.ndarray]:
-        rnn = self._rnn
-        return [rnn.Wxh, rnn.Whh, rnn.Why, rnn.bh, rnn.by]
+        return [getattr(self._rnn, name) for name in WEIGHT_NAMES]
 
     def train(self, steps: int) -> None:
         for _ in range(steps):
@@ -275,16 +256,6 @@ class NotesTrainer:
                 W -= lr * g / (np.sqrt(m) + NOTES_EPS)
             self._position += NOTES_SEQ_LEN
             self.losses.append(loss / NOTES_SEQ_LEN)
-
-
-def as_reference(weights: dict[str, np.ndarray]) -> ReferenceRNN:
-    """The reference loop with the weights of a model of one layer, in float64."""
-    W = {name: np.array(value, np.float64) for name, value in weights.items()}
-    h, q = W["weight_ih_l0"].shape
-    rnn = ReferenceRNN(q, h, q, rng=SEED)
-    rnn.Wxh, rnn.Whh, rnn.Why = W["weight_ih_l0"], W["weight_hh_l0"], W["weight_out"]
-    rnn.bh, rnn.by = (W["bias_ih_l0"] + W["bias_hh_l0"])[:, None], W["bias_out"][:, None]
-    return rnn
 
 
 def notes_settings(text: str, steps: int, more: int, dtype: str, blocks: int = 3) -> list[dict[str, Any]]:
@@ -321,21 +292,14 @@ def notes_settings(text: str, steps: int, more: int, dtype: str, blocks: int = 3
         )
     shape = {"h": NOTES_HIDDEN, "T": NOTES_SEQ_LEN, "N": 1, "dtype": dtype}
     return [
-        record(
-            "char_rnn notes",
-            name,
-            "backend" if name == "CharRNN" else "reference",
-            times[name],
-            blocks * block * NOTES_SEQ_LEN * factor,
-            **shape,
-        )
+        record_mean("char_rnn notes", name, times[name], blocks * block * NOTES_SEQ_LEN * factor, **shape)
         for name, factor in (("CharRNN", more), ("reference", 1))
     ]
 
 
 def sampling(model: CharRNN, count: int, loop_count: int, rounds: int) -> list[dict[str, Any]]:
     """One stream: characters from CharRNN, and fewer from the reference loop, in turn."""
-    reference, h = as_reference(model.model_.parameters), np.zeros((HIDDEN, 1))
+    reference, h = reference_of(model.model_.parameters), np.zeros((HIDDEN, 1))
     times: dict[str, list[float]] = {"CharRNN": [], "reference": []}
     for i in range(rounds):
         seconds, text = clock(lambda i=i: model.generate(count, random_state=i))
@@ -345,10 +309,10 @@ def sampling(model: CharRNN, count: int, loop_count: int, rounds: int) -> list[d
         rng = np.random.default_rng(i)
         times["reference"].append(clock(lambda rng=rng: reference.sample(h, 0, loop_count, rng=rng))[0])
     return [
-        record(
-            "char_rnn sample", name, kind, times[name], each * rounds, h=HIDDEN, N=1, dtype="float32", T=count
+        record_mean(
+            "char_rnn sample", name, times[name], each * rounds, h=HIDDEN, N=1, dtype="float32", T=count
         )
-        for name, kind, each in (("CharRNN", "backend", count), ("reference", "reference", loop_count))
+        for name, each in (("CharRNN", count), ("reference", loop_count))
     ]
 
 
@@ -357,13 +321,9 @@ def sampling(model: CharRNN, count: int, loop_count: int, rounds: int) -> list[d
 
 def first_character(model: CharRNN, rounds: int) -> Iterator[dict[str, Any]]:
     """Seconds from the start of a whole process to the first character of `fastrnn sample`."""
-    if contenders.why_unavailable("cython"):
+    if why_unavailable("cython"):
         return
-    import fastrnn
-
-    home = str(Path(fastrnn.__file__).parents[1])
-    env = {**os.environ, "FASTRNN_BACKEND": "cython"}
-    env["PYTHONPATH"] = os.pathsep.join([home, os.environ.get("PYTHONPATH", "")])
+    env = environment("cython")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         model.save(path)
@@ -380,7 +340,7 @@ def first_character(model: CharRNN, rounds: int) -> Iterator[dict[str, Any]]:
                 print("left out: `fastrnn sample` wrote nothing", file=sys.stderr)
                 return
     info = {"suite": "char_rnn wait", "contender": "first character of `fastrnn sample`, whole process"}
-    yield {"name": info["contender"], "extra_info": info, "stats": stats(waited)}
+    yield record(info["contender"], info, waited)
 
 
 def long_text(text: str, rounds: int = 3) -> Iterator[dict[str, Any]]:
@@ -396,7 +356,7 @@ def long_text(text: str, rounds: int = 3) -> Iterator[dict[str, Any]]:
             times.append(seconds)
             del indexed
     info = {"suite": "char_rnn wait", "contender": "reading and indexing a text of 100 MB"}
-    yield {"name": info["contender"], "extra_info": info, "stats": stats(times)}
+    yield record(info["contender"], info, times)
 
 
 # -- the command -------------------------------------------------------------------------------------
@@ -434,7 +394,7 @@ def main(arguments: list[str] | None = None) -> int:
         nats = f", {info['nats']:.4f} nats" if "nats" in info else ""
         print(f"{info['suite']:<16} {info['contender']:<30} {info.get('dtype', ''):<8} {seconds:.3g} s{nats}")
     if options.json:
-        write_json(options.json, contenders.machine(), records)
+        write_json(options.json, records)
     return 0
 
 

@@ -32,9 +32,16 @@ def set_up_path():
 
 set_up_path()
 
-import batches  # noqa: E402  (first: like contenders, it holds NumPy to one thread)
-import contenders  # noqa: E402
-import sizes  # noqa: E402
+from thread_limits import limit_threads
+
+limit_threads()
+
+import batch_contenders
+import contenders
+import sizes
+from installed import BACKEND_NAMES, machine, why_unavailable
+from problems import Problem
+from timing import clock
 
 #: Seconds for which one case is repeated.
 SHORT_SECONDS, ALL_SECONDS = 0.05, 0.15
@@ -47,7 +54,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--contender",
         action="append",
-        choices=dict.fromkeys((*contenders.CONTENDERS, *batches.CONTENDERS)),
+        choices=dict.fromkeys((*contenders.CONTENDERS, *batch_contenders.CONTENDERS)),
         help="benchmark only this one (may be repeated)",
     )
 
@@ -68,7 +75,7 @@ def pytest_collect_file(file_path, parent):
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    machine_info["fastrnn"] = contenders.machine()
+    machine_info["fastrnn"] = machine()
 
 
 def pytest_generate_tests(metafunc):
@@ -84,7 +91,7 @@ def pytest_generate_tests(metafunc):
         ]
         metafunc.parametrize(("problem", "contender"), cases, ids=[f"{c}-{p.label}" for p, c in cases])
     elif "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", [b for b in contenders.BACKEND_NAMES if b in wanted])
+        metafunc.parametrize("backend", [b for b in BACKEND_NAMES if b in wanted])
 
 
 def problems(operation, all_sizes):
@@ -93,9 +100,9 @@ def problems(operation, all_sizes):
     if all_sizes:
         grid = [(h, T) for h in sizes.ALL_H for T in sizes.ALL_T]
         chosen = grid + [size for size in chosen if size not in grid]
-    found = [contenders.Problem(h, T, dtype) for dtype in sizes.DTYPES for h, T in chosen]
+    found = [Problem(h, T, dtype) for dtype in sizes.DTYPES for h, T in chosen]
     if operation in ("backward", "train_step"):
-        found += [contenders.Problem(100, 100, dtype, binding=True) for dtype in sizes.DTYPES]
+        found += [Problem(100, 100, dtype, binding=True) for dtype in sizes.DTYPES]
     return found
 
 
@@ -109,9 +116,9 @@ def needs(request):
             return
         if wanted and contender not in wanted:
             pytest.skip(f"{contender} is not among the contenders asked for")
-        reason = batches.why_unavailable(contender)
+        reason = why_unavailable(contender)
         if reason is not None:
-            if REQUIRE_ALL and contender in contenders.BACKEND_NAMES:
+            if REQUIRE_ALL and contender in BACKEND_NAMES:
                 pytest.fail(f"every backend is required here: {reason}", pytrace=False)
             pytest.skip(reason)
 
@@ -131,14 +138,8 @@ def time_it(request, benchmark, needs):
         call = contenders.checked_call(contender, operation, problem)
         rounds = 1
         if time.perf_counter() - began < 5:  # else one call alone takes long: it is warm, time one
-            once = clock(call)
+            once, _ = clock(call)
             rounds = max(3, min(1000, int(seconds / once)))
         benchmark.pedantic(call, rounds=rounds)
 
     return check_and_time
-
-
-def clock(call):
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began

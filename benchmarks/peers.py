@@ -1,7 +1,7 @@
 """PyTorch, JAX and ONNX Runtime at the same work, each in the best form found for it, on one thread.
 
-Only `contenders.build` imports this, and only when the peer is installed.  What a peer needs once
-(arrays on its device, compiled programs, one-hot rows) is made outside the timed calls.  All clamp
+A library is loaded when its contender is built.  What a peer needs once (arrays on its device,
+compiled programs, one-hot rows) is made outside the timed calls.  All clamp
 gradients once, after the loop; a clamp at every time step is not to be had from them.
 """
 
@@ -11,10 +11,8 @@ import functools
 from typing import Any
 
 import numpy as np
-from contenders import STILL_LR, WEIGHT_NAMES, Problem
+from problems import CLAMP, STILL_LR, WEIGHT_NAMES, Problem
 from sizes import VOCABULARY
-
-CLAMP = 5.0
 
 
 class TorchContender:
@@ -28,19 +26,9 @@ class TorchContender:
         torch.set_num_threads(1)
         self._torch = torch
         self.lr = STILL_LR
-        W = {name: torch.from_numpy(value.copy()) for name, value in problem.weights.items()}
-        dtype = W["Whh"].dtype
+        dtype = getattr(torch, problem.dtype)
         self._rnn = torch.nn.RNN(VOCABULARY, problem.h, dtype=dtype)
         self._out = torch.nn.Linear(problem.h, VOCABULARY, dtype=dtype)
-        with torch.no_grad():
-            self._rnn.weight_ih_l0.copy_(W["Wxh"])
-            self._rnn.weight_hh_l0.copy_(W["Whh"])
-            self._rnn.bias_ih_l0.copy_(W["bh"][:, 0])
-            self._rnn.bias_hh_l0.zero_()
-            self._out.weight.copy_(W["Why"])
-            self._out.bias.copy_(W["by"][:, 0])
-        # One bias is enough, as in the notes.
-        self._rnn.bias_hh_l0.requires_grad_(False)
         self._parameters = [
             self._rnn.weight_ih_l0,
             self._rnn.weight_hh_l0,
@@ -48,6 +36,12 @@ class TorchContender:
             self._rnn.bias_ih_l0,
             self._out.bias,
         ]
+        with torch.no_grad():
+            for W, name in zip(self._parameters, WEIGHT_NAMES, strict=True):
+                W.copy_(torch.from_numpy(problem.weights[name].reshape(W.shape)))
+            self._rnn.bias_hh_l0.zero_()
+        # One bias is enough, as in the notes.
+        self._rnn.bias_hh_l0.requires_grad_(False)
         self._one_hot = torch.eye(VOCABULARY, dtype=dtype)
         self._inputs = torch.tensor(problem.inputs)
         self._targets = torch.tensor(problem.targets)
@@ -123,17 +117,9 @@ class JaxContender:
         jax.config.update("jax_enable_x64", True)
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         self._jax, self._jnp = jax, jnp
-        weights = problem.weights
-        self._parameters = tuple(
-            jnp.asarray(np.ascontiguousarray(a))
-            for a in (
-                weights["Wxh"].T,
-                weights["Whh"],
-                weights["Why"],
-                weights["bh"][:, 0],
-                weights["by"][:, 0],
-            )
-        )
+        Wxh, Whh, Why, bh, by = (problem.weights[name] for name in WEIGHT_NAMES)
+        arrays = Wxh.T, Whh, Why, bh[:, 0], by[:, 0]
+        self._parameters = tuple(jnp.asarray(np.ascontiguousarray(a)) for a in arrays)
         self._dtype = problem.dtype
         self.lr = STILL_LR
         self._inputs = jnp.asarray(problem.inputs, jnp.int32)
@@ -287,8 +273,8 @@ class OnnxRuntimeContender:
 
 
 def _as_columns(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Biases as the notes' column vectors; the order is that of `WEIGHT_NAMES`."""
-    return [a if a.ndim == 2 else a[:, None] for a in arrays[: len(WEIGHT_NAMES)]]
+    """Biases as the notes' column vectors."""
+    return [a if a.ndim == 2 else a[:, None] for a in arrays]
 
 
 CONTENDERS = {"torch": TorchContender, "jax": JaxContender, "onnxruntime": OnnxRuntimeContender}

@@ -62,17 +62,21 @@ WARM_UPS = {
 }
 
 
+def environment(backend: str | None) -> dict[str, str]:
+    """The environment of a child that imports this fastrnn with `backend`, None for the one it chooses."""
+    home = str(Path(fastrnn.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([home, os.environ.get("PYTHONPATH", "")])}
+    env.pop("FASTRNN_BACKEND", None)
+    return env if backend is None else env | {"FASTRNN_BACKEND": backend}
+
+
 class Runner:
     """Runs a program in a fresh interpreter, with a compile cache of its own."""
 
     def __init__(self, program, backend, cache, folder):
         self._program, self._cache, self._folder = program, cache, folder
         self._number = 0
-        home = str(Path(fastrnn.__file__).parents[1])
-        self._env = {**os.environ, "PYTHONPATH": os.pathsep.join([home, os.environ.get("PYTHONPATH", "")])}
-        self._env.pop("FASTRNN_BACKEND", None)
-        if backend is not None:
-            self._env["FASTRNN_BACKEND"] = backend
+        self._env = environment(backend)
         self.new_cache()
 
     def new_cache(self):

@@ -3,7 +3,7 @@
     python benchmarks/ratios.py --json ratios.json
     python benchmarks/ratios.py --operation train_step --contender reference --contender numba
 
-Each pass gives every contender a short block of calls (turns.py says why).  The JSON has
+Each pass gives every contender a short block of calls (timing.py says why).  The JSON has
 pytest-benchmark's shape.
 """
 
@@ -16,11 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from thread_limits import limit_threads
+
+limit_threads()
+
 import contenders
-from contenders import Problem, Unavailable, WrongResult
+from agreement import WrongResult
+from installed import Unavailable, why_unavailable
+from problems import Problem
 from programs import COLD, PROCESSES, REFERENCE_HELLO, Runner
+from records import record, write_json
 from sizes import DTYPES, OPERATIONS, SIZES
-from turns import stats, take_turns, write_json
+from timing import time_alternately
 
 
 def measure(problem: Problem, operation: str, names: list[str], seconds: float) -> Iterator[dict[str, Any]]:
@@ -31,13 +38,10 @@ def measure(problem: Problem, operation: str, names: list[str], seconds: float) 
             calls[name] = contenders.checked_call(name, operation, problem)
         except Unavailable:
             continue
-    for name, times in take_turns(calls, seconds).items():
-        yield {
-            "group": f"ratios: {operation} {problem.label}",
-            "name": f"{operation}[{name}-{problem.label}]",
-            "extra_info": contenders.describe("ratios", operation, problem, name),
-            "stats": stats(times),
-        }
+    for name, times in time_alternately(calls, seconds).items():
+        info = contenders.describe("ratios", operation, problem, name)
+        group = f"ratios: {operation} {problem.label}"
+        yield record(f"{operation}[{name}-{problem.label}]", info, times, group=group)
 
 
 def measure_processes(seconds: float) -> Iterator[dict[str, Any]]:
@@ -52,19 +56,15 @@ def measure_processes(seconds: float) -> Iterator[dict[str, Any]]:
         expected = Runner(REFERENCE_HELLO, None, None, Path(folder))()
         runs = {}
         for label, (program, backend, cache) in PROCESSES.items():
-            if cache == COLD or (backend and contenders.why_unavailable(backend)):
+            if cache == COLD or (backend and why_unavailable(backend)):
                 continue
             run = runs[label] = Runner(program, backend, cache, Path(folder))
             printed = run()
             if label.startswith("hello") and printed != expected:
                 raise WrongResult(f"{label}: the program does not print what the reference's prints")
-        for label, times in take_turns(runs, seconds).items():
-            yield {
-                "group": "ratios: whole process",
-                "name": label,
-                "extra_info": {"suite": "process turns", "contender": label},
-                "stats": stats(times),
-            }
+        for label, times in time_alternately(runs, seconds).items():
+            info = {"suite": "process turns", "contender": label}
+            yield record(label, info, times, group="ratios: whole process")
 
 
 def cases(operations: list[str]) -> list[tuple[str, Problem]]:
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     wanted = options.contender or contenders.CONTENDERS
     for name in wanted:
-        reason = contenders.why_unavailable(name)
+        reason = why_unavailable(name)
         if reason is not None:
             print(f"left out: {name}: {reason}", file=sys.stderr)
     records = []
@@ -94,17 +94,16 @@ def main(arguments: list[str] | None = None) -> int:
         found = list(measure(problem, operation, names, options.seconds))
         records += found
         times = "  ".join(
-            f"{record['extra_info']['contender']} {record['stats']['min'] / problem.T * 1e6:.2f}"
-            for record in found
+            f"{row['extra_info']['contender']} {row['stats']['min'] / problem.T * 1e6:.2f}" for row in found
         )
         print(f"{operation:<10} {problem.label:<26} us/step: {times}", flush=True)
     if options.operation is None and options.contender is None:
         found = list(measure_processes(10 * options.seconds))
         records += found
-        for record in found:
-            print(f"{record['name']:<26} {record['stats']['min'] * 1e3:.1f} ms")
+        for row in found:
+            print(f"{row['name']:<26} {row['stats']['min'] * 1e3:.1f} ms")
     if options.json:
-        write_json(options.json, contenders.machine(), records)
+        write_json(options.json, records)
     return 0
 
 

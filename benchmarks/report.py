@@ -225,9 +225,9 @@ def _scaling_table(results: Results) -> str:
 def _first_use_table(results: Results) -> str:
     processes, warmups = results.suite("process"), results.suite("warmup")
     parts = []
-    turns = {row.contender: row.seconds for row in results.suite("process turns")}
-    if processes or turns:
-        found = {row.contender: row.seconds for row in processes} | turns
+    alternated = results.suite("process turns")
+    if processes or alternated:
+        found = {row.contender: row.seconds for row in [*processes, *alternated]}
         body = [[label, seconds_text(seconds)] for label, seconds in found.items()]
         parts.append(
             'Whole processes, from start to end; "hello" is the notes\' program:\n\n'

@@ -32,7 +32,7 @@ class Row:
     binding: bool = False
     #: Sequences of a batch.
     N: int = 1
-    #: Threads that it was held to, and cores that its process was bound to.
+    #: Threads that it was limited to, and cores that its process was bound to.
     threads: int = 1
     cores: int = 1
     steps: int = 0

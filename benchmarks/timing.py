@@ -1,4 +1,4 @@
-"""Time several calls in turn, again and again, so that a ratio compares neighbours in time.
+"""Time one call, or several of them alternately, so that a ratio compares neighbours in time.
 
 On a machine whose speed changes from one second to the next, a benchmark that finishes one contender
 before it begins the next compares different machines.  Here each pass gives every contender a short
@@ -7,13 +7,9 @@ block of calls; the shortest call of all passes is its time.
 
 from __future__ import annotations
 
-import datetime
 import gc
-import json
-import statistics
 import time
-from collections.abc import Callable, Hashable
-from pathlib import Path
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 #: A pass gives each contender this many seconds, or two calls if they take longer.
@@ -22,14 +18,21 @@ BLOCK_SECONDS = 0.01
 Key = TypeVar("Key", bound=Hashable)
 
 
-def take_turns(
-    calls: dict[Key, Callable[[], Any]], seconds: float, block: float = BLOCK_SECONDS
+def clock(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of a call, and what it returned."""
+    began = time.perf_counter()
+    returned = call()
+    return time.perf_counter() - began, returned
+
+
+def time_alternately(
+    calls: Mapping[Key, Callable[[], Any]], seconds: float, block: float = BLOCK_SECONDS
 ) -> dict[Key, list[float]]:
-    """Time `calls` alternately.
+    """Time `calls` in passes, each of which gives every call a block.
 
     Parameters
     ----------
-    calls : dict of callable
+    calls : mapping of callables
         Warm: each has run before.
     seconds : float
         For which the passes are repeated; three are made in any case.
@@ -64,22 +67,7 @@ def _shortest_of_block(call: Callable[[], Any], block: float) -> float:
     count = 0
     while count < 2 or time.perf_counter() < block_end:
         began = time.perf_counter()
-        call()
+        call()  # what it returns is freed while the clock runs, which `clock` would leave out
         best = min(best, time.perf_counter() - began)
         count += 1
     return best
-
-
-def stats(times: list[float]) -> dict[str, float]:
-    """What a record keeps of the times, under pytest-benchmark's names."""
-    return {"min": min(times), "median": statistics.median(times), "rounds": len(times)}
-
-
-def write_json(path: Path, machine: dict[str, Any], records: list[dict[str, Any]]) -> None:
-    """Write records in the shape of pytest-benchmark's JSON."""
-    results = {
-        "machine_info": {"fastrnn": machine},
-        "datetime": datetime.datetime.now(datetime.UTC).isoformat(),
-        "benchmarks": records,
-    }
-    path.write_text(json.dumps(results, indent=1), encoding="utf-8")
