@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from operator import is_
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from fastrnn import backends
 from fastrnn.checks import (
     INDEX,
-    as_array,
     check_choice,
     check_dtype,
     check_index,
@@ -24,12 +22,11 @@ from fastrnn.checks import (
     check_rng,
     check_sequence_targets,
     check_size,
-    kernel_array,
-    own_arrays,
 )
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
 from fastrnn.random_stream import UniformDraws
-from fastrnn.sharing import Shared, changing, reading
+from fastrnn.sharing import changing, reading
+from fastrnn.simple_weights import PARAMETERS, SIZES, Gradients, SimpleWeights, Space
 from fastrnn.steps import OneHotSteps, Steps
 
 if TYPE_CHECKING:
@@ -46,18 +43,6 @@ _OWN_MAPPINGS = frozenset((Steps, OneHotSteps))
 STEP_LIMIT = 5.0
 
 CLIP_MODES = {None: CLIP_NONE, "step": CLIP_STEP, "value": CLIP_VALUE, "norm": CLIP_NORM}
-
-_PARAMETERS = ("Wxh", "Whh", "Why", "bh", "by")
-_SIZES = ("input_size", "hidden_size", "output_size")
-
-#: Attributes that are checked when they are assigned.
-_CHECKED = frozenset(_PARAMETERS + _SIZES)
-
-#: What a copy needs beside the attributes.
-_SETTINGS = ("_dtype", "_backend")
-
-#: One array for each parameter, in the order of `_PARAMETERS`.
-Gradients = tuple[np.ndarray, ...]
 
 
 def _time_steps(steps: Any) -> range | None:
@@ -77,55 +62,7 @@ def _restore_stream(generator: np.random.Generator | None, state: Any) -> None:
         generator.bit_generator.state = state
 
 
-class _Space:
-    """Memory of one call."""
-
-    __slots__ = ("_probabilities", "_states", "_work")
-
-    def __init__(self, dtype: np.dtype) -> None:
-        self._work = np.empty(0, dtype)
-        self._states = self._probabilities = np.empty((0, 0), dtype)
-
-    def work(self, size: int) -> np.ndarray:
-        """Scratch space of at least `size` numbers."""
-        if len(self._work) < size:
-            self._work = np.empty(size, self._work.dtype)
-        return self._work
-
-    def steps(self, T: int, h: int, q: int) -> tuple[np.ndarray, np.ndarray]:
-        """Room for the states before and after T time steps (T + 1, h), and their probabilities (T, q)."""
-        if len(self._states) != T + 1:
-            # Both or neither, whatever becomes of the second allocation.
-            self._states, self._probabilities = (
-                np.empty((T + 1, h), self._work.dtype),
-                np.empty((T, q), self._work.dtype),
-            )
-        return self._states, self._probabilities
-
-
-class _Private(Shared):
-    """What a `SimpleRNN` needs beside its attributes.  In slots: ``vars(rnn)`` holds what the notes' class
-    has in it, and a subclass of the user's what it adds."""
-
-    __slots__ = (
-        "_backend", "_d", "_dtype", "_grads", "_h", "_largest", "_params", "_q", "_shapes", "_spaces",
-    )  # fmt: skip
-
-    _backend: str | None
-    _d: int
-    _h: int
-    _q: int
-    _dtype: np.dtype
-    _largest: float
-    _shapes: tuple[tuple[int, int], ...]
-    #: The weights that were checked; one that is another object in ``vars(rnn)`` was not.
-    _params: Gradients
-    _grads: Gradients | None
-    #: Those that no call uses.  To take one and to put one back are single steps, which need no lock.
-    _spaces: list[_Space]
-
-
-class SimpleRNN(_Private):
+class SimpleRNN(SimpleWeights):
     r"""Vanilla recurrent network with a softmax output, one sequence at a time.
 
     A drop-in replacement for the class in section 13 of the study notes:
@@ -199,15 +136,6 @@ class SimpleRNN(_Private):
     ['input_size', 'hidden_size', 'output_size', 'Wxh', 'Whh', 'Why', 'bh', 'by']
     """
 
-    input_size: int
-    hidden_size: int
-    output_size: int
-    Wxh: np.ndarray
-    Whh: np.ndarray
-    Why: np.ndarray
-    bh: np.ndarray
-    by: np.ndarray
-
     def __init__(
         self,
         input_size: int,
@@ -243,100 +171,9 @@ class SimpleRNN(_Private):
             ) from None
         if hasattr(self, "_params"):  # made anew, maybe of other sizes
             del self._params
-        for name, value in zip(_SIZES + _PARAMETERS, (d, h, q, *params), strict=True):
+        for name, value in zip(SIZES + PARAMETERS, (d, h, q, *params), strict=True):
             setattr(self, name, value)
         self._set_up((d, h, q), params, dtype, backend)
-
-    # -- attributes ------------------------------------------------------------------------------
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _CHECKED and hasattr(self, "_params"):
-            if name in _SIZES:
-                value = self._check_own_size(name, value)
-            else:
-                position = _PARAMETERS.index(name)
-                value = self._own_or_cast(name, value, self._shapes[position])
-                super().__setattr__(name, value)
-                self._params = (*self._params[:position], value, *self._params[position + 1 :])
-                return
-        super().__setattr__(name, value)
-
-    def _set_up(
-        self, sizes: tuple[int, int, int], params: Gradients, dtype: np.dtype, backend: str | None
-    ) -> None:
-        """Everything that is not an attribute."""
-        d, h, q = self._d, self._h, self._q = sizes
-        self._dtype = dtype
-        self._largest = float(np.finfo(dtype).max)
-        self._backend = backend
-        self._shapes = ((h, d), (h, h), (q, h), (h, 1), (q, 1))
-        self._grads = None
-        self._spaces = []
-        self._params = params
-
-    def _take_attributes(self, dtype: Any = None, backend: BackendName | None = None) -> None:
-        """Set up a model by its attributes: a subclass need not call ``super().__init__``."""
-        missing = [name for name in _PARAMETERS if not hasattr(self, name)]
-        if missing:
-            raise AttributeError(
-                f"this {type(self).__name__} has no {', '.join(missing)} yet: call super().__init__, or "
-                f"assign all of {', '.join(_PARAMETERS)}"
-            )
-        given = [getattr(self, name) for name in _PARAMETERS]
-        if dtype is None:
-            narrow = all(getattr(W, "dtype", None) == np.float32 for W in given)
-            dtype = np.float32 if narrow else np.float64
-        Wxh, Why = (as_array(W, name) for W, name in ((given[0], "Wxh"), (given[2], "Why")))
-        for name, W in (("Wxh", Wxh), ("Why", Why)):
-            if W.ndim != 2:
-                raise ValueError(f"{name} must be a matrix, got shape {W.shape}")
-        found = (Wxh.shape[1], Wxh.shape[0], Why.shape[0])
-        d, h, q = (
-            check_size(getattr(self, name, size), name) for name, size in zip(_SIZES, found, strict=True)
-        )
-        # Nothing is known of the weights yet: each is another object than these.
-        unknown: Any = tuple(object() for _ in _PARAMETERS)
-        self._set_up((d, h, q), unknown, check_dtype(dtype), backend)
-        try:
-            self._new_params()
-        except BaseException:
-            del self._params
-            raise
-        for name, size in zip(_SIZES, (d, h, q), strict=True):
-            setattr(self, name, size)
-
-    def _check_own_size(self, name: str, value: Any) -> int:
-        """A size as it is: the weights have it."""
-        own = (self._d, self._h, self._q)[_SIZES.index(name)]
-        size = check_size(value, name)
-        if size != own:
-            raise ValueError(
-                f"{name} is {own} and stays so, as the weights were made of it, got {size}: make a new "
-                f"{type(self).__name__}"
-            )
-        return size
-
-    def _new_params(self) -> Gradients:
-        """The weights, some of which came past `__setattr__`: in ``vars(rnn)``, or from a property of a
-        subclass."""
-        own = vars(self)
-        for name in _SIZES:
-            if name in own:
-                self._check_own_size(name, own[name])
-        given = [getattr(self, name) for name in _PARAMETERS]
-        params = tuple(
-            W if W is known else self._own_or_cast(name, W, shape)
-            for name, W, known, shape in zip(_PARAMETERS, given, self._params, self._shapes, strict=True)
-        )
-        for name, W, checked in zip(_PARAMETERS, given, params, strict=True):
-            if own.get(name) is W:
-                own[name] = checked
-        # What a property computes is never known: it may be another array at the next call.
-        self._params = tuple(
-            W if own.get(name) is W else known
-            for name, W, known in zip(_PARAMETERS, params, self._params, strict=True)
-        )
-        return self._params if all(map(is_, self._params, params)) else params
 
     @property
     def dtype(self) -> np.dtype:
@@ -360,7 +197,7 @@ class SimpleRNN(_Private):
     def _repr_html_(self) -> str:
         from fastrnn.shown import parameters_html
 
-        return parameters_html(self, {name: getattr(self, name) for name in _PARAMETERS})
+        return parameters_html(self, {name: getattr(self, name) for name in PARAMETERS})
 
     def __repr__(self) -> str:
         if not hasattr(self, "_params"):
@@ -520,11 +357,11 @@ class SimpleRNN(_Private):
         lr = self._check_rate(lr)
         if not isinstance(grads, (tuple, list)):
             raise TypeError(f"grads must be a tuple or list of 5 arrays, got {type(grads).__name__}")
-        if len(grads) != len(_PARAMETERS):
+        if len(grads) != len(PARAMETERS):
             raise ValueError(f"grads must hold 5 arrays (dWxh, dWhh, dWhy, dbh, dby), got {len(grads)}")
         checked = tuple(
             check_real_array(g, f"grads[{i}] (d{name})", self._dtype, shape)
-            for i, (g, name, shape) in enumerate(zip(grads, _PARAMETERS, self._shapes, strict=True))
+            for i, (g, name, shape) in enumerate(zip(grads, PARAMETERS, self._shapes, strict=True))
         )
         if params is self._params:
             kernels.update(params, checked, lr)
@@ -737,7 +574,7 @@ class SimpleRNN(_Private):
         """Update parameters that kernels cannot take as they are, one after another as the notes do: views
         may share their memory, as tied weights do, and a subclass may compute one of another."""
         with np.errstate(all="ignore"):
-            for name, dW in zip(_PARAMETERS, grads, strict=True):
+            for name, dW in zip(PARAMETERS, grads, strict=True):
                 W = getattr(self, name)
                 W -= lr * dW
                 setattr(self, name, W)
@@ -750,53 +587,6 @@ class SimpleRNN(_Private):
 
     def _check_state(self, value: Any, name: str) -> np.ndarray:
         return check_real_array(value, name, self._dtype, self._shapes[3])
-
-    def _own_or_cast(self, name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
-        """An assigned parameter: the user's own array where it can serve as it is."""
-        if type(value) is np.ndarray and value.dtype == self._dtype and value.shape == shape:
-            # Unpickled arrays have a dtype of their own that is equal; a view has the usual one.
-            return value if value.dtype is self._dtype else value.view(self._dtype)
-        cast = check_real_array(value, name, self._dtype, shape)
-        return cast.copy() if np.may_share_memory(cast, value) else cast
-
-    def _kernel_params(self) -> Gradients:
-        """The parameters as kernels take them; copies of those that are not laid out so."""
-        try:
-            params = self._params
-        except AttributeError:
-            self._take_attributes()
-            params = self._params
-        Wxh, Whh, Why, bh, by = params
-        if (
-            self.Wxh is not Wxh
-            or self.Whh is not Whh
-            or self.Why is not Why
-            or self.bh is not bh
-            or self.by is not by
-        ):
-            params = self._new_params()
-        dtype = self._dtype
-        for W, shape in zip(params, self._shapes, strict=True):
-            if W.shape != shape or W.dtype is not dtype or not W.flags.carray:
-                return self._converted_params(params)
-        return params
-
-    def _converted_params(self, params: Gradients) -> Gradients:
-        for name, W, shape in zip(_PARAMETERS, params, self._shapes, strict=True):
-            if W.shape != shape or W.dtype != self._dtype:
-                raise ValueError(
-                    f"{name} must have shape {shape} and dtype {self._dtype}, but it was changed in "
-                    f"place to {W.shape} and {W.dtype}"
-                )
-        return tuple(kernel_array(W, self._dtype) for W in params)
-
-    def _writable_params(self) -> Gradients:
-        params = self._kernel_params()
-        if params is not self._params:
-            for name in _PARAMETERS:
-                if not getattr(self, name).flags.writeable:
-                    raise ValueError(f"{name} is read-only and cannot be updated")
-        return params
 
     def _stack(self, steps: Any, name: str, keys: range, n: int, same_run: bool = False) -> np.ndarray:
         """The vectors of a mapping as one (steps, n) array, without a copy where it has one.  Of the `same_run`
@@ -820,26 +610,8 @@ class SimpleRNN(_Private):
     def _new_gradients(self) -> Gradients:
         return tuple(np.empty(shape, self._dtype) for shape in self._shapes)
 
-    def _take_space(self) -> _Space:
+    def _take_space(self) -> Space:
         try:
             return self._spaces.pop()
         except IndexError:
-            return _Space(self._dtype)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles carry the attributes and the settings, not the buffers."""
-        settings = {name: getattr(self, name) for name in _SETTINGS if hasattr(self, name)}
-        return vars(self) | settings
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        attributes = own_arrays(state)
-        settings = [attributes.pop(name, None) for name in _SETTINGS]
-        if "_params" in attributes:  # of an older version
-            attributes |= dict(zip(_PARAMETERS, attributes.pop("_params"), strict=True))
-            attributes |= {
-                name: attributes.pop(old) for name, old in zip(_SIZES, ["_d", "_h", "_q"], strict=True)
-            }
-            del attributes["_largest"], attributes["_shapes"]
-        vars(self).update(attributes)
-        if all(hasattr(self, name) for name in _PARAMETERS):
-            self._take_attributes(*settings)
+            return Space(self._dtype)
