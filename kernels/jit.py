@@ -20,6 +20,7 @@ from pathlib import Path
 
 import llvmlite
 import numba
+import numpy as np
 from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
@@ -51,9 +52,10 @@ _USER = f"-{os.geteuid()}" if os.name == "posix" else ""
 
 def kernel(function):
     """Compile at first use for each dtype, and keep the machine code on disk."""
+    if config.DISABLE_JIT:  # machine code raises no floating-point warnings
+        return np.errstate(all="ignore")(function)
     dispatcher = numba.njit(**OPTIONS)(function)
-    if not config.DISABLE_JIT:
-        dispatcher._cache = _KernelCache(function)
+    dispatcher._cache = _KernelCache(function)
     return dispatcher
 
 
@@ -62,6 +64,12 @@ inlined = numba.njit(inline="always", **OPTIONS)
 
 #: The same, for those that Python calls as well: there they stay as they are.
 inlined_and_python = register_jitable(inline="always")
+
+
+def flat(array):
+    """An input as one row; one that is read-only would have everything compiled once more for itself."""
+    row = array.ravel()
+    return row if row.flags.writeable else row.copy()
 
 
 @functools.cache

@@ -20,27 +20,9 @@ import numpy as np
 from numba.core import config
 
 from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE
-from fastrnn.kernels.jit import cache_folder, inlined, inlined_and_python, kernel
-from fastrnn.kernels.numba_batched import (
-    layer_backward,
-    layer_forward,
-    layer_sizes,
-    output_logits,
-    output_loss,
-    output_sizes,
-    pack_layer,
-    pack_output,
-    reduce_gradients,
-    sample_batch,
-    sample_size,
-)
-from fastrnn.kernels.numba_optimizers import adagrad, adam, rmsprop, sgd
-from fastrnn.kernels.tiles import (
-    GEMM_VECTORS,
+from fastrnn.kernels.elementary import (
     add,
     add_clamped,
-    add_rows_times,
-    add_times_rows,
     bound_growth,
     clamp,
     copy,
@@ -49,12 +31,8 @@ from fastrnn.kernels.tiles import (
     exponential,
     fill,
     gather_column,
-    gemm,
-    gemv,
     hyperbolic_tangent,
     largest_magnitude,
-    pack_for_gemm,
-    pack_for_gemv,
     scale,
     scatter_column,
     softmax_padded,
@@ -62,8 +40,16 @@ from fastrnn.kernels.tiles import (
     sum_of_squares,
     sum_of_zeros,
     times_slope,
-    transpose_panel,
 )
+from fastrnn.kernels.jit import cache_folder, inlined, inlined_and_python, kernel
+from fastrnn.kernels.numba_gradients import reduce_gradients
+from fastrnn.kernels.numba_layer import layer_backward, layer_forward, layer_sizes
+from fastrnn.kernels.numba_optimizers import adagrad, adam, rmsprop, sgd
+from fastrnn.kernels.numba_output import output_logits, output_loss, output_sizes
+from fastrnn.kernels.numba_sampling import sample_batch, sample_size
+from fastrnn.kernels.numba_weights import pack_layer, pack_output
+from fastrnn.kernels.packing import GEMM_VECTORS, pack_for_gemm, pack_for_gemv, transpose_panel
+from fastrnn.kernels.products import add_rows_times, add_times_rows, gemm, gemv
 from fastrnn.kernels.vectors import VECTOR_BYTES
 
 __all__ = [
@@ -504,7 +490,7 @@ def _targets(targets, bound, ignored, out):
 
 
 if config.DISABLE_JIT:
-    _interpreted = np.errstate(all="ignore")(_run)  # machine code raises no floating-point warnings
+    _interpreted = _run
 
     def _run(*arguments):
         return float(_interpreted(*arguments))

@@ -8,7 +8,6 @@ in for it and is left alone.
 import math
 
 import numpy as np
-from numba.core import config
 
 from fastrnn.kernels.jit import inlined, kernel
 
@@ -85,9 +84,6 @@ def _adam(w, g, m, v, decays, rate, beta1, fresh1, beta2, fresh2, unbias, eps, d
         v[i] = square
         w[i] -= rate * mean / (np.sqrt(square) * unbias + eps)
 
-
-if config.DISABLE_JIT:  # machine code raises no floating-point warnings
-    _sgd, _adagrad, _rmsprop, _adam = map(np.errstate(all="ignore"), (_sgd, _adagrad, _rmsprop, _adam))
 
 # ---- what the package calls -----------------------------------------------------------------------
 

@@ -307,14 +307,14 @@ def test_code_in_a_folder_that_others_may_write_to_does_not_run(installation):
 
 @pytest.mark.slow
 def test_upgraded_package(installation):
-    """The kernels themselves: another constant in the file of the tiles."""
+    """The kernels themselves: another constant in the file of tanh."""
     code = (
         "import json; import numpy as np; from fastrnn.kernels import numba_kernels as k;"
         "x = np.full(1, 50.0); k.tanh(x); x[0] -= 1; print(json.dumps(x.tolist()))"
     )
     assert installation.run(code) == [0.0]
-    tiles = installation.kernels / "tiles.py"
-    tiles.write_text(
-        tiles.read_text().replace("tanh_flat = -746.0, 710.0, 20.0", "tanh_flat = -746.0, 710.0, 0.0")
+    source = installation.kernels / "elementary.py"
+    source.write_text(
+        source.read_text().replace("tanh_flat = -746.0, 710.0, 20.0", "tanh_flat = -746.0, 710.0, 0.0")
     )
     assert installation.run(code) == [-1.0]

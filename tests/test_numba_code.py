@@ -25,7 +25,7 @@ ONE_SEQUENCE = {
 }
 BATCH = {
     "call": "from fastrnn import RNN; RNN(1, 1, backend='numba').forward(np.zeros((1, 2, 1), np.float32));"
-    "from fastrnn.kernels import numba_batched as kernels",
+    "from fastrnn.kernels import numba_layer as kernels",
     "function": "kernels._layer",
 }
 
