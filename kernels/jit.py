@@ -160,9 +160,10 @@ class _KernelCache(_Cache):
                     path.unlink()
 
     def _name(self, signature, codegen):
-        key = repr((self._function.__qualname__, signature, codegen.magic_tuple()))
+        function = self._function
+        key = repr((function.__module__, function.__qualname__, signature, codegen.magic_tuple()))
         digest = hashlib.sha256(key.encode()).hexdigest()[:20]
-        return f"{self._function.__name__}-{sys.implementation.cache_tag}-{digest}.nbc"
+        return f"{function.__name__}-{sys.implementation.cache_tag}-{digest}.nbc"
 
     def load_overload(self, signature, target_context):
         target_context.refresh()

@@ -121,6 +121,18 @@ def test_second_process_finds_the_code_of_the_first(installation):
     assert kept.parent.parent == installation.kernels / "__pycache__"
 
 
+def test_kernels_of_one_name_in_two_files(installation):
+    (installation.kernels / "another.py").write_text(KERNEL.replace("times(x[i])", "-x[i]"))
+    both = RUN + "; from fastrnn.kernels import another; another.main()"
+    for hits in (0, 1):
+        out, err = installation.start(both).communicate(timeout=300)
+        assert err == ""
+        assert [(got["result"], got["hits"]) for got in map(json.loads, out.splitlines())] == [
+            ([0, 2, 4], hits), ([0, -1, -2], hits),
+        ]  # fmt: skip
+    assert len(installation.kept()) == 2
+
+
 def test_folder_that_the_environment_names(installation):
     elsewhere = str(installation.folder / "elsewhere")
     for hits in (0, 1):
