@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if not _path.exists(_path.join(_path.dirname(__file__), "kernels")):
     __path__.append(_path.dirname(_path.dirname(_path.abspath(__file__))))
 
+from fastrnn._version import __version__
 from fastrnn.backends import backend, set_backend, use_backend
 from fastrnn.errors import BackendUnavailable, CheckpointError, NotFittedError, TextError
 from fastrnn.simple import SimpleRNN
@@ -32,8 +33,6 @@ if _TYPE_CHECKING:
     from fastrnn.language_model import LanguageModel
     from fastrnn.layers import RNN
     from fastrnn.reference import ReferenceRNN
-
-__version__ = "0.2.0"
 
 __all__ = [
     "RNN",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from fastrnn import backends
+from fastrnn._version import __version__
 from fastrnn.checks import check_choice, check_dtype
 from fastrnn.errors import BackendUnavailable
 from fastrnn.threads import usable_cores
@@ -192,7 +193,7 @@ def _collect() -> dict[str, Any]:
     cython = _loaded("cython")
     return {
         "versions": {
-            "fastrnn": sys.modules["fastrnn"].__version__,
+            "fastrnn": __version__,
             "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.platform()})",
             **{name: _version(name) for name in ("numpy", "numba", "scipy")},
         },

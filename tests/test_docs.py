@@ -323,6 +323,13 @@ def test_the_pythons_named_are_the_same_everywhere():
         assert tested == set(classified)
 
 
+def test_release_checks_the_file_that_holds_the_version():
+    workflow = ROOT / ".github" / "workflows" / "wheels.yml"
+    if workflow.exists():  # not in an sdist
+        (file,) = re.findall(r"__version__.* (fastrnn/\S+\.py)", workflow.read_text(encoding="utf-8"))
+        assert f'\n__version__ = "{fastrnn.__version__}"\n' in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_the_citation_is_of_this_version():
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (\S+)$", text, re.M)[1] == fastrnn.__version__
