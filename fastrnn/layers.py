@@ -292,9 +292,9 @@ class RNN(StackedModel):
         last = getattr(self._last, "pass_", None)
         self._last.pass_ = None
         if last is not None:  # one is enough to be used by whichever thread comes next
-            self._spaces.give(last.key, last.space, most=1)
-        key = kernels.NAME, T, N, classes
-        space: _LayerSpace = self._spaces.take(key, lambda: _LayerSpace(self, kernels, T, N, classes))
+            self._spaces.give(last.shape, last.space, most=1)
+        shape = kernels.NAME, T, N, classes
+        space: _LayerSpace = self._spaces.take(shape, lambda: _LayerSpace(self, kernels, T, N, classes))
         if h0 is None:
             space.h0.fill(0)
         else:
@@ -317,7 +317,7 @@ class RNN(StackedModel):
             out[:, start:stop] = span.outputs[-1][:, start:stop]
 
         call.run(forward_part, space.multiply_adds, self._num_threads)
-        self._last.pass_ = _Pass(key, space, call, indices, batched)
+        self._last.pass_ = _Pass(shape, space, indices, ends, call.key, batched)
         return (output, h_n) if batched else (output[:, 0], h_n[:, 0])
 
     @changing
@@ -362,7 +362,7 @@ class RNN(StackedModel):
         last: _Pass | None = getattr(self._last, "pass_", None)
         if last is None:
             raise RuntimeError("backward needs the states of a forward before it, and there was none")
-        _, space, call, indices, batched = last
+        _, space, indices, lengths, key, batched = last
         T, N, width = space.T, space.N, self._h * self._directions
         h_shape = space.h0.shape
         if grad_output is None:
@@ -386,7 +386,7 @@ class RNN(StackedModel):
             self._grad_views = self._layout.views(self._flat)
         # Every time: what the caller has put there since are not the gradients.
         self.grads = {name: self._grad_views[name] for name in self._shapes}
-        call.take_weights(layers)
+        call = Call(space, layers, lengths=lengths, key=key)
         swapped = self._batch_first and batched
         grad_x = None
         if not space.one_hot:
@@ -435,9 +435,11 @@ class _Pass(NamedTuple):
     """What `backward` needs to know of the last `forward` of its thread."""
 
     #: Under which the model keeps the space.
-    key: tuple[Any, ...]
+    shape: tuple[Any, ...]
     space: _LayerSpace
-    call: Call
     indices: np.ndarray
+    lengths: np.ndarray
+    #: Of dropout.
+    key: tuple[int, int] | None
     #: Whether the input was a batch, and not one sequence.
     batched: bool

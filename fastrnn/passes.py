@@ -65,7 +65,7 @@ class Net:
 class Span:
     """The buffers of a stack for a number of time steps."""
 
-    __slots__ = ("dhs", "douts", "dropped", "dxs", "hs", "masks", "outputs")
+    __slots__ = ("dhs", "dout", "douts", "dropped", "dxs", "hs", "masks", "outputs")
 
     def __init__(self, space: Space, T: int) -> None:
         def first(arrays: list[np.ndarray]) -> list[np.ndarray]:
@@ -78,11 +78,8 @@ class Span:
         self.dhs = first(space.dhs)
         self.dxs = first(space.dxs)
         self.douts = first(space.douts)
-
-    @property
-    def dout(self) -> np.ndarray:
-        """Gradient of the outputs of the last layer."""
-        return self.douts[(len(self.outputs) - 1) % 2]
+        #: Gradient of the outputs of the last layer.
+        self.dout = self.douts[(len(self.outputs) - 1) % 2] if self.douts else space.none
 
 
 class Gradients:
@@ -301,19 +298,16 @@ class Call:
         key: tuple[int, int] | None = None,
     ) -> None:
         self.space, self.lengths, self.key = space, lengths, key
-        self.take_weights(layers, output)
-
-    def take_weights(self, layers: Sequence[Layer], output: tuple[np.ndarray, ...] | None = None) -> None:
-        """Take the weights as they are now, and pack them in the order in which the kernels read them."""
         self._layers, self._output = layers, output
-        space = self.space
-        if not space.N:
+        N = space.N
+        if not N:
             return
-        kernels, D = space.kernels, space.net.D
-        for place, (layer, packed) in enumerate(zip(layers, space.packed, strict=True)):
-            kernels.pack_layer(layer, space.N, space.one_hot and place < D, packed)
+        # In the order in which the kernels read them.
+        pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
+        for place, packed in enumerate(space.packed):
+            pack_layer(layers[place], N, one_hot and place < space.net.D, packed)
         if output is not None:
-            kernels.pack_output(output, space.N, space.packed_output)
+            space.kernels.pack_output(output, N, space.packed_output)
 
     def run(
         self, function: Callable[[int, int], object], multiply_adds: float, num_threads: int | None

@@ -39,19 +39,17 @@ class Sharing:
         self.changes: dict[object, int] = {}
         _all.add(self)
 
-    def begin_change(self, call: object, model: object, name: str) -> None:
-        """Enter a changing call, if no other thread is in."""
-        thread = get_ident()
-        with _lock:
-            goes_in_again = thread in self.changes.values()
-            self.changes[call] = thread  # before the look at the readers, who enter and look for changes
-            if goes_in_again or self._is_alone(thread):
-                return
+    def check_change(self, call: object, model: object, name: str) -> None:
+        """Refuse a changing call that has entered, if another thread is in.  Needs the lock."""
+        thread = self.changes[call]
+        threads = [*self.reads.values(), *self.changes.values()]
+        # A thread that changes the model may go in again: readers that look in then are refused.
+        if list(self.changes.values()).count(thread) == 1 and threads.count(thread) < len(threads):
             del self.changes[call]
-        raise RuntimeError(
-            f"this {type(model).__name__} is in use by another thread, and {name} changes it: wait until the "
-            f"others are done, or give each thread a copy"
-        )
+            raise RuntimeError(
+                f"this {type(model).__name__} is in use by another thread, and {name} changes it: wait until "
+                f"the others are done, or give each thread a copy"
+            )
 
     def check_read(self, model: object, name: str) -> None:
         """Refuse a reader that another thread's changing call came before."""
@@ -63,9 +61,6 @@ class Sharing:
             f"this {type(model).__name__} is being changed by another thread, and {name} reads it: wait until "
             f"that is done, or read a copy that was made before"
         )
-
-    def _is_alone(self, thread: int) -> bool:
-        return all(other == thread for other in (*self.reads.values(), *self.changes.values()))
 
     def keep_own(self) -> None:
         """Forget the calls of other threads."""
@@ -104,13 +99,14 @@ def reading(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[
     @functools.wraps(method)
     def read(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> R:
         sharing, call = self._sharing, object()
+        reads = sharing.reads
         try:
-            sharing.reads[call] = get_ident()
+            reads[call] = get_ident()
             if sharing.changes:
                 sharing.check_read(self, name)
             return method(self, *args, **kwargs)
         finally:
-            sharing.reads.pop(call, None)
+            reads.pop(call, None)
 
     return read
 
@@ -130,11 +126,15 @@ def changing(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate
     @functools.wraps(method)
     def change(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> R:
         sharing, call = self._sharing, object()
+        changes = sharing.changes
         try:
-            sharing.begin_change(call, self, name)
+            with _lock:
+                changes[call] = get_ident()  # before the look at the readers, who enter and look for changes
+                if sharing.reads or len(changes) > 1:
+                    sharing.check_change(call, self, name)
             return method(self, *args, **kwargs)
         finally:
-            sharing.changes.pop(call, None)
+            changes.pop(call, None)
 
     return change
 
