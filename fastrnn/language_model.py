@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from fastrnn.checks import (
 )
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE
 from fastrnn.layout import aligned
-from fastrnn.passes import Call, Layer, Net, Space, Spaces, Span
+from fastrnn.passes import Call, Net, Space, Span
 from fastrnn.random_stream import UniformDraws
 from fastrnn.sharing import changing, reading
 from fastrnn.stack import StackedModel
@@ -344,9 +344,12 @@ class LanguageModel(StackedModel):
         check_choice(reduction, "reduction", _REDUCTIONS)
         _check_not_none(y)
         kernels = backends.kernels(self._backend)
-        with self._batch(kernels, x, y, h0, gradients=False) as batch:
+        batch = self._batch(kernels, x, y, h0, gradients=False)
+        try:
             loss = batch.loss(self._num_threads)
             return (loss / max(batch.counted, 1) if reduction == "mean" else loss), batch.space.h_n.copy()
+        finally:
+            self._spaces.give(batch.shape, batch.space)
 
     if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
 
@@ -381,8 +384,11 @@ class LanguageModel(StackedModel):
         ((2, 1, 4), (1, 1, 16))
         """
         kernels = backends.kernels(self._backend)
-        with self._batch(kernels, x, None, h0, gradients=False) as batch:
+        batch = self._batch(kernels, x, None, h0, gradients=False)
+        try:
             return batch.logits(self._num_threads), batch.space.h_n.copy()
+        finally:
+            self._spaces.give(batch.shape, batch.space)
 
     @reading
     def sample(
@@ -463,9 +469,9 @@ class LanguageModel(StackedModel):
         if n == 0:
             return out, states
         key = "sample", kernels.NAME, N
-        space: Space = self._spaces.take(key, lambda: _sampling_space(kernels, self._net, N))
+        space: Space = self._spaces.take(key) or _sampling_space(kernels, self._net, N)
         try:
-            call = Call(space, self._layers(arrays), _output_layer(arrays))
+            call = Call(space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]))
             draws = UniformDraws(generator, n * N)
             uniforms = np.ascontiguousarray(draws.values.reshape(n, N).T)
             drawn = [0] * len(space.bounds)
@@ -503,8 +509,8 @@ class LanguageModel(StackedModel):
         h0 = self._check_state(h0, "h0", N)
         arrays = self._checked_parameters()
         key = gradients, kernels.NAME, shape
-        space: _BatchSpace = self._spaces.take(
-            key, lambda: _BatchSpace(self, kernels, T, N, min(self._recompute_every or T, T), gradients)
+        space: _BatchSpace = self._spaces.take(key) or _BatchSpace(
+            self, kernels, T, N, min(self._recompute_every or T, T), gradients
         )
         try:
             check_index_batch(x, "x", self._q, kernels, space.flat_x, given_x)
@@ -516,10 +522,12 @@ class LanguageModel(StackedModel):
             else:
                 space.states[0][...] = h0
             drops = gradients and space.masks and self._training
-            return _Batch(
-                space, self._layers(arrays), _output_layer(arrays),
-                self._dropout_key() if drops else None, counted, self._spaces, key,
+            batch = _Batch(
+                space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]),
+                key=self._dropout_key() if drops else None,
             )  # fmt: skip
+            batch.counted, batch.shape = counted, key
+            return batch
         except BaseException:
             self._spaces.give(key, space)
             raise
@@ -530,22 +538,21 @@ class LanguageModel(StackedModel):
         """Loss and last state of a batch; the gradients are written to `flat`, clipped."""
         kernels = backends.kernels(self._backend)
         _check_not_none(y)
-        with self._batch(kernels, x, y, h0, gradients=True) as batch:
+        batch = self._batch(kernels, x, y, h0, gradients=True)
+        space = batch.space
+        try:
             scale = 1 / max(batch.counted, 1) if reduction == "mean" else 1.0
             loss = batch.gradients(scale, self._num_threads)
-            space = batch.space
             self.grad_norm = kernels.reduce_gradients(space.gradients.sums, mode, threshold, flat)
             return loss * scale, space.h_n
+        finally:
+            self._spaces.give(batch.shape, space)
 
 
 def _check_not_none(y: Any) -> None:
     """Refuse a missing `y`: `LanguageModel._batch` takes None for no targets."""
     if y is None:
         raise TypeError("y must be an array of class indices, got None")
-
-
-def _output_layer(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    return arrays["weight_out"], arrays["bias_out"]
 
 
 def _sampling_space(kernels: ModuleType, net: Net, N: int) -> Space:
@@ -573,30 +580,20 @@ class _BatchSpace(Space):
         if gradients:
             self.other_h_n = self.buffer(net.L, N, net.h)
             self.carry = self.buffer(net.L, N, net.h)
+            self.no_carry, self.no_dx = [self.no_state] * net.L, [self.none]
             self.gradients = model._new_gradients(len(self.bounds))
 
 
 class _Batch(Call):
-    """One call of a `LanguageModel` over a batch; a ``with`` block gives its work space back."""
+    """One call of a `LanguageModel` over a batch."""
 
-    __slots__ = ("_key", "_spaces", "counted")
+    __slots__ = ("counted", "shape")
 
     space: _BatchSpace
-
-    def __init__(
-        self, space: _BatchSpace, layers: list[Layer], output: tuple[np.ndarray, np.ndarray],
-        key: tuple[int, int] | None, counted: int, spaces: Spaces, kept_under: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(space, layers, output, key=key)
-        #: Targets that count.
-        self.counted = counted
-        self._spaces, self._key = spaces, kept_under
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._spaces.give(self._key, self.space)
+    #: Targets that count.
+    counted: int
+    #: Under which the model keeps the space.
+    shape: tuple[Any, ...]
 
     def gradients(self, scale: float, num_threads: int | None) -> float:
         """The loss; leaves its gradients times `scale` in the space, and the last state in ``h_n``.
@@ -608,7 +605,6 @@ class _Batch(Call):
         space.h_n, space.other_h_n = space.other_h_n, space.h_n
         steps, x, y, states, h_n, carry = space.steps, space.x, space.y, space.states, space.h_n, space.carry
         none, last = space.none, space.chunks - 1
-        dx, no_carry = [none], [space.no_state] * len(carry)
         losses = [0.0] * len(space.bounds)
 
         def of_part(part: int, slot: int) -> None:
@@ -629,8 +625,8 @@ class _Batch(Call):
                     span, y[t0:t1], scale, span.dout, output_gradients, part, slot, accumulate=later
                 )
                 self.backward(
-                    span, classes, none, h0, carry if later else no_carry, carry, dx, layer_gradients, part,
-                    slot, accumulate=later,
+                    span, classes, none, h0, carry if later else space.no_carry, carry, space.no_dx, layer_gradients,
+                    part, slot, accumulate=later,
                 )  # fmt: skip
             losses[part] = loss
 

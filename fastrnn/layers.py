@@ -294,7 +294,7 @@ class RNN(StackedModel):
         if last is not None:  # one is enough to be used by whichever thread comes next
             self._spaces.give(last.shape, last.space, most=1)
         shape = kernels.NAME, T, N, classes
-        space: _LayerSpace = self._spaces.take(shape, lambda: _LayerSpace(self, kernels, T, N, classes))
+        space: _LayerSpace = self._spaces.take(shape) or _LayerSpace(self, kernels, T, N, classes)
         if h0 is None:
             space.h0.fill(0)
         else:

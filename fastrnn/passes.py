@@ -246,8 +246,8 @@ class Spaces:
     def __init__(self) -> None:
         self._free: dict[Any, list[Any]] = {}
 
-    def take(self, key: Any, make: Callable[[], Any]) -> Any:
-        """A space for `key`, for the caller alone until `give`."""
+    def take(self, key: Any) -> Any:
+        """A space for `key`, for the caller alone until `give`; None where a new one must be made."""
         free = self._free.get(key)
         if free is None:
             free = self._free.setdefault(key, [])
@@ -258,7 +258,7 @@ class Spaces:
         try:
             return free.pop()
         except IndexError:
-            return make()
+            return None
 
     def give(self, key: Any, space: Any, most: int | None = None) -> None:
         """Keep a space for the next call, unless there are `most` of that shape."""

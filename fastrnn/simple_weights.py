@@ -192,19 +192,23 @@ class SimpleWeights(Shared):
         except AttributeError:
             self._take_attributes()
             params = self._params
-        Wxh, Whh, Why, bh, by = params
+        A, B, C, D, E = params
         if (
-            self.Wxh is not Wxh
-            or self.Whh is not Whh
-            or self.Why is not Why
-            or self.bh is not bh
-            or self.by is not by
+            self.Wxh is not A
+            or self.Whh is not B
+            or self.Why is not C
+            or self.bh is not D
+            or self.by is not E
         ):
-            params = self._new_params()
-        dtype = self._dtype
-        for W, shape in zip(params, self._shapes, strict=True):
-            if W.shape != shape or W.dtype is not dtype or not W.flags.carray:
-                return self._converted_params(params)
+            A, B, C, D, E = params = self._new_params()
+        # Written out: a loop over the five takes 0.5 us more, of 6 that a call of one step takes.
+        if (
+            (A.shape, B.shape, C.shape, D.shape, E.shape) != self._shapes
+            or not (A.dtype is B.dtype is C.dtype is D.dtype is E.dtype is self._dtype)
+            or not (A.flags.carray and B.flags.carray and C.flags.carray)
+            or not (D.flags.carray and E.flags.carray)
+        ):
+            return self._converted_params(params)
         return params
 
     def _converted_params(self, params: Gradients) -> Gradients:
