@@ -3,81 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from fastrnn import backends
-from fastrnn.checks import (
-    INDEX,
-    OwnsArrays,
-    check_choice,
-    check_dtype,
-    check_number,
-    check_size,
-    show_integer,
-    warn_user,
-)
+from fastrnn.checks import check_choice, own_arrays, warn_user
 from fastrnn.errors import CheckpointError, TextError, not_fitted
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
-from fastrnn.shown import History
+from fastrnn.sharing import changed, changing, reading
 from fastrnn.stack import warn_of_dropout
-from fastrnn.text.batches import Streams, mean_cross_entropy, perplexity
+from fastrnn.text.batches import Streams, cut_text
 from fastrnn.text.checkpoint import (
     all_finite,
     check_is_no_text,
     check_writable,
     hold,
-    is_finite,
-    previous_of,
     read_checkpoint,
     write_checkpoint,
 )
-from fastrnn.text.reading import IndexedText, index_text, named_file, parts_of
-from fastrnn.text.snapshot import Misfit, Snapshot, misfits, pack, plain, unpack
-from fastrnn.text.stop_strings import StopStrings, check_stop
-from fastrnn.text.training import Limits, Progress, Training
-from fastrnn.text.vocabulary import Vocabulary, check_newline, check_unknown
+from fastrnn.text.reading import parts_of, read_indexed
+from fastrnn.text.resuming import check_can_go_on, check_fits, check_same_text, same_way
+from fastrnn.text.sampling import Sampling
+from fastrnn.text.scoring import Scoring
+from fastrnn.text.settings import DEFAULTS, OF_MODEL, OF_RUN, Settings, generator, whole
+from fastrnn.text.snapshot import Misfit, Progress, Run, misfits, pack, unpack
+from fastrnn.text.training import Limits, Training
+from fastrnn.text.vocabulary import Vocabulary, check_unknown
 
 if TYPE_CHECKING:
-    from fastrnn.hints import (
-        BackendName,
-        Clip,
-        Dtype,
-        HistoryEntry,
-        NewLine,
-        OptimizerName,
-        Path,
-        RandomState,
-        Several,
-        Text,
-        Weights,
-    )
+    from fastrnn.hints import HistoryEntry, Path, Text, Weights
 
 __all__ = ["CharRNN"]
 
-#: Characters that one call of the kernels samples at most.  The first calls take fewer, 1, 2, 4 ..., so
-#: that the first character is there at once.
-SAMPLE_CHUNK = 4096
 
-#: Characters of a prompt that are read at a time.
-PROMPT_CHUNK = 1024
-
-#: What an untrained start is preceded by: the first of these that the vocabulary has.
-STARTS = "\n "
-
-#: Hyper-parameters that the arrays of a model follow, and those that a run follows as well.
-_OF_MODEL = ("hidden_size", "num_layers", "dtype", "optimizer")
-_OF_RUN = (*_OF_MODEL, "seq_len", "batch_size", "validation_fraction", "newline")
-
-
-class CharRNN(OwnsArrays):
+class CharRNN(Settings, Scoring, Sampling):
     r"""Character-level recurrent language model, trained by truncated BPTT, with scikit-learn's conventions.
 
     The text is cut by position into `batch_size` streams that are read side by side, `seq_len` characters
@@ -192,153 +155,21 @@ class CharRNN(OwnsArrays):
     True
     """
 
-    def __init__(
-        self,
-        hidden_size: int = 256,
-        num_layers: int = 1,
-        *,
-        seq_len: int = 64,
-        batch_size: int = 64,
-        optimizer: OptimizerName = "adam",
-        lr: float = 2e-3,
-        lr_decay: float = 1.0,
-        clip: Clip | None = "norm",
-        clip_threshold: float = 5.0,
-        dropout: float = 0.0,
-        epochs: int | None = 10,
-        max_steps: int | None = None,
-        max_seconds: float | None = None,
-        validation_fraction: float = 0.1,
-        validate_every: int | None = None,
-        patience: int | None = None,
-        dtype: Dtype = "float32",
-        random_state: RandomState = None,
-        num_threads: int | None = None,
-        backend: BackendName | None = None,
-        checkpoint: Path | None = None,
-        checkpoint_every: int | None = None,
-        diagnostics_every: int | None = 256,
-        unknown: str | None = None,
-        newline: NewLine | None = None,
-        verbose: int = 1,
-    ) -> None:
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.seq_len = seq_len
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.lr = lr
-        self.lr_decay = lr_decay
-        self.clip = clip
-        self.clip_threshold = clip_threshold
-        self.dropout = dropout
-        self.epochs = epochs
-        self.max_steps = max_steps
-        self.max_seconds = max_seconds
-        self.validation_fraction = validation_fraction
-        self.validate_every = validate_every
-        self.patience = patience
-        self.dtype = dtype
-        self.random_state = random_state
-        self.num_threads = num_threads
-        self.backend = backend
-        self.checkpoint = checkpoint
-        self.checkpoint_every = checkpoint_every
-        self.diagnostics_every = diagnostics_every
-        self.unknown = unknown
-        self.newline = newline
-        self.verbose = verbose
-
-    vocabulary_: Vocabulary
-    model_: LanguageModel
-    history_: list[HistoryEntry]
-    best_weights_: dict[str, np.ndarray] | None
-    weights_: Weights
-
-    _optimizer: Optimizer
-    _progress: Progress
-    #: Hidden state after the last step.
-    _state: np.ndarray
-    #: States that a text begins with, under the last and the best weights.
-    _starts: dict[str, np.ndarray]
-    #: Weights of the last step while `model_` uses the best ones.
-    _last_weights: dict[str, np.ndarray] | None
-    #: Hyper-parameters that the arrays and the run follow.
-    _followed: dict[str, Any]
+    #: What is fitted; not there before.
+    _run: Run
     #: Of the last call of `fit` or `partial_fit`: the step that `checkpoint` was written after, and whether
     #: it ended with NaN or infinity.
     _kept_step: int | None
     _diverged: bool
 
-    # -- scikit-learn's conventions --------------------------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Hyper-parameters by name.
-
-        Parameters
-        ----------
-        deep : bool
-            Without effect: no hyper-parameter has parameters of its own.
-
-        Returns
-        -------
-        dict of str to object
-
-        Examples
-        --------
-        >>> CharRNN(100).get_params()["hidden_size"]
-        100
-        """
-        return {name: getattr(self, name) for name in _DEFAULTS}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set hyper-parameters; what is fitted stays.
-
-        Those that belong to `model_` (`dropout`, `num_threads`, `backend`) are taken when it is made, by
-        `fit` or by `load`.
-
-        Parameters
-        ----------
-        **params
-            Hyper-parameters by name.
-
-        Returns
-        -------
-        CharRNN
-            The object itself.
-
-        Raises
-        ------
-        ValueError
-            If a name is not that of a hyper-parameter; none is set then.
-
-        Examples
-        --------
-        >>> CharRNN().set_params(hidden_size=100, lr=0.01)
-        CharRNN(hidden_size=100, lr=0.01)
-        """
-        for name in params:
-            if name not in _DEFAULTS:
-                raise ValueError(
-                    f"{name!r} is not a hyper-parameter of CharRNN; they are {', '.join(_DEFAULTS)}"
-                )
-        for name, value in params.items():
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        changed = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if value is not _DEFAULTS[name] and not _equal(value, _DEFAULTS[name])
-        ]
-        return f"CharRNN({', '.join(changed)})"
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self).copy()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a pickle holds, which may be older than some hyper-parameters."""
-        super().__setstate__(_DEFAULTS | state)
-        if "_followed" in state:
-            self._followed = {name: _DEFAULTS[name] for name in _OF_RUN} | state["_followed"]
+        vars(self).update(own_arrays(DEFAULTS | state))
+        if "_run" in state:
+            self._run.followed = {name: DEFAULTS[name] for name in OF_RUN} | self._run.followed
 
     def _repr_html_(self) -> str:
         from fastrnn.shown import char_rnn_html
@@ -346,21 +177,11 @@ class CharRNN(OwnsArrays):
         return char_rnn_html(self)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type="density_estimator",
-            target_tags=TargetTags(required=False),
-            input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
-            non_deterministic=self.random_state is None,
-            no_validation=True,
-        )
+        return hasattr(self, "_run")
 
     # -- training --------------------------------------------------------------------------------
 
+    @changing
     def fit(self, text: Text, y: None = None, *, resume: bool = False) -> Self:
         """Learn a text from the beginning, or go on where training stopped.
 
@@ -435,7 +256,7 @@ class CharRNN(OwnsArrays):
     def _fit(self, text: Any, *, resume: bool) -> None:
         if resume:
             self._check_can_resume()
-        indexed = self._index(text)
+        indexed = read_indexed(text, self.newline)
         indices, n = indexed.indices, len(indexed.indices)
         first_held_out = max(n - round(n * float(self.validation_fraction)), 2)
         if self.patience is not None and first_held_out == n:
@@ -444,22 +265,23 @@ class CharRNN(OwnsArrays):
                 f"{self.validation_fraction!r} of {n} characters is none"
             )
         if resume:
-            self._check_same_text(n, indexed.sha256)
+            check_same_text(self._run, n, indexed.sha256)
         check_unknown(self.unknown, indexed.vocabulary)
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
-        streams = self._streams(indices[:first_held_out], warn=not resume)
+        streams = cut_text(indices[:first_held_out], self.seq_len, self.batch_size, warn=not resume)
         if resume:
-            self._check_fits(streams)
-            self._put_into_use("last")
+            check_fits(self._run, streams)
+            self._run.use("last")
         else:
-            self._begin(indexed.vocabulary, Progress("fit", n, indexed.sha256))
-        last_step = _int(self.max_steps)
+            self._run = self._new_run(indexed.vocabulary, Progress("fit", n, indexed.sha256))
+        last_step = whole(self.max_steps)
         if last_step is None and self.epochs is not None:
             last_step = int(self.epochs) * streams.steps
         held_out = None if first_held_out == n else (indices, first_held_out)
         self._train(streams, held_out, last_step, resumed=resume)
 
+    @changing
     def partial_fit(self, text: Text, y: None = None, *, vocabulary: str | None = None) -> Self:
         """Take one pass over a text, with the weights and the optimizer's state as they are.
 
@@ -500,18 +322,18 @@ class CharRNN(OwnsArrays):
         return self
 
     def _partial_fit(self, text: Any, vocabulary: str | None) -> None:
-        known = getattr(self, "vocabulary_", None)
+        run = getattr(self, "_run", None)
+        known = None if run is None else run.vocabulary
         if vocabulary is not None:
             wanted = Vocabulary(vocabulary)
             if known is not None and wanted != known:
                 raise ValueError("vocabulary is not the one that the model was made with")
             known = wanted
-        fitted = hasattr(self, "model_")
-        if fitted:
-            self._check_unchanged(_OF_MODEL)
-            self._check_can_go_on(resuming=False)
+        if run is not None:
+            self._check_unchanged(OF_MODEL, run.followed)
+            check_can_go_on(run, (), self.checkpoint, self.lr)
         try:
-            indexed = self._index(text, known)
+            indexed = read_indexed(text, self.newline, known, self.unknown)
         except TextError as error:
             if not error.settings:  # it is not about unknown characters
                 raise
@@ -524,18 +346,87 @@ class CharRNN(OwnsArrays):
         check_unknown(self.unknown, indexed.vocabulary)
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
-        streams = self._streams(indexed.indices, warn=True)
-        if fitted:
-            self._put_into_use("last")
-        else:
-            self._begin(indexed.vocabulary, Progress("partial_fit"))
-        progress = self._progress
+        streams = cut_text(indexed.indices, self.seq_len, self.batch_size, warn=True)
+        resumed = run is not None
+        if run is None:
+            run = self._run = self._new_run(indexed.vocabulary, Progress("partial_fit"))
+        run.use("last")
+        progress = run.progress
         progress.kind, progress.characters, progress.sha256 = "partial_fit", n, indexed.sha256
         progress.epoch_start = progress.step
         progress.rounds_since_best = 0
-        self._remember(_OF_RUN)
-        self._train(streams, None, progress.step + streams.steps, resumed=fitted)
+        run.followed = self._to_follow()
+        self._train(streams, None, progress.step + streams.steps, resumed=resumed)
 
+    # -- what is fitted --------------------------------------------------------------------------
+
+    def _fitted_run(self) -> Run:
+        try:
+            return self._run
+        except AttributeError:
+            raise not_fitted(
+                "this CharRNN is not fitted yet: call fit, partial_fit or CharRNN.load first"
+            ) from None
+
+    @property
+    def vocabulary_(self) -> Vocabulary:
+        """The characters that it knows."""
+        return self._fitted_run().vocabulary
+
+    @property
+    def model_(self) -> LanguageModel:
+        """The `LanguageModel`, with the weights that are in use."""
+        return self._fitted_run().model
+
+    @property
+    def history_(self) -> list[HistoryEntry]:
+        """What was noted while it was trained."""
+        return self._fitted_run().history
+
+    @property
+    def weights_(self) -> Weights:
+        """``"last"`` or ``"best"``: the weights that are in use."""
+        return self._fitted_run().weights
+
+    @property
+    def best_weights_(self) -> dict[str, np.ndarray] | None:
+        """Weights of the best validation."""
+        return self._fitted_run().best
+
+    @property
+    @reading
+    def last_weights_(self) -> dict[str, np.ndarray]:
+        """Weights of the last step, copied."""
+        return {name: W.copy() for name, W in self._fitted_run().last.items()}
+
+    @property
+    def start_state_(self) -> np.ndarray:
+        """State that a text begins with, shape (num_layers, 1, h)."""
+        return self._fitted_run().start
+
+    @property
+    def step_(self) -> int:
+        """Steps taken."""
+        return self._fitted_run().progress.step
+
+    @property
+    def epoch_(self) -> int:
+        """Whole epochs done."""
+        return self._fitted_run().progress.epoch
+
+    @property
+    def best_step_(self) -> int | None:
+        """Step of the best validation."""
+        run = self._fitted_run()
+        return None if run.best is None else run.progress.best_step
+
+    @property
+    def best_valid_nats_(self) -> float | None:
+        """The best validation, in nats per character."""
+        run = self._fitted_run()
+        return None if run.best is None else run.progress.best_nats
+
+    @changing
     def use_weights(self, which: Weights) -> Self:
         """Let `model_` use the weights of the last step or of the best validation.
 
@@ -564,353 +455,16 @@ class CharRNN(OwnsArrays):
         >>> model.weights_, model.use_weights("best").weights_
         ('last', 'best')
         """
-        self._check_fitted()
+        run = self._fitted_run()
         check_choice(which, "which", ("last", "best"))
-        if which == "best" and self.best_weights_ is None:
+        if which == "best" and run.best is None:
             raise ValueError("there are no best weights: no validation was made")
-        self._put_into_use(which)
+        run.use(which)
         return self
-
-    @property
-    def last_weights_(self) -> dict[str, np.ndarray]:
-        """Weights of the last step, copied."""
-        self._check_fitted()
-        weights = self.model_.parameters if self._last_weights is None else self._last_weights
-        return {name: W.copy() for name, W in weights.items()}
-
-    @property
-    def start_state_(self) -> np.ndarray:
-        """State that a text begins with, shape (num_layers, 1, h)."""
-        self._check_fitted()
-        return self._starts[self.weights_].copy()
-
-    @property
-    def step_(self) -> int:
-        """Steps taken."""
-        self._check_fitted()
-        return self._progress.step
-
-    @property
-    def epoch_(self) -> int:
-        """Whole epochs done."""
-        self._check_fitted()
-        return self._progress.epoch
-
-    @property
-    def best_step_(self) -> int | None:
-        """Step of the best validation."""
-        self._check_fitted()
-        return None if self.best_weights_ is None else self._progress.best_step
-
-    @property
-    def best_valid_nats_(self) -> float | None:
-        """The best validation, in nats per character."""
-        self._check_fitted()
-        return None if self.best_weights_ is None else self._progress.best_nats
-
-    # -- scoring ---------------------------------------------------------------------------------
-
-    def score(self, text: Text, y: None = None) -> float:
-        """Mean log-likelihood per character in nats; higher is better.
-
-        Parameters
-        ----------
-        text : str, bytes, pathlib.Path, binary file, or sequence of these
-            As for `fit`; at least two characters.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        float
-            At most 0.
-
-        Raises
-        ------
-        TextError
-            If the text cannot be read, is too short, or holds characters that the model never saw and
-            `unknown` does not allow.
-
-        Notes
-        -----
-        The first character is not predicted.  A text of 16 384 characters or more is scored in parallel
-        streams; each of them first reads the 128 characters before its own, which give it its state.
-
-        Examples
-        --------
-        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
-        >>> model.score("hello world. ") < 0
-        True
-        """
-        self._check_fitted()
-        check_unknown(self.unknown)
-        indices = self._index(text, self.vocabulary_).indices
-        return -mean_cross_entropy(self.model_, indices, start=self.start_state_)
-
-    def bits_per_char(self, text: Text) -> float:
-        """Cross-entropy in bits per character, as `score` measures it; lower is better.
-
-        Parameters
-        ----------
-        text : str, bytes, pathlib.Path, binary file, or sequence of these
-            As for `score`.
-
-        Returns
-        -------
-        float
-            At least 0.
-
-        Raises
-        ------
-        TextError
-            As `score`.
-
-        Examples
-        --------
-        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
-        >>> 0 < model.bits_per_char("hello world. ") < 4
-        True
-        """
-        return -self.score(text) / math.log(2)
-
-    def perplexity(self, text: Text) -> float:
-        """Exponential of the cross-entropy that `score` measures, in nats per character; lower is better.
-
-        A model that is as uncertain as if it chose among k equally probable characters has perplexity k.
-
-        Parameters
-        ----------
-        text : str, bytes, pathlib.Path, binary file, or sequence of these
-            As for `score`.
-
-        Returns
-        -------
-        float
-            At least 1; infinity beyond the largest float.
-
-        Raises
-        ------
-        TextError
-            As `score`.
-
-        Examples
-        --------
-        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
-        >>> 1 < model.perplexity("hello world. ") < 15
-        True
-        """
-        return perplexity(-self.score(text))
-
-    # -- sampling --------------------------------------------------------------------------------
-
-    @overload
-    def generate(
-        self,
-        n: int,
-        prompt: str = "",
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        num_samples: Literal[1] = 1,
-        random_state: RandomState = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> str: ...
-    @overload
-    def generate(
-        self,
-        n: int,
-        prompt: str = "",
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        num_samples: Several,
-        random_state: RandomState = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> list[str]: ...
-    @overload
-    def generate(
-        self,
-        n: int,
-        prompt: str = "",
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        num_samples: int,
-        random_state: RandomState = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> str | list[str]: ...
-    def generate(
-        self,
-        n: int,
-        prompt: str = "",
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        num_samples: int = 1,
-        random_state: RandomState = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> str | list[str]:
-        """Write `n` characters, or up to a string.
-
-        Parameters
-        ----------
-        n : int
-            Characters of each sample, 0 or more.
-        prompt : str
-            What the model reads first; it is not part of the result.  Without one it begins as after a
-            line break if its vocabulary has one, else as after a blank, else as after its first character.
-        temperature : float, default 1.0
-            At least 0; the logits are divided by it.  Below 1 the model plays safe, above 1 it dares more;
-            0 always takes the most probable character.
-        top_k : int or None
-            Draw from the `top_k` most probable characters only.
-        top_p : float or None
-            Draw from the most probable characters that make up this probability, in (0, 1].
-        num_samples : int, default 1
-            Number of samples, all from the same prompt.
-        random_state : int, numpy.random.Generator, numpy.random.RandomState or None
-            Seed of the draws; a Generator or RandomState is drawn from.
-        stop : str, sequence of str, or None
-            A sample ends before this string, if it comes to write it; of several strings, before the one
-            that is complete first.  The prompt does not count.  The characters before it are the same as
-            without `stop`.  One with characters that the model does not know never comes.
-
-        Returns
-        -------
-        str, or list of str if `num_samples` is more than 1
-            Of `n` characters each, or fewer where `stop` ended it.
-
-        Raises
-        ------
-        TextError
-            If `prompt` holds characters that the model never saw and `unknown` does not allow.
-        TypeError, ValueError
-            If another argument is not one of the above.
-
-        Examples
-        --------
-        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
-        >>> len(model.generate(20, "hello", random_state=0))
-        20
-        >>> [len(sample) for sample in model.generate(5, num_samples=3)]
-        [5, 5, 5]
-        >>> " " in model.generate(100, "hello", random_state=0, stop=" ")
-        False
-        """
-        n = check_size(n, "n", minimum=0)
-        num_samples = check_size(num_samples, "num_samples")
-        strings = check_stop(stop)
-        chunks = self._sampling(n, prompt, num_samples, temperature, top_k, top_p, random_state)
-        decode = self.vocabulary_.decode
-        if strings:
-            samples = _until_stopped(chunks, [StopStrings(strings) for _ in range(num_samples)], decode)
-        else:  # at once, which takes a fraction of the time
-            indices = [np.empty((num_samples, 0), INDEX), *chunks]
-            samples = [decode(row) for row in np.concatenate(indices, axis=1)]
-        return samples[0] if num_samples == 1 else samples
-
-    def stream(
-        self,
-        n: int | None = None,
-        prompt: str = "",
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        random_state: RandomState = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> Iterator[str]:
-        """Write characters one by one, the same ones as `generate` with the same seed.
-
-        Parameters
-        ----------
-        n : int or None
-            How many; None never ends.
-        prompt, temperature, top_k, top_p, random_state, stop
-            As for `generate`.  Characters that `stop` may begin with wait until that is decided.
-
-        Returns
-        -------
-        iterator of str
-            Single characters.  The first is there at once; later ones are made some thousand ahead.
-
-        Raises
-        ------
-        TextError, TypeError, ValueError
-            As `generate`, before the first character.
-
-        Examples
-        --------
-        >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
-        >>> "".join(model.stream(20, random_state=0)) == model.generate(20, random_state=0)
-        True
-        """
-        if n is not None:
-            n = check_size(n, "n", minimum=0)
-        ending = StopStrings(check_stop(stop))
-        chunks = self._sampling(n, prompt, 1, temperature, top_k, top_p, random_state)
-        decode = self.vocabulary_.decode  # of the model as it is now, which `fit` may replace
-        return itertools.chain.from_iterable(ending.cut(decode(chunk[0]) for chunk in chunks))
-
-    def _sampling(
-        self,
-        n: int | None,
-        prompt: Any,
-        num_samples: int,
-        temperature: Any,
-        top_k: Any,
-        top_p: Any,
-        random_state: Any,
-    ) -> Iterator[np.ndarray]:
-        """Class indices, shape (num_samples, ...), chunk by chunk; arguments are checked now."""
-        self._check_fitted()
-        options = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "rng": _generator(random_state),
-        }
-        check_unknown(self.unknown)
-        check_newline(self.newline)
-        if not isinstance(prompt, str):
-            raise TypeError(f"prompt must be a str, got {type(prompt).__name__}")
-        try:
-            read = self.vocabulary_.encode(prompt, self.unknown, self.newline)
-        except TextError as error:
-            raise TextError(f"prompt: {error.message}", *error.settings) from None
-        if not len(read):
-            read = self.vocabulary_.encode(
-                next((c for c in STARTS if c in self.vocabulary_), self.vocabulary_[0])
-            )
-        model = self.model_
-        h = self.start_state_
-        for begin in range(0, len(read) - 1, PROMPT_CHUNK):
-            piece = read[begin : min(begin + PROMPT_CHUNK, len(read) - 1)]
-            h = model.forward(piece[:, None], h)[1]
-        h = np.repeat(h, num_samples, axis=1)
-        start = np.full(num_samples, read[-1])
-        model.sample(h, start, 0, **options)  # checks the options, before anybody asks for a character
-        return self._sample_chunks(model, h, start, n, options)
-
-    @staticmethod
-    def _sample_chunks(
-        model: LanguageModel, h: np.ndarray, start: np.ndarray, n: int | None, options: dict[str, Any]
-    ) -> Iterator[np.ndarray]:
-        done, size = 0, 1
-        while n is None or done < n:
-            size = size if n is None else min(size, n - done)
-            indices, h = model.sample(h, start, size, **options)
-            start = indices[:, -1].copy()
-            yield indices
-            done += size
-            size = min(2 * size, SAMPLE_CHUNK)
 
     # -- files -----------------------------------------------------------------------------------
 
+    @reading
     def save(self, path: Path) -> None:
         """Write the model to a safetensors file, with all that `fit` needs to go on.
 
@@ -945,10 +499,10 @@ class CharRNN(OwnsArrays):
         >>> loaded.generate(20, random_state=0) == model.generate(20, random_state=0)
         True
         """
-        self._check_fitted()
+        run = self._fitted_run()
         self._check_params()
-        check_unknown(self.unknown, self.vocabulary_)
-        write_checkpoint(path, *pack(self._snapshot(is_checkpoint=False), _DEFAULTS))
+        check_unknown(self.unknown, run.vocabulary)
+        write_checkpoint(path, *pack(run, self._own_params(), DEFAULTS))
 
     @classmethod
     def load(cls, path: Path, **params: Any) -> Self:
@@ -990,135 +544,28 @@ class CharRNN(OwnsArrays):
         """
         content, arrays = read_checkpoint(path)
         model = cls()
-        try:
-            snapshot = unpack(content, arrays, _DEFAULTS, params)
+
+        def make(kept: dict[str, Any], vocab_size: int) -> tuple[LanguageModel, Optimizer, dict[str, Any]]:
             with misfits("hyper-parameters"):
                 # The backend is another matter: it may be missing here, and `params` name another.
-                model.set_params(**snapshot.params | {"backend": None})._check_params()
-            model.backend = snapshot.params["backend"]
-            model._remember(_OF_RUN)
+                model.set_params(**kept | {"backend": None})._check_params()
+            model.backend = kept["backend"]
+            followed = model._to_follow()
             model.set_params(**params)
             model._check_params()
-            model._check_unchanged(_OF_MODEL)
-            model._restore(snapshot)
+            model._check_unchanged(OF_MODEL, followed)
+            return *model._new_model(vocab_size, np.random.default_rng(0)), followed
+
+        try:
+            model._run = unpack(content, arrays, DEFAULTS, make, params)
         except Misfit as error:
             raise CheckpointError(f"{os.fsdecode(path)!r} is not a model of CharRNN: {error}") from None
         return model
 
-    def _snapshot(self, *, is_checkpoint: bool) -> Snapshot:
-        params = {name: plain(value) for name, value in self._own_params().items()}
-        # Not what `set_params` has set them to since.
-        params |= self._followed | {"dropout": self.model_.dropout}
-        return Snapshot(
-            params=params,
-            vocabulary=self.vocabulary_,
-            progress=self._progress,
-            history=self.history_,
-            last=self.last_weights_,
-            best=self.best_weights_,
-            weights=self.weights_,
-            starts=self._starts,
-            optimizer=self._optimizer.state_dict(),
-            state=self._state,
-            rng=self.model_.rng,
-            is_checkpoint=is_checkpoint,
-        )
+    # -- a new run, and one that goes on ---------------------------------------------------------
 
-    def _own_params(self) -> dict[str, Any]:
-        """Hyper-parameters that belong into a file.
-
-        Where it is, and a generator that others may use as well, do not.
-        """
-        params = self.get_params()
-        del params["checkpoint"]
-        if isinstance(params["random_state"], (np.random.Generator, np.random.RandomState)):
-            params["random_state"] = None
-        return params
-
-    def _restore(self, snapshot: Snapshot) -> None:
-        """Make the model that a snapshot was taken of."""
-        model = self._make_model(len(snapshot.vocabulary), np.random.default_rng(0))
-        optimizer = OPTIMIZERS[self.optimizer](lr=self.lr, backend=self.backend)
-        # One that has not made a step has slots without arrays, which no file shows.
-        slots = {**{slot: {} for slot in optimizer.state_dict()["state"]}, **snapshot.optimizer["state"]}
-        with misfits("the optimizer"):
-            optimizer.load_state_dict({**snapshot.optimizer, "state": slots})
-        model.load_state_dict(snapshot.last)
-        model.rng = snapshot.rng
-        self.vocabulary_ = snapshot.vocabulary
-        self.history_ = History(snapshot.history)
-        self.best_weights_ = snapshot.best
-        self.weights_ = "last"
-        self._last_weights = None
-        self._progress = snapshot.progress
-        self._state = snapshot.state
-        self._starts = snapshot.starts
-        self._optimizer = optimizer
-        self.model_ = model
-        self._put_into_use(snapshot.weights)
-
-    # -- what the methods share ------------------------------------------------------------------
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "model_"):
-            raise not_fitted("this CharRNN is not fitted yet: call fit, partial_fit or CharRNN.load first")
-
-    def _check_params(self) -> None:
-        """Refuse hyper-parameters of wrong types and values."""
-        for name in ("hidden_size", "num_layers", "seq_len", "batch_size"):
-            check_size(getattr(self, name), name)
-        for name in (
-            "epochs", "max_steps", "validate_every", "patience", "num_threads", "checkpoint_every",
-            "diagnostics_every",
-        ):  # fmt: skip
-            if getattr(self, name) is not None:
-                check_size(getattr(self, name), name)
-        check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
-        check_number(self.lr, "lr", positive=True)
-        check_number(self.lr_decay, "lr_decay", positive=True)
-        check_choice(self.clip, "clip", ("norm", "value", None))
-        check_number(self.clip_threshold, "clip_threshold", positive=True, finite=False)
-        if self.max_seconds is not None:
-            check_number(self.max_seconds, "max_seconds", positive=True)
-        for name in ("dropout", "validation_fraction"):
-            if not 0 <= check_number(getattr(self, name), name) < 1:
-                raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
-        check_dtype(self.dtype)
-        _check_random_state(self.random_state)
-        if self.backend is not None:
-            backends.load(self.backend)
-        if self.checkpoint is not None and not isinstance(self.checkpoint, (str, os.PathLike)):
-            raise TypeError(f"checkpoint must be a path or None, got {type(self.checkpoint).__name__}")
-        check_unknown(self.unknown)
-        check_newline(self.newline)
-        if not isinstance(self.verbose, (int, np.integer, np.bool_)):
-            raise TypeError(f"verbose must be an integer, got {type(self.verbose).__name__}")
-
-    def _index(self, text: Any, vocabulary: Vocabulary | None = None) -> IndexedText:
-        """Read a text of at least two characters, as the model reads texts."""
-        name = named_file(text)
-        asked = "" if name is None else f"there is a file of that name: did you mean pathlib.Path({name!r})?"
-        try:
-            indexed = index_text(
-                text,
-                vocabulary=vocabulary,
-                unknown=None if vocabulary is None else self.unknown,
-                newline=self.newline,
-            )
-            if len(indexed.indices) < 2:
-                raise TextError(f"a text of at least two characters is needed, got {len(indexed.indices)}")
-        except TextError as error:
-            if not asked:
-                raise
-            raise TextError(f"{error}; {asked}") from None
-        if asked:
-            warn_user(
-                f"the text {'is' if isinstance(text, str) else 'begins with'} the characters {name!r}, and {asked}",
-            )
-        return indexed
-
-    def _make_model(self, vocab_size: int, rng: np.random.Generator) -> LanguageModel:
-        return LanguageModel(
+    def _new_model(self, vocab_size: int, rng: np.random.Generator) -> tuple[LanguageModel, Optimizer]:
+        model = LanguageModel(
             vocab_size,
             self.hidden_size,
             self.num_layers,
@@ -1128,123 +575,37 @@ class CharRNN(OwnsArrays):
             backend=self.backend,
             num_threads=self.num_threads,
         )
+        return model, OPTIMIZERS[self.optimizer](lr=self.lr, backend=self.backend)
 
-    def _begin(self, vocabulary: Vocabulary, progress: Progress) -> None:
-        """Make a new model, and forget the one there was."""
+    def _new_run(self, vocabulary: Vocabulary, progress: Progress) -> Run:
         warn_of_dropout(self.dropout, self.num_layers)
-        model = self._make_model(len(vocabulary), _generator(self.random_state))
-        self._optimizer = OPTIMIZERS[self.optimizer](lr=self.lr, backend=self.backend)
-        self.vocabulary_ = vocabulary
-        self.history_ = History()
-        self.best_weights_ = None
-        self.weights_ = "last"
-        self._last_weights = None
-        self._progress = progress
-        self._state = model.initial_state(1)
-        self._starts = {which: model.initial_state(1) for which in ("last", "best")}
-        self._remember(_OF_RUN)
-        self.model_ = model
+        model, optimizer = self._new_model(len(vocabulary), generator(self.random_state))
+        starts = {which: model.initial_state(1) for which in ("last", "best")}
+        return Run(model, optimizer, vocabulary, progress, self._to_follow(), model.initial_state(1), starts)
 
-    def _streams(self, indices: np.ndarray, *, warn: bool) -> Streams:
-        """Streams of a text to train on; say if it is too short for those that were asked for."""
-        streams = Streams(indices, int(self.seq_len), int(self.batch_size))
-        N, T = streams.num_streams, streams.seq_len
-        if warn and (self.batch_size, self.seq_len) != (N, T):
-            warn_user(
-                f"{len(indices)} characters to train on are less than one batch of {self.batch_size} "
-                f"streams of {self.seq_len} characters: training on {N} stream{'s' if N > 1 else ''} of {T}",
-            )
-        return streams
+    def _to_follow(self) -> dict[str, Any]:
+        """Hyper-parameters that the arrays of a run follow from now on."""
+        return {name: self._as_json(name) for name in OF_RUN}
 
-    def _remember(self, names: tuple[str, ...]) -> None:
-        """Note hyper-parameters that the arrays follow from now on."""
-        self._followed = {name: self._plain(name) for name in names}
-
-    def _plain(self, name: str) -> Any:
-        """A hyper-parameter as JSON has it."""
-        value = getattr(self, name)
-        return np.dtype(value).name if name == "dtype" else plain(value)
-
-    def _check_unchanged(self, names: tuple[str, ...]) -> None:
+    def _check_unchanged(self, names: tuple[str, ...], followed: dict[str, Any]) -> None:
         for name in names:
-            value, before = self._plain(name), self._followed[name]
+            value, before = self._as_json(name), followed[name]
             if value != before:
                 raise ValueError(f"{name} was {before!r} when training began, and cannot be {value!r} now")
 
     def _check_can_resume(self) -> None:
-        self._check_fitted()
-        if self._progress.kind != "fit":
+        run = self._fitted_run()
+        if run.progress.kind != "fit":
             raise ValueError("there is no run to resume: the last call was partial_fit")
-        self._check_unchanged(_OF_RUN)
-        self._check_can_go_on(resuming=True)
+        self._check_unchanged(OF_RUN, run.followed)
+        # Everything is looked at; for pieces of a text, which may be many and short, the weights alone.
+        arrays = pack(run, self._own_params(), DEFAULTS)[1]
+        check_can_go_on(run, arrays.values(), self.checkpoint, self.lr)
         if self.checkpoint is None:
             warn_user(
                 "checkpoint is None: nothing of what follows is kept in a file; "
                 "CharRNN.load(path, checkpoint=path), or set_params(checkpoint=path), keeps it",
             )
-
-    def _weights_are_finite(self) -> bool:
-        """Whether those of the last step are."""
-        weights = self.model_.parameters if self._last_weights is None else self._last_weights
-        return all_finite(weights.values())
-
-    def _check_can_go_on(self, *, resuming: bool) -> None:
-        """Refuse to train weights, or with an optimizer, from which nothing finite comes any more."""
-        # Everything is looked at for a run that is resumed; pieces of a text may be many and short.
-        arrays = pack(self._snapshot(is_checkpoint=False), _DEFAULTS)[1] if resuming else {}
-        if self._weights_are_finite() and all_finite(arrays.values()):
-            return
-        message = (
-            f"training cannot go on: after step {self.step_} weights or the optimizer's state are NaN or "
-            f"infinite, which no lr mends"
-        )
-        how = "begin anew"
-        if self.checkpoint is not None:
-            previous = previous_of(self.checkpoint)
-            if is_finite(self.checkpoint):
-                how = f"{os.fsdecode(self.checkpoint)!r} holds an earlier state: load it, and resume"
-            elif is_finite(previous):
-                how = (
-                    f"{str(previous)!r} holds an earlier state: put it in the place of the other, and resume"
-                )
-        raise CheckpointError(f"{message}; {how} with a lr of less than {self.lr:g}")
-
-    def _check_same_text(self, n: int, sha256: str) -> None:
-        progress = self._progress
-        if n != progress.characters:
-            mark = ""
-            if n < progress.characters and "\ufeff" in self.vocabulary_:
-                mark = (
-                    "; the other may have begun with a byte order mark, which is now left out of a file, "
-                    "but not of a str"
-                )
-            raise TextError(
-                f"this is not the text that training began with: it has {n} characters, that one had "
-                f"{progress.characters}{mark}"
-            )
-        if sha256 != progress.sha256:
-            raise TextError(
-                f"this is not the text that training began with: its SHA-256 is {sha256}, that of the "
-                f"other was {progress.sha256}"
-            )
-
-    def _check_fits(self, streams: Streams) -> None:
-        """Refuse a progress, which a file may have claimed, that no run over these streams comes to."""
-        N, steps = self._progress.num_streams, self._progress.step - self._progress.epoch_start
-        if steps > streams.steps or (steps and streams.num_streams != N):
-            raise CheckpointError(
-                f"the run cannot be resumed: {steps} steps of an epoch over {N} streams do not fit a text "
-                f"of {streams.num_streams} streams and {streams.steps} steps"
-            )
-
-    def _put_into_use(self, which: Weights) -> None:
-        if which == "best" and self.weights_ == "last" and self.best_weights_ is not None:
-            self._last_weights = self.model_.state_dict()
-            self.model_.load_state_dict(self.best_weights_)
-        elif which == "last" and self._last_weights is not None:
-            self.model_.load_state_dict(self._last_weights)
-            self._last_weights = None
-        self.weights_ = which
 
     @contextlib.contextmanager
     def _place_held(self, text: Any) -> Iterator[None]:
@@ -1264,38 +625,48 @@ class CharRNN(OwnsArrays):
         *,
         resumed: bool,
     ) -> None:
-        every: int | str | None = _int(self.checkpoint_every) or "timed"
+        run = self._run
+        every: int | str | None = whole(self.checkpoint_every) or "timed"
         # As a file keeps them: NumPy's short numbers would give other bits after `load`.
         lr, lr_decay = float(self.lr), float(self.lr_decay)
+        self._kept_step = None
+
+        def write() -> bool:
+            if self.checkpoint is None:
+                return all_finite(run.last.values())
+            content, arrays = pack(run, self._own_params(), DEFAULTS, is_checkpoint=True)
+            if not all_finite(arrays.values()):
+                return False
+            write_checkpoint(self.checkpoint, content, arrays)
+            self._kept_step = run.progress.step
+            return True
+
         training = Training(
-            self.model_,
-            self._optimizer,
+            run,
             streams,
             held_out,
-            self._progress,
-            self._state,
-            self.history_,
             learning_rate=lambda epoch: lr * lr_decay**epoch,
             clip=self.clip,
             clip_threshold=self.clip_threshold,
             limits=Limits(
                 last_step=last_step,
                 max_seconds=self.max_seconds,
-                validate_every=_int(self.validate_every) or streams.steps,
-                patience=_int(self.patience) if held_out else None,
+                validate_every=whole(self.validate_every) or streams.steps,
+                patience=whole(self.patience) if held_out else None,
                 checkpoint_every=None if self.checkpoint is None else every,
-                diagnostics_every=_int(self.diagnostics_every),
+                diagnostics_every=whole(self.diagnostics_every),
             ),
-            on_checkpoint=lambda final: self._take_over(training, final),
+            ends_with_best=self.patience is not None,
+            write=write,
             verbose=bool(self.verbose),
         )
-        self._kept_step = None
-        try:
-            training.run()
-        finally:
-            self._keep(training)
-            self._diverged = training.diverged
-        self._choose_weights()
+        # So that nobody who reads or trains the model itself comes in between two steps.
+        with changed(run.model, "fit"):
+            try:
+                training.train()
+            finally:
+                self._diverged = training.diverged
+            training.choose_weights()
         if training.diverged:
             # Last of all: where warnings are errors, everything is as without one.
             warn_user(self._divergence(resumed), RuntimeWarning)
@@ -1312,7 +683,7 @@ class CharRNN(OwnsArrays):
         step = self._step_in_file(resumed)
         if step is None:
             return f"{said}; nothing of it was written to {file}"
-        call = "fit(text, resume=True)" if self._progress.kind == "fit" else "partial_fit(text)"
+        call = "fit(text, resume=True)" if self._run.progress.kind == "fit" else "partial_fit(text)"
         return (
             f"{said}: CharRNN.load({file}, checkpoint={file}, lr=...).{call} goes on after step {step}, the "
             f"last one that was kept"
@@ -1324,88 +695,6 @@ class CharRNN(OwnsArrays):
             with contextlib.suppress(CheckpointError, OSError):
                 there = CharRNN.load(self.checkpoint, backend=None)
                 # The file may be another run's, whose history went another way.
-                before = self.history_[: len(there.history_)]
-                if there.step_ <= self.step_ and _way(there.history_) == _way(before):
+                if there.step_ <= self.step_ and same_way(there.history_, self.history_):
                     return there.step_
         return self._kept_step
-
-    def _choose_weights(self) -> None:
-        """Let the model use those that a run ends with."""
-        if self.patience is not None and self.best_weights_ is not None:
-            self._put_into_use("best")
-
-    def _keep(self, training: Training) -> None:
-        """Take what a training has come to."""
-        self._state = training.state.copy()
-        if training.best_weights is not None:
-            self.best_weights_, self._starts["best"] = training.best_weights, training.best_start
-
-    def _take_over(self, training: Training, final: bool) -> None:
-        """Write a checkpoint, if there is to be one and nothing in it has come to NaN or infinity."""
-        self._keep(training)
-        self._starts["last"] = training.start()
-        if final:
-            self._choose_weights()
-        if self.checkpoint is None:
-            training.diverged |= not self._weights_are_finite()
-            return
-        content, arrays = pack(self._snapshot(is_checkpoint=True), _DEFAULTS)
-        training.diverged |= not all_finite(arrays.values())
-        if not training.diverged:
-            write_checkpoint(self.checkpoint, content, arrays)
-            self._kept_step = self.step_
-
-
-def _way(history: list[HistoryEntry]) -> list[tuple[Any, ...]]:
-    """What no two runs have in common."""
-    return [(entry["step"], entry["train_nats"], entry["chars_per_second"]) for entry in history]
-
-
-def _until_stopped(
-    chunks: Iterator[np.ndarray], stops: list[StopStrings], decode: Callable[[np.ndarray], str]
-) -> list[str]:
-    """Samples that come in chunks of class indices, each as far as its `StopStrings` let it go."""
-    pieces: list[list[str]] = [[] for _ in stops]
-    for chunk in chunks:
-        for sample, ending, row in zip(pieces, stops, chunk, strict=True):
-            if not ending.found:
-                sample.append(ending.take(decode(row)))
-        if all(ending.found for ending in stops):
-            break
-    return ["".join(sample) + ending.rest() for sample, ending in zip(pieces, stops, strict=True)]
-
-
-_DEFAULTS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(CharRNN.__init__).parameters.items()
-    if name != "self"
-}
-
-
-def _int(value: Any) -> int | None:
-    """An integer of NumPy's, which may be short and which JSON does not know, as Python's."""
-    return None if value is None else int(value)
-
-
-def _equal(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and bool(value == default)
-
-
-def _generator(random_state: Any) -> np.random.Generator:
-    _check_random_state(random_state)
-    if isinstance(random_state, np.random.RandomState):
-        # Over the same stream, so that what is drawn here is not drawn there again.
-        return np.random.Generator(random_state._bit_generator)
-    return np.random.default_rng(random_state)
-
-
-def _check_random_state(random_state: Any) -> None:
-    if random_state is None or isinstance(random_state, (np.random.Generator, np.random.RandomState)):
-        return
-    if isinstance(random_state, (bool, np.bool_)) or not isinstance(random_state, (int, np.integer)):
-        raise TypeError(
-            f"random_state must be an int, a numpy.random.Generator or RandomState, or None, got "
-            f"{type(random_state).__name__}"
-        )
-    if random_state < 0:
-        raise ValueError(f"random_state must be at least 0, got {show_integer(int(random_state))}")

@@ -11,15 +11,16 @@ one of two that meet sees the other, and which of them goes on is decided under 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-__all__ = ["Shared", "changing", "reading"]
+__all__ = ["Shared", "changed", "changing", "reading"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -137,6 +138,25 @@ def changing(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate
             changes.pop(call, None)
 
     return change
+
+
+@contextlib.contextmanager
+def changed(model: Shared, name: str) -> Iterator[None]:
+    """Have a model to oneself for the length of a ``with`` block, as a changing method called `name` has.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread reads or changes the model.
+    """
+    sharing, call = model._sharing, object()
+    try:
+        with _lock:
+            sharing.changes[call] = get_ident()
+            sharing.check_change(call, model, name)
+        yield
+    finally:
+        sharing.changes.pop(call, None)
 
 
 def _start_anew() -> None:

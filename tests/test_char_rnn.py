@@ -22,13 +22,15 @@ from support import run_python
 
 import fastrnn
 from fastrnn import CharRNN, LanguageModel, TextError, optim
-from fastrnn import char_rnn as char_rnn_module
 from fastrnn.diagnostics import gradient_flow
 from fastrnn.diagnostics.report import diagnose
 from fastrnn.text import batches as streams_module
 from fastrnn.text import reading as texts
+from fastrnn.text import sampling as char_rnn_module
+from fastrnn.text import scoring as scoring_module
 from fastrnn.text import training as training_module
-from fastrnn.text.batches import Streams, mean_cross_entropy
+from fastrnn.text.batches import Streams
+from fastrnn.text.scoring import mean_cross_entropy
 
 TEXT = "the cat sat on the mat,\nthe dog lay on the log.\n" * 25
 SHAKESPEARE = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinyshakespeare.txt"
@@ -97,7 +99,7 @@ def test_cross_entropy_of_a_text(backend):
     indices = np.random.default_rng(1).integers(0, 5, 450).astype(np.uint8)
     for first in (1, 60, 300):
         got = mean_cross_entropy(lm, indices, first, shortest=10**6)
-        begin = first - 1 - streams_module.WARM_UP if first > streams_module.WARM_UP else first - 1
+        begin = first - 1 - scoring_module.WARM_UP if first > scoring_module.WARM_UP else first - 1
         assert got == pytest.approx(naive_cross_entropy(lm, indices, first, begin), rel=1e-12)
 
 
@@ -107,9 +109,9 @@ def test_cross_entropy_in_parallel_is_that_of_one_stream(backend, monkeypatch):
     one = mean_cross_entropy(lm, indices, shortest=10**6)
     for shortest in (140, 200, 333, 501):
         assert mean_cross_entropy(lm, indices, shortest=shortest) == pytest.approx(one, rel=1e-9)
-    monkeypatch.setattr(streams_module, "CHUNK", 50)
+    monkeypatch.setattr(scoring_module, "CHUNK", 50)
     assert mean_cross_entropy(lm, indices, shortest=200) == pytest.approx(one, rel=1e-9)
-    monkeypatch.setattr(streams_module, "WARM_UP", 1)  # what the warm-up is for
+    monkeypatch.setattr(scoring_module, "WARM_UP", 1)  # what the warm-up is for
     assert mean_cross_entropy(lm, indices, shortest=140) != pytest.approx(one, rel=1e-7)
 
 
@@ -118,7 +120,7 @@ def test_cross_entropy_within_a_limit():
     indices = np.random.default_rng(1).integers(0, 5, 2001).astype(np.uint8)
     parts = []
     for place in (1, 501, 1001, 1501):
-        begin = max(0, place - 1 - streams_module.WARM_UP)
+        begin = max(0, place - 1 - scoring_module.WARM_UP)
         parts.append(naive_cross_entropy(lm, indices[: place + 25], place, begin))
     got = mean_cross_entropy(lm, indices, shortest=500, limit=100)
     assert got == pytest.approx(np.mean(parts), rel=1e-12)
@@ -659,21 +661,21 @@ def test_a_text_begins_with_a_state_that_the_model_can_use():
     model, lm = latched()
     indices = model.vocabulary_.encode("ab" * 300)
     on = np.array([0.99, 0.0]).reshape(1, 1, 2)
-    start, nats = streams_module.start_state(lm, indices, np.repeat(on, 2, axis=1))
+    start, nats = scoring_module.start_state(lm, indices, np.repeat(on, 2, axis=1))
     np.testing.assert_array_equal(start, on)
     assert 0 < nats < 0.1
     held_out = [mean_cross_entropy(lm, indices, 300, shortest=100, start=h) for h in (on, None)]
     assert held_out[0] < 0.1 < 1 < held_out[1]
-    model._starts["last"] = on
+    model._run.starts["last"] = on
     assert model.score("ab" * 20) > -0.1
     assert model.generate(20, "ab", temperature=0) == "ab" * 10
-    model._starts["last"] = lm.initial_state(1)
+    model._run.starts["last"] = lm.initial_state(1)
     assert model.generate(20, "ab", temperature=0) != "ab" * 10
     # Where zero does, zero it is; also for a text that is too short to tell.
     lm.parameters["weight_hh_l0"][1, 0] = lm.parameters["bias_ih_l0"][1] = 0
-    assert not streams_module.start_state(lm, indices, on)[0].any()
+    assert not scoring_module.start_state(lm, indices, on)[0].any()
     for n in (2, 100, 128, 129, 130):
-        assert not streams_module.start_state(lm, indices[:n], on)[0].any()
+        assert not scoring_module.start_state(lm, indices[:n], on)[0].any()
 
 
 def test_the_state_to_begin_with_is_that_of_the_weights_in_use(monkeypatch, tmp_path):
@@ -685,7 +687,7 @@ def test_the_state_to_begin_with_is_that_of_the_weights_in_use(monkeypatch, tmp_
     assert best.shape == (1, 1, 12)
     last = model.use_weights("last").start_state_
     assert not np.array_equal(best, last)
-    np.testing.assert_array_equal(last, model._state[:, :1])
+    np.testing.assert_array_equal(last, model._run.state[:, :1])
     model.save(tmp_path / "m")
     loaded = CharRNN.load(tmp_path / "m")
     np.testing.assert_array_equal(loaded.start_state_, last)
@@ -1108,7 +1110,7 @@ def test_copies_and_pickles(fitted):
 @pytest.mark.filterwarnings("ignore:checkpoint is None")
 def test_pickles_from_before_a_hyper_parameter(fitted):
     old = copy.deepcopy(fitted)
-    del old.newline, old._followed["newline"]
+    del old.newline, old._run.followed["newline"]
     loaded = pickle.loads(pickle.dumps(old))
     assert loaded.get_params() == fitted.get_params()
     assert loaded.generate(20, random_state=0) == fitted.generate(20, random_state=0)

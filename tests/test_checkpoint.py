@@ -1,6 +1,7 @@
 """Files of models: what is written is read, and nothing else is."""
 
 import copy
+import dataclasses
 import errno
 import json
 import os
@@ -28,6 +29,7 @@ from fastrnn.text.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from fastrnn.text.settings import DEFAULTS
 from fastrnn.text.snapshot import pack
 
 TEXT = "hello world, it is warm. " * 30
@@ -835,15 +837,15 @@ def test_signed_files_with_anything_in_them(fitted, tmp_path, seed):
 
 def test_hyper_parameters_that_came_later_are_in_a_file_only_where_they_matter(fitted, tmp_path):
     """Those who do not know them read all files that do without."""
-    snapshot = fitted._snapshot(is_checkpoint=False)
-    defaults = {name: CharRNN().get_params()[name] for name in snapshot.params}
-    assert snapshot.params.pop("newline") is None
-    assert pack(snapshot, defaults)[0]["params"] == snapshot.params
+    run, given = fitted._run, fitted._own_params()
+    assert given["newline"] is None
+    params = pack(run, given, DEFAULTS)[0]["params"]
+    assert params == {name: value for name, value in params.items() if name != "newline"}
+    run = dataclasses.replace(run, followed={k: v for k, v in run.followed.items() if k != "newline"})
     for value, there in (("universal", True), ("keep", False)):
-        snapshot.params["newer"] = value
-        params = pack(snapshot, defaults | {"newer": "keep"})[0]["params"]
-        assert ("newer" in params) == there
-    assert params == {name: value for name, value in snapshot.params.items() if name != "newer"}
+        written = pack(run, given | {"newer": value}, DEFAULTS | {"newer": "keep"})[0]["params"]
+        assert ("newer" in written) == there
+        assert {name: v for name, v in written.items() if name != "newer"} == params
 
 
 # -- a model that was loaded is nobody's but its user's ----------------------------------------------

@@ -46,7 +46,7 @@ def names(folder):
 
 @pytest.fixture
 def unread(monkeypatch):
-    monkeypatch.setattr(char_rnn_module, "index_text", lambda *a, **o: pytest.fail("read the text"))
+    monkeypatch.setattr(char_rnn_module, "read_indexed", lambda *a, **o: pytest.fail("read the text"))
 
 
 def other_names(text, folder):

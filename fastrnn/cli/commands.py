@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-import fastrnn
+from fastrnn._version import __version__
 from fastrnn.cli.help import Command, did_you_mean, write_sections
 from fastrnn.errors import BackendUnavailable, CheckpointError, TextError
 from fastrnn.terminal import printable, standard_streams
@@ -112,7 +112,7 @@ def _failure(message: str) -> click.ClickException:
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog="More: fastrnn COMMAND --help. Tab completion: fastrnn info --completion.",
 )
-@click.version_option(fastrnn.__version__, prog_name="fastrnn")
+@click.version_option(__version__, prog_name="fastrnn")
 def main() -> None:
     """Vanilla recurrent networks, fast on a CPU.
 

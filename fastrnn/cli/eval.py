@@ -56,7 +56,7 @@ def evaluate(
     among which a model this uncertain would choose. Lower is better. What is beyond every number is inf,
     and null in JSON.
     """
-    from fastrnn.text.batches import perplexity
+    from fastrnn.text.scoring import perplexity
 
     check_readable(*texts)
     fitted = load_model(model, weights, unknown=unknown, newline=newline, backend=backend)

@@ -208,7 +208,7 @@ def diagnose(model: CharRNN, text: str, *, verbose: bool = False) -> Diagnosis:
     16 hidden units, 1 layer, tanh; trained to look 8 characters back.
     ...
     """
-    model._check_fitted()
+    model._fitted_run()
     text = with_newlines(text, model.newline)
     indices = model.vocabulary_.encode(text, "skip")
     if len(indices) < 3:

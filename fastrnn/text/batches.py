@@ -1,34 +1,20 @@
-"""A text as parallel streams: the chunks of truncated BPTT, and the cross-entropy of a long text.
+"""A text as parallel streams: the chunks of truncated BPTT.
 
 Dimension letters: N streams, T time steps.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from fastrnn.checks import INDEX
+from fastrnn.checks import INDEX, warn_user
 
-__all__ = ["Streams", "mean_cross_entropy", "perplexity", "start_state"]
+__all__ = ["Streams", "cut_text"]
 
 #: Class indices that are laid out at a time: 2 MB, which stay in a level-two cache.
 BLOCK = 1 << 18
-
-#: Streams that are scored side by side at most.
-SCORED_STREAMS = 64
-
-#: Characters that a stream which begins inside a text reads first, not scored, to get its state.
-WARM_UP = 128
-
-#: Characters by which `start_state` chooses, and nats per character that it must gain to leave zero.
-START_CHARACTERS, START_GAIN = 512, 0.2
-
-#: Logits and hidden numbers that a scored chunk makes at most, and characters of it.
-NUMBERS, CHUNK = 1 << 22, 1 << 13
 
 
 class Streams:
@@ -103,120 +89,13 @@ class Streams:
                 yield block[begin : begin + T], block[begin + 1 : begin + T + 1]
 
 
-def mean_cross_entropy(
-    model: Any,
-    indices: np.ndarray,
-    first: int = 1,
-    *,
-    start: np.ndarray | None = None,
-    shortest: int = 8192,
-    limit: int | None = None,
-) -> float:
-    """Mean cross-entropy in nats of the characters of a text from the one at `first` on.
-
-    A long text is cut into parallel streams.  Each that begins inside the text reads the `WARM_UP`
-    characters before its part first, unscored.
-
-    Parameters
-    ----------
-    model : LanguageModel
-    indices : ndarray of integers, shape (n,)
-    first : int, default 1
-        From 1 to n - 1; no character is predicted without one before it.
-    start : ndarray, shape (num_layers, 1, h), or None
-        State that a stream begins with; None for zeros.
-    shortest : int
-        Fewest characters that a stream scores, unless there is only one stream.
-    limit : int or None
-        Most characters that are scored; they are taken evenly from all over the text.
-
-    Returns
-    -------
-    float
-    """
-    count = len(indices) - first
-    N = max(1, min(SCORED_STREAMS, count // shortest))
-    length, longer = divmod(count, N)  # the first `longer` streams have one character more
-    if limit is not None and length > limit // N:
-        places = first + np.arange(N) * length
-        length, longer = max(1, limit // N), 0
-    else:
-        places = first + np.arange(N) * length + np.minimum(np.arange(N), longer)
-    beginning = model.initial_state(N) if start is None else np.repeat(start, N, axis=1)
-    h = beginning
-    at_the_start = places <= WARM_UP
-    if not at_the_start.all():
-        h = model.loss(*_chunk(indices, np.maximum(places - WARM_UP, 1), WARM_UP), h)[1].copy()
-        h[:, at_the_start] = beginning[:, at_the_start]
-    total = 0.0
-    steps = max(1, min(NUMBERS // (model.vocab_size + model.hidden_size), CHUNK) // N)
-    for begin in range(0, length, steps):
-        x, y = _chunk(indices, places + begin, min(steps, length - begin))
-        loss, h = model.loss(x, y, h, reduction="sum")
-        total += loss
-    if longer:
-        x, y = _chunk(indices, places[:longer] + length, 1)
-        total += model.loss(x, y, np.ascontiguousarray(h[:, :longer]), reduction="sum")[0]
-    return float(total) / (length * N + longer)
-
-
-def perplexity(nats: float) -> float:
-    """Exponential of a mean cross-entropy; infinity beyond what a float holds.
-
-    Parameters
-    ----------
-    nats : float
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> perplexity(0.0), perplexity(1e4)
-    (1.0, inf)
-    """
-    try:
-        return math.exp(nats)
-    except OverflowError:
-        return math.inf
-
-
-def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, float]:
-    """State to begin a text with: zero, unless the model knows what to do only with the one it carries.
-
-    A model that was trained in one pass over few streams has hardly ever seen a state of zero.  With a
-    high learning rate it can come to keep its hidden state in a region that cannot be reached from there
-    (min-char-rnn's settings do that: 5.7 nats per character for ever after, in place of 2.1).
-
-    Parameters
-    ----------
-    model : LanguageModel
-    indices : ndarray of integers, shape (n,)
-        Text that it was trained on; some hundred characters are enough.
-    state : ndarray, shape (num_layers, N, h)
-        State that it carries.
-
-    Returns
-    -------
-    start : ndarray, shape (num_layers, 1, h)
-        That of the first stream, if a text that begins with it is predicted better by `START_GAIN` after
-        it has had time to be forgotten, else zeros.
-    nats : float
-        Mean cross-entropy of that text.
-    """
-    n = min(len(indices) - 1, START_CHARACTERS)
-    zero, carried = model.initial_state(1), state[:, :1].copy()
-    losses = []
-    for h in (zero, carried):
-        if n > WARM_UP:
-            h = model.loss(*_chunk(indices, np.ones(1, INDEX), WARM_UP), h)[1]
-        first = WARM_UP if n > WARM_UP else 0
-        losses.append(model.loss(*_chunk(indices, np.array([first + 1]), n - first), h)[0])
-    return (carried, losses[1]) if losses[1] < losses[0] - START_GAIN else (zero, losses[0])
-
-
-def _chunk(indices: np.ndarray, places: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets, shape (steps, N), whose first targets stand at `places`."""
-    rows = indices[places + np.arange(-1, steps)[:, None]].astype(INDEX)
-    return rows[:-1], rows[1:]
+def cut_text(indices: np.ndarray, seq_len: int, batch_size: int, *, warn: bool) -> Streams:
+    """Streams of a text to train on; say if it is too short for those that were asked for."""
+    streams = Streams(indices, int(seq_len), int(batch_size))
+    N, T = streams.num_streams, streams.seq_len
+    if warn and (batch_size, seq_len) != (N, T):
+        warn_user(
+            f"{len(indices)} characters to train on are less than one batch of {batch_size} "
+            f"streams of {seq_len} characters: training on {N} stream{'s' if N > 1 else ''} of {T}",
+        )
+    return streams

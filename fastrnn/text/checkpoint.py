@@ -31,7 +31,7 @@ from typing import IO, Any
 
 import numpy as np
 
-import fastrnn
+from fastrnn._version import __version__
 from fastrnn.errors import CheckpointError
 
 __all__ = [
@@ -662,7 +662,7 @@ def _check_header(header: bytes, size: int) -> tuple[dict[str, str], dict[str, A
         raise CheckpointError("is damaged: it has no format version")
     if int(version) > FORMAT_VERSION:
         raise CheckpointError(
-            f"has format {version}, and fastrnn {fastrnn.__version__} reads up to {FORMAT_VERSION}: "
+            f"has format {version}, and fastrnn {__version__} reads up to {FORMAT_VERSION}: "
             f"a newer fastrnn wrote it"
         )
     if version != str(FORMAT_VERSION):

@@ -279,6 +279,32 @@ def index_text(
     return indexer.finish()
 
 
+def read_indexed(
+    text: Any, newline: NewLine | None, vocabulary: Vocabulary | None = None, unknown: str | None = None
+) -> IndexedText:
+    """`index_text` for a model: of at least two characters, and a name of a file is warned of.
+
+    `unknown` is what becomes of characters that a given `vocabulary` has not.
+    """
+    name = named_file(text)
+    asked = "" if name is None else f"there is a file of that name: did you mean pathlib.Path({name!r})?"
+    try:
+        indexed = index_text(
+            text, vocabulary=vocabulary, unknown=None if vocabulary is None else unknown, newline=newline
+        )
+        if len(indexed.indices) < 2:
+            raise TextError(f"a text of at least two characters is needed, got {len(indexed.indices)}")
+    except TextError as error:
+        if not asked:
+            raise
+        raise TextError(f"{error}; {asked}") from None
+    if asked:
+        warn_user(
+            f"the text {'is' if isinstance(text, str) else 'begins with'} the characters {name!r}, and {asked}",
+        )
+    return indexed
+
+
 def named_file(text: Any) -> str | None:
     """The name of a file that a text looks like: a short str, or the first of a sequence, that names one.
 

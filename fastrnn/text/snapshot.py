@@ -1,27 +1,29 @@
-"""What a file of a `CharRNN` holds, and the checks that its parts fit together."""
+"""A run of `CharRNN`, as it lives and as a file keeps it, and the checks that a file's parts fit together."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-import fastrnn
 from fastrnn import backends
-from fastrnn.checks import LARGEST_SIZE, check_choice, check_dtype, check_size
-from fastrnn.optim import OPTIMIZERS
+from fastrnn._version import __version__
+from fastrnn.checks import LARGEST_SIZE, OwnsArrays, check_choice, check_dtype, check_size
+from fastrnn.language_model import LanguageModel
+from fastrnn.optim import OPTIMIZERS, Optimizer
+from fastrnn.shown import History
 from fastrnn.text.checkpoint import brief
-from fastrnn.text.training import Progress
 from fastrnn.text.vocabulary import Vocabulary, check_unknown
 
 if TYPE_CHECKING:
-    from fastrnn.hints import HistoryEntry, OptimizerState, Weights
+    from fastrnn.hints import OptimizerState, Weights
 
-__all__ = ["Misfit", "Snapshot", "misfits", "pack", "plain", "unpack"]
+__all__ = ["Misfit", "Progress", "Run", "misfits", "pack", "plain", "unpack"]
 
 #: Kinds of generators whose state can be in a file.
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
@@ -47,27 +49,85 @@ class Misfit(Exception):
 
 
 @dataclasses.dataclass
-class Snapshot:
-    """All of a model, as it is between two steps."""
+class Progress:
+    """Where a run stands; with the arrays and the random state, all that it takes to go on."""
 
-    #: Hyper-parameters that a file keeps, as JSON has them.
-    params: dict[str, Any]
+    #: ``"fit"`` or ``"partial_fit"``.
+    kind: str
+    #: Fingerprint of the text.
+    characters: int = 0
+    sha256: str = ""
+    #: Sequences of the hidden state.
+    num_streams: int = 1
+    #: Steps taken, whole epochs done, and the step that the epoch at hand began after.
+    step: int = 0
+    epoch: int = 0
+    epoch_start: int = 0
+    #: Since the last entry of the history, which was made after step `window_start`.
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    window_start: int = 0
+    #: Best validation so far, the step it was made at, and how many there were since.
+    best_nats: float = math.inf
+    best_step: int = 0
+    rounds_since_best: int = 0
+
+
+@dataclasses.dataclass
+class Run(OwnsArrays):
+    """A model and the training that made it: what `CharRNN` holds, training works on, and a file keeps.
+
+    Attributes
+    ----------
+    model : LanguageModel
+    optimizer : Optimizer
+    vocabulary : Vocabulary
+    progress : Progress
+    followed : dict
+        Hyper-parameters that the arrays and the run follow, as JSON has them.
+    state : ndarray, shape (num_layers, N, h)
+        Hidden state after the last step.
+    starts : dict of str to ndarray, shape (num_layers, 1, h)
+        States that a text begins with under ``"last"`` and ``"best"`` weights.
+    history : History
+    weights : {"last", "best"}
+        Which weights the model uses: those of the last step, or of the best validation.
+    best : dict of str to ndarray, or None
+        Weights of the best validation.
+    """
+
+    model: LanguageModel
+    optimizer: Optimizer
     vocabulary: Vocabulary
     progress: Progress
-    history: list[HistoryEntry]
-    #: Weights of the last step and of the best validation, and which the model uses.
-    last: dict[str, np.ndarray]
-    best: dict[str, np.ndarray] | None
-    weights: Weights
-    #: States, shape (num_layers, 1, h), that a text begins with under ``"last"`` and ``"best"`` weights.
-    starts: dict[str, np.ndarray]
-    #: `Optimizer.state_dict`.
-    optimizer: OptimizerState
-    #: Hidden state, shape (num_layers, N, h).
+    followed: dict[str, Any]
     state: np.ndarray
-    rng: np.random.Generator
-    #: Whether training wrote it, and not a user.
-    is_checkpoint: bool
+    starts: dict[str, np.ndarray]
+    history: History = dataclasses.field(default_factory=History)
+    weights: Weights = "last"
+    best: dict[str, np.ndarray] | None = None
+    #: Those of the last step, while the model uses the best ones.
+    set_aside: dict[str, np.ndarray] | None = None
+
+    @property
+    def last(self) -> dict[str, np.ndarray]:
+        """Weights of the last step; the model's own arrays where it uses these."""
+        return self.model.parameters if self.set_aside is None else self.set_aside
+
+    @property
+    def start(self) -> np.ndarray:
+        """State that a text begins with, shape (num_layers, 1, h), a copy."""
+        return self.starts[self.weights].copy()
+
+    def use(self, which: Weights) -> None:
+        """Let the model use these weights."""
+        if which == "best" and self.weights == "last" and self.best is not None:
+            self.set_aside = self.model.state_dict()
+            self.model.load_state_dict(self.best)
+        elif which == "last" and self.set_aside is not None:
+            self.model.load_state_dict(self.set_aside)
+            self.set_aside = None
+        self.weights = which
 
 
 def plain(value: Any) -> Any:
@@ -79,14 +139,20 @@ def plain(value: Any) -> Any:
     return np.dtype(value).name  # dtype is the only one that may be anything else
 
 
-def pack(snapshot: Snapshot, defaults: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Content for JSON, and arrays.
+def pack(
+    run: Run, params: dict[str, Any], defaults: dict[str, Any], *, is_checkpoint: bool = False
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Content for JSON, and arrays, which are the run's own.
 
     Parameters
     ----------
-    snapshot : Snapshot
+    run : Run
+    params : dict
+        Hyper-parameters that the file is to keep; those that the run follows are written as it has them.
     defaults : dict
         Every hyper-parameter.
+    is_checkpoint : bool
+        Whether training writes it, and not a user.
 
     Returns
     -------
@@ -95,28 +161,31 @@ def pack(snapshot: Snapshot, defaults: dict[str, Any]) -> tuple[dict[str, Any], 
         Names: ``last.`` and ``best.`` before those of the weights, ``optimizer.``, slot and ``.`` before
         them for the optimizer's state, ``start.last``, ``start.best``, and ``state``.
     """
-    optimizer: dict[str, Any] = dict(snapshot.optimizer)
-    arrays = {f"last.{name}": W for name, W in snapshot.last.items()}
-    arrays |= {f"best.{name}": W for name, W in (snapshot.best or {}).items()}
+    params = {name: plain(value) for name, value in params.items()}
+    # Not what `set_params` has set them to since.
+    params |= run.followed | {"dropout": run.model.dropout}
+    optimizer: dict[str, Any] = dict(run.optimizer.state_dict())
+    arrays = {f"last.{name}": W for name, W in run.last.items()}
+    arrays |= {f"best.{name}": W for name, W in (run.best or {}).items()}
     for slot, state in optimizer.pop("state").items():
         arrays |= {f"optimizer.{slot}.{name}": array for name, array in state.items()}
-    arrays |= {f"start.{which}": start for which, start in snapshot.starts.items()}
-    arrays["state"] = snapshot.state
+    arrays |= {f"start.{which}": start for which, start in run.starts.items()}
+    arrays["state"] = run.state
     content = {
         "class": "CharRNN",
-        "fastrnn": fastrnn.__version__,
+        "fastrnn": __version__,
         "params": {
             name: value
-            for name, value in snapshot.params.items()
+            for name, value in params.items()
             if name in _FIRST_PARAMS or value != plain(defaults[name])
         },
-        "vocabulary": snapshot.vocabulary.characters,
-        "progress": dataclasses.asdict(snapshot.progress),
+        "vocabulary": run.vocabulary.characters,
+        "progress": dataclasses.asdict(run.progress),
         "optimizer": optimizer,
-        "random_state": _plain_state(snapshot.rng.bit_generator.state),
-        "history": snapshot.history,
-        "weights": snapshot.weights,
-        "is_checkpoint": snapshot.is_checkpoint,
+        "random_state": _plain_state(run.model.rng.bit_generator.state),
+        "history": run.history,
+        "weights": run.weights,
+        "is_checkpoint": is_checkpoint,
     }
     return content, arrays
 
@@ -125,8 +194,9 @@ def unpack(
     content: dict[str, Any],
     arrays: dict[str, np.ndarray],
     defaults: dict[str, Any],
+    make: Callable[[dict[str, Any], int], tuple[LanguageModel, Optimizer, dict[str, Any]]],
     replaced: Collection[str] = (),
-) -> Snapshot:
+) -> Run:
     """Inverse of `pack`, for content that may be anything.
 
     No memory is taken for a size that the arrays do not have.
@@ -137,13 +207,15 @@ def unpack(
         As `fastrnn.text.checkpoint.read_checkpoint` returns them.
     defaults : dict
         Every hyper-parameter, with the value of those that came after the file was written.
+    make : callable
+        Of the hyper-parameters and the number of characters: a new model, its optimizer, and the
+        hyper-parameters that the run follows.  Checks those that the arrays do not follow.
     replaced : collection of str
         Those that the user gives another value.
 
     Returns
     -------
-    Snapshot
-        Its optimizer state, and hyper-parameters that the arrays do not follow, are not checked.
+    Run
 
     Raises
     ------
@@ -160,7 +232,7 @@ def unpack(
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         raise Misfit(
             f"hyper-parameters that are not known: {', '.join(map(brief, unknown[:_NAMED]))}{more} "
-            f"(fastrnn {content['fastrnn']} wrote it, this is {fastrnn.__version__})"
+            f"(fastrnn {content['fastrnn']} wrote it, this is {__version__})"
         )
     if "checkpoint" in content["params"]:
         raise Misfit("it names a place to write checkpoints to, which a file must not")
@@ -216,20 +288,26 @@ def unpack(
         for group, members in groups.items()
         if group.startswith("optimizer.")
     }
-    return Snapshot(
-        params=params,
+    model, optimizer, followed = make(params, len(vocabulary))
+    # One that has not made a step has slots without arrays, which no file shows.
+    slots = {**{slot: {} for slot in optimizer.state_dict()["state"]}, **slots}
+    with misfits("the optimizer"):
+        optimizer.load_state_dict(cast("OptimizerState", {**content["optimizer"], "state": slots}))
+    model.load_state_dict(groups["last"])
+    model.rng = rng
+    run = Run(
+        model=model,
+        optimizer=optimizer,
         vocabulary=vocabulary,
         progress=progress,
-        history=content["history"],
-        last=groups["last"],
-        best=None if best is None else {name: best[name].copy() for name in shapes},
-        weights=content["weights"],
-        starts={which: start.copy() for which, start in starts.items()},
-        optimizer=cast("OptimizerState", {**content["optimizer"], "state": slots}),
+        followed=followed,
         state=state.copy(),
-        rng=rng,
-        is_checkpoint=content["is_checkpoint"],
+        starts={which: start.copy() for which, start in starts.items()},
+        history=History(content["history"]),
+        best=None if best is None else {name: best[name].copy() for name in shapes},
     )
+    run.use(content["weights"])
+    return run
 
 
 @contextlib.contextmanager

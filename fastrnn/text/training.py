@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.language_model import LanguageModel
-from fastrnn.optim import Optimizer
 from fastrnn.terminal import decimals
-from fastrnn.text.batches import Streams, mean_cross_entropy, start_state
+from fastrnn.text.batches import Streams
 from fastrnn.text.display import Display
+from fastrnn.text.scoring import mean_cross_entropy, start_state
+from fastrnn.text.snapshot import Run
 
 if TYPE_CHECKING:
     from fastrnn.hints import Clip, HistoryEntry
 
-__all__ = ["ENDING_SIGNALS", "Limits", "Progress", "Training", "interrupt"]
+__all__ = ["ENDING_SIGNALS", "Limits", "Training", "interrupt"]
 
 #: Signals that are to end a training as Ctrl-C does, those of them that the system has: asked to end, and
 #: a terminal that was closed.
@@ -46,31 +46,6 @@ VALIDATION_LIMIT, VALIDATION_STREAM = 1 << 20, 512
 
 
 @dataclasses.dataclass
-class Progress:
-    """Where a run stands; with the arrays and the random state, all that it takes to go on."""
-
-    #: ``"fit"`` or ``"partial_fit"``.
-    kind: str
-    #: Fingerprint of the text.
-    characters: int = 0
-    sha256: str = ""
-    #: Sequences of the hidden state.
-    num_streams: int = 1
-    #: Steps taken, whole epochs done, and the step that the epoch at hand began after.
-    step: int = 0
-    epoch: int = 0
-    epoch_start: int = 0
-    #: Since the last entry of the history, which was made after step `window_start`.
-    loss_sum: float = 0.0
-    norm_sum: float = 0.0
-    window_start: int = 0
-    #: Best validation so far, the step it was made at, and how many there were since.
-    best_nats: float = math.inf
-    best_step: int = 0
-    rounds_since_best: int = 0
-
-
-@dataclasses.dataclass
 class Limits:
     """When things happen, in steps from the very first on; None is never."""
 
@@ -88,37 +63,27 @@ class Training:
 
     Parameters
     ----------
-    model, optimizer
-        Are trained.
+    run : Run
+        Is trained, and kept up to date.  It goes on from its hidden state, unless an epoch begins.
     streams : Streams
         The part of the text to train on.
     held_out : (ndarray, int) or None
         The whole text, and where its held-out part begins.
-    progress : Progress
-        Where the run stands; kept up to date.
-    state : ndarray, shape (num_layers, N, h)
-        Hidden state to go on from, unless an epoch begins.
-    history : list of dict
-        Entries are appended.
     learning_rate : callable
         Of the number of whole epochs done.
     clip, clip_threshold
         For `LanguageModel.train_step`.
     limits : Limits
-    on_checkpoint : callable
-        Is called when a checkpoint is due, with whether it is the last one; sets `diverged` if what it
-        should write holds NaN or infinity.
+    ends_with_best : bool
+        Whether the model uses the best weights in the end, if there are any.
+    write : callable
+        Is called when a checkpoint is due; writes one if nothing in it is NaN or infinite, and returns
+        whether that is so.
     verbose : bool
         Whether a bar is shown.
 
     Attributes
     ----------
-    state : ndarray, shape (num_layers, N, h)
-        Hidden state after the last step; valid until the next one.
-    best_weights : dict of str to ndarray, or None
-        Of the best validation of this call.
-    best_start : ndarray, shape (num_layers, 1, h)
-        What `start` was then.
     diverged : bool
         Whether the loss, or what a checkpoint would hold, has come to NaN or infinity, which ends the
         training.
@@ -126,33 +91,33 @@ class Training:
 
     def __init__(
         self,
-        model: LanguageModel,
-        optimizer: Optimizer,
+        run: Run,
         streams: Streams,
         held_out: tuple[np.ndarray, int] | None,
-        progress: Progress,
-        state: np.ndarray,
-        history: list[HistoryEntry],
         *,
         learning_rate: Callable[[int], float],
         clip: Clip | None,
         clip_threshold: float,
         limits: Limits,
-        on_checkpoint: Callable[[bool], None],
+        ends_with_best: bool,
+        write: Callable[[], bool],
         verbose: bool,
     ) -> None:
-        self.model, self.optimizer, self.streams, self.held_out = model, optimizer, streams, held_out
-        self.progress, self.state, self.history = progress, state, history
+        self.run, self.streams, self.held_out = run, streams, held_out
+        self.model, self.optimizer, self.progress, self.history = (
+            run.model, run.optimizer, run.progress, run.history,
+        )  # fmt: skip
         self.learning_rate, self.clip, self.clip_threshold = learning_rate, clip, clip_threshold
         self.limits = limits
-        self.best_weights: dict[str, np.ndarray] | None = None
-        self.best_start = model.initial_state(1)
         self.diverged = False
-        self._on_checkpoint = on_checkpoint
+        #: Hidden state after the last step; valid until the next one.
+        self._state = run.state
+        self._ends_with_best = ends_with_best
+        self._write = write
         self._chars = streams.num_streams * streams.seq_len
         self._verbose = verbose
 
-    def run(self) -> None:
+    def train(self) -> None:
         """Train to a limit.
 
         Raises
@@ -162,6 +127,12 @@ class Training:
         """
         if self._is_over():
             return
+        try:
+            self._train()
+        finally:
+            self.run.state = self._state.copy()
+
+    def _train(self) -> None:
         now = time.perf_counter()
         seconds = self.limits.max_seconds
         self._deadline = math.inf if seconds is None else now + seconds
@@ -179,29 +150,39 @@ class Training:
             while going_on:
                 if self.progress.step == self.progress.epoch_start:
                     self.progress.num_streams = self.streams.num_streams
-                    self.state = self.model.initial_state(self.streams.num_streams)
+                    self._state = self.model.initial_state(self.streams.num_streams)
                 going_on = self._train_epoch(interrupts, bar)
             self._save(final=True)
         if interrupts:
             raise _interruption(interrupts[0])
 
-    def start(self) -> np.ndarray:
+    def _start(self) -> np.ndarray:
         """State, shape (num_layers, 1, h), to begin a text with."""
-        start, nats = start_state(self.model, self.streams.indices, self.state)
+        start, nats = start_state(self.model, self.streams.indices, self._state)
         # The last update has its effect on the loss here first: weights may be finite, and far too large.
         self.diverged |= not math.isfinite(nats)
         return start
 
     def _save(self, *, final: bool) -> None:
         self.diverged |= not math.isfinite(self.progress.loss_sum)
-        self._on_checkpoint(final)
+        run = self.run
+        run.state, run.starts["last"] = self._state.copy(), self._start()
+        if final:
+            self.choose_weights()
+        if not self.diverged:
+            self.diverged = not self._write()
+
+    def choose_weights(self) -> None:
+        """Let the model use those that the training ends with."""
+        if self._ends_with_best and self.run.best is not None:
+            self.run.use("best")
 
     def _train_epoch(self, interrupts: list[int], bar: _Bar) -> bool:
         """Train to the end of the epoch at hand, or to a limit; return whether it was not a limit."""
         progress, model, optimizer = self.progress, self.model, self.optimizer
         train_step, clip, threshold = model.train_step, self.clip, self.clip_threshold
         optimizer.lr = self.learning_rate(progress.epoch)
-        step, h, loss_sum, norm_sum = progress.step, self.state, progress.loss_sum, progress.norm_sum
+        step, h, loss_sum, norm_sum = progress.step, self._state, progress.loss_sum, progress.norm_sum
         due = self._next_event()
         try:
             for x, y in self.streams.chunks(step - progress.epoch_start):
@@ -212,16 +193,16 @@ class Training:
                 norm_sum += model.grad_norm
                 if step < due and not interrupts:
                     continue
-                progress.step, progress.loss_sum, progress.norm_sum, self.state = step, loss_sum, norm_sum, h
+                progress.step, progress.loss_sum, progress.norm_sum, self._state = step, loss_sum, norm_sum, h
                 self._batch = x, y, before
                 if not self._handle_events(interrupts, bar):
                     return False
-                h, loss_sum, norm_sum = self.state, progress.loss_sum, progress.norm_sum
+                h, loss_sum, norm_sum = self._state, progress.loss_sum, progress.norm_sum
                 due = self._next_event()
         finally:
             # Whatever ended the loop: where the weights stand.
             if step != progress.step:
-                progress.step, progress.loss_sum, progress.norm_sum, self.state = step, loss_sum, norm_sum, h
+                progress.step, progress.loss_sum, progress.norm_sum, self._state = step, loss_sum, norm_sum, h
         return True
 
     def _next_event(self) -> int:
@@ -317,13 +298,13 @@ class Training:
         self.progress.epoch_start = self.progress.step
 
     def _validate(self, indices: np.ndarray, first: int) -> float:
-        start = self.start()
+        start = self._start()
         nats = mean_cross_entropy(
             self.model, indices, first, start=start, shortest=VALIDATION_STREAM, limit=VALIDATION_LIMIT
         )
         progress = self.progress
         if nats < progress.best_nats:
-            self.best_weights, self.best_start = self.model.state_dict(), start
+            self.run.best, self.run.starts["best"] = self.model.state_dict(), start
             progress.best_nats, progress.best_step, progress.rounds_since_best = nats, progress.step, 0
         else:
             progress.rounds_since_best += 1
