@@ -42,6 +42,13 @@ def snapshot(things):
     return found
 
 
+def assert_unchanged(before, things, how):
+    """Whatever `snapshot` saw in the things before is there now."""
+    after = snapshot(things)
+    names = [name for name in before | after if before.get(name) != after.get(name)]
+    assert not names, f"modified {how}: {', '.join(names)}"
+
+
 def refused(call, error, words=(), *, begins="", match="", watched=dict, **more):
     """The call raises `error`, and leaves what it is given to look at as it was; returns the text.
 
@@ -73,9 +80,7 @@ def refused(call, error, words=(), *, begins="", match="", watched=dict, **more)
     assert text.startswith(begins), f"{text!r} does not begin with {begins!r}"
     assert re.search(match, text), f"{text!r} does not match {match!r}"
     assert len(text) < 500, f"{len(text)} characters: {text}"
-    after = snapshot(watched() | more)
-    changed = [name for name in before | after if before.get(name) != after.get(name)]
-    assert not changed, f"modified by a call that was refused: {', '.join(changed)}"
+    assert_unchanged(before, watched() | more, "by a call that was refused")
     return text
 
 
@@ -157,6 +162,16 @@ class Changed:
 
     def __init__(self, change):
         self.change = change
+
+
+def changed(**new):
+    """Of a dict: some entries replaced, or more of them."""
+    return Changed(lambda good: good | new)
+
+
+def without(*names):
+    """Of a dict: some entries left out."""
+    return Changed(lambda good: {name: value for name, value in good.items() if name not in names})
 
 
 def rows(error, values, *words):

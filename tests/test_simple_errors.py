@@ -7,21 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from refusals import (
-    BAD_BACKENDS,
-    BAD_COUNTS,
-    BAD_DTYPES,
-    BAD_NUMBERS,
-    BAD_RNGS,
-    NONE,
-    Calls,
-    Changed,
-    New,
-    cases,
-    refused,
-    rows,
-    wrong_calls,
-)
+import refusals
+from refusals import Calls, Changed, New, cases, refused, rows, wrong_calls
 from support import PARAMETERS, bits, pair, parameters, sequence
 
 import fastrnn
@@ -247,7 +234,7 @@ test_bad_states_to_sample_from = wrong_calls("sample", "h", BAD_STATES)
 
 test_bad_learning_rates = wrong_calls(
     ["update_weights", "train_step"], "lr",
-    [*BAD_NUMBERS, NONE, (math.inf, ValueError, ["finite", "inf"]), (-math.inf, ValueError, ["-inf"])],
+    [*refusals.BAD_NUMBERS, refusals.NONE, (math.inf, ValueError, ["finite", "inf"]), (-math.inf, ValueError, ["-inf"])],
     begins="lr must be ",
 )  # fmt: skip
 
@@ -260,7 +247,7 @@ def test_a_learning_rate_that_float32_cannot_hold(method, backend):
 
 @pytest.mark.parametrize("method", ["loss_and_grads", "train_step"])
 @pytest.mark.parametrize("clip", ["step", "value", "norm", None])
-@cases([*BAD_NUMBERS, NONE, (0, ValueError, ["positive", "0.0"]), (-5.0, ValueError, ["positive", "-5.0"]),
+@cases([*refusals.BAD_NUMBERS, refusals.NONE, (0, ValueError, ["positive", "0.0"]), (-5.0, ValueError, ["positive", "-5.0"]),
         (-math.inf, ValueError, ["positive"])])  # fmt: skip
 def test_bad_thresholds(value, error, words, clip, method, box):
     box.refuses(method, error, words, begins="clip_threshold must be ", clip_threshold=value, clip=clip)
@@ -396,8 +383,8 @@ def test_counts_beyond_memory_leave_the_streams(box):
         box.refuses("sample", MemoryError, n=2**47, rng=stream)
 
 
-test_bad_rngs = wrong_calls("sample", "rng", BAD_RNGS, begins="rng must be ")
-test_bad_rngs_of_a_new_one = wrong_calls("new", "rng", BAD_RNGS, begins="rng must be ", of=NEW)
+test_bad_rngs = wrong_calls("sample", "rng", refusals.BAD_RNGS, begins="rng must be ")
+test_bad_rngs_of_a_new_one = wrong_calls("new", "rng", refusals.BAD_RNGS, begins="rng must be ", of=NEW)
 
 
 def test_more_outputs_than_inputs_cannot_be_fed_back(backend):
@@ -406,7 +393,9 @@ def test_more_outputs_than_inputs_cannot_be_fed_back(backend):
     refused(lambda: rnn.sample(np.zeros((4, 1)), 0, 2), ValueError, words)
 
 
-test_bad_sizes = wrong_calls("new", ["input_size", "hidden_size", "output_size"], [*BAD_COUNTS, NONE], of=NEW)
+test_bad_sizes = wrong_calls(
+    "new", ["input_size", "hidden_size", "output_size"], [*refusals.BAD_COUNTS, refusals.NONE], of=NEW
+)
 
 
 @pytest.mark.parametrize("rng", [None, np.random.default_rng(0)])
@@ -418,10 +407,10 @@ def test_weights_beyond_memory_leave_the_streams(sizes, rng):
     refused(lambda: SimpleRNN(*sizes, rng=rng), (MemoryError, ValueError), ["do not fit in memory"], rng=rng)
 
 
-test_bad_dtypes = wrong_calls("new", "dtype", BAD_DTYPES, of=NEW)
+test_bad_dtypes = wrong_calls("new", "dtype", refusals.BAD_DTYPES, of=NEW)
 
 
-test_bad_backends = wrong_calls("new", "backend", BAD_BACKENDS, of=NEW)
+test_bad_backends = wrong_calls("new", "backend", refusals.BAD_BACKENDS, of=NEW)
 
 
 def test_keyword_only_arguments(box):
