@@ -56,6 +56,14 @@ class Guarded:
         self.inputs.append((array, array.copy()))
         return array
 
+    def keep(self):
+        """The inputs are meant to be as they are now."""
+        self.inputs = [(array, array.copy()) for array, _ in self.inputs]
+
+    def untouched(self, array):
+        """Whether all of it is as it was filled at first."""
+        return bool(same_bits(array, self.fill).all())
+
     def poison(self, *arrays):
         """Fill outputs and work space as they were at first."""
         for array in arrays:

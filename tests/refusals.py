@@ -74,7 +74,7 @@ def refused(call, error, words=(), *, begins="", match="", watched=dict, **more)
         call()
     text = str(caught.value)
     wanted = error if isinstance(error, tuple) else (error,)
-    assert caught.type in wanted or MemoryError in wanted, f"{caught.type}, not {error}: {text}"
+    assert caught.type in wanted or MemoryError in wanted, f"{caught.type.__name__}, not {error}: {text}"
     for word in words:
         assert word in text, f"{word!r} is not in {text!r}"
     assert text.startswith(begins), f"{text!r} does not begin with {begins!r}"

@@ -7,11 +7,11 @@ import os
 
 import numpy as np
 import pytest
+from guarded import Guarded
 from support import TOLERANCE, assert_close, bits
 
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE, numpy_batched
 
-GUARD = 64
 SEQUENCES = (1, 2, 7, 16, 17, 33)
 HIDDEN = (1, 5, 16, 24, 33, 64, 100)
 STEPS = (1, 2, 3, 9, 40)
@@ -21,27 +21,6 @@ def uses_blas(backend):
     """BLAS chooses its own order of sums; Numba's kernels use it where they are interpreted."""
     interpreted = os.environ.get("NUMBA_DISABLE_JIT", "") not in ("", "0")
     return backend == "numpy" or (backend == "numba" and interpreted)
-
-
-class Memory:
-    """Arrays inside larger buffers, at any alignment; `check` finds what was written beside them."""
-
-    def __init__(self, dtype, offset=0, fill=math.nan):
-        self.dtype, self.offset, self.fill, self.buffers = dtype, offset, fill, []
-
-    def new(self, shape, values=None, dtype=None):
-        size = math.prod(shape)
-        buffer = np.full(size + 2 * GUARD + self.offset, -77, self.dtype if dtype is None else dtype)
-        start = GUARD + self.offset
-        array = buffer[start : start + size].reshape(shape)
-        array[...] = self.fill if values is None else values
-        self.buffers.append((buffer, start, size))
-        return array
-
-    def check(self):
-        for buffer, start, size in self.buffers:
-            assert (buffer[:start] == -77).all(), "written before an array"
-            assert (buffer[start + size :] == -77).all(), "written after an array"
 
 
 class Case:
@@ -54,27 +33,23 @@ class Case:
         self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
         self.relu, self.reverse = relu, reverse
         self.rng = rng = np.random.default_rng(seed)
-        self.memory = m = Memory(dtype, offset, fill)
+        self.memory = m = Guarded(dtype, offset, fill)
         self.layer = tuple(
-            m.new(shape, rng.normal(size=shape) * size)
+            m.given(rng.normal(size=shape) * size)
             for shape, size in (((h, d), 0.5), ((h, h), 0.7 / math.sqrt(h)), ((h,), 0.3), ((h,), 0.3))
         )
         self.output = tuple(
-            m.new(shape, rng.normal(size=shape) * size)
+            m.given(rng.normal(size=shape) * size)
             for shape, size in (((q, h), 1 / math.sqrt(h)), ((q,), 0.3))
         )
         self.one_hot = one_hot
-        self.indices = m.new((T, N) if one_hot else (0, N), 0, np.int64)
-        self.indices[...] = rng.integers(0, d, self.indices.shape)
-        self.x = m.new((0, N, d) if one_hot else (T, N, d), 0)
-        self.x[...] = rng.normal(size=self.x.shape)
-        self.lengths = m.new((N,) if ragged else (0,), 0, np.int64)
-        self.lengths[...] = rng.integers(1, T + 1, len(self.lengths))
-        self.targets = m.new((T, N), rng.integers(0, q, (T, N)), np.int64)
-        self.h0 = m.new((N, h), rng.normal(size=(N, h)) * 0.5)
-        self.dhs = m.new((T, N, h), rng.normal(size=(T, N, h)))
-        self.dh_n = m.new((N, h) if with_dh_n else (0, h), 0)
-        self.dh_n[...] = rng.normal(size=self.dh_n.shape)
+        self.indices = m.given(rng.integers(0, d, (T, N) if one_hot else (0, N)), np.int64)
+        self.x = m.given(rng.normal(size=(0, N, d) if one_hot else (T, N, d)))
+        self.lengths = m.given(rng.integers(1, T + 1, N if ragged else 0), np.int64)
+        self.targets = m.given(rng.integers(0, q, (T, N)), np.int64)
+        self.h0 = m.given(rng.normal(size=(N, h)) * 0.5)
+        self.dhs = m.given(rng.normal(size=(T, N, h)))
+        self.dh_n = m.given(rng.normal(size=(N, h) if with_dh_n else (0, h)))
         self.with_dx, self.with_dh_all = with_dx and not one_hot, with_dh_all
         self.new_results()
 
@@ -100,6 +75,7 @@ class Case:
         k, m = self.kernels, self.memory
         packed, work = k.layer_sizes(self.T, self.N, most or stop - start, self.d, self.h)
         self.packed, self.work = m.new((packed,)), m.new((work,))
+        m.keep()
         k.pack_layer(self.layer, self.N, self.one_hot, self.packed)
         k.layer_forward(
             self.layer, self.packed, self.indices, self.x, self.lengths, self.h0, self.hs, self.h_n, start,
@@ -108,7 +84,8 @@ class Case:
 
     def backward(self, start=0, stop=None, accumulate=False):
         """After `forward`, which has packed the weights."""
-        self.work[...] = self.memory.fill
+        self.memory.keep()
+        self.memory.poison(self.work)
         self.kernels.layer_backward(
             self.layer, self.packed, self.indices, self.x, self.lengths, self.h0, self.hs, self.dhs,
             self.dh_n, self.dx, self.dh0, self.dh_all, self.grads, accumulate, start,
@@ -120,10 +97,11 @@ class Case:
         k, m = self.kernels, self.memory
         packed, work = k.output_sizes(self.T, self.N, stop - start, self.h, self.q)
         packed, work = m.new((packed,)), m.new((work,))
+        m.keep()
         k.pack_output(self.output, self.N, packed)
         if with_logits:
             k.output_logits(self.output, packed, self.hs, self.logits, start, stop, work)
-            work[...] = m.fill
+            m.poison(work)
         dhs = self.output_dhs if with_grads else m.new((0, self.N, self.h))
         return k.output_loss(
             self.output, packed, self.hs, self.targets, scale, dhs, self.output_grads, accumulate, start,
@@ -179,22 +157,21 @@ def random_options(seed):
     return options, start, stop, bool(rng.integers(2))
 
 
-def assert_rows(got, want, start, stop, fill, what):
+def assert_rows(got, want, start, stop, memory, what):
     """Equal in the sequences from start to stop; as it was filled in the others."""
     assert_close(got[..., start:stop, :], want[..., start:stop, :], what=what)
     for others in (got[..., :start, :], got[..., stop:, :]):
-        assert np.array_equal(others, np.full_like(others, fill), equal_nan=True), f"{what}: other sequences"
+        assert memory.untouched(others), f"{what}: other sequences"
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_layer(seed, kernels, dtype):
     options, start, stop, accumulate = random_options(seed)
     case = Case(kernels, dtype, seed, **options)
-    given = bits(*case.layer, case.indices, case.x, case.lengths, case.h0, case.dhs, case.dh_n)
     case.forward(start, stop)
     wanted = layer_one_by_one(case, start, stop)
-    assert_rows(case.hs, wanted["hs"], start, stop, case.memory.fill, "hs")
-    assert_rows(case.h_n, wanted["h_n"], start, stop, case.memory.fill, "h_n")
+    assert_rows(case.hs, wanted["hs"], start, stop, case.memory, "hs")
+    assert_rows(case.h_n, wanted["h_n"], start, stop, case.memory, "h_n")
     if len(case.lengths):
         for n in range(start, stop):
             assert not case.hs[case.lengths[n] :, n].any(), "states after the end"
@@ -211,16 +188,15 @@ def test_layer(seed, kernels, dtype):
         setattr(reference, name, case.widened(name)[0])
     reference.packed = reference.work = np.empty(0)
     reference.backward(start, stop)
-    assert_rows(case.dh0, reference.dh0, start, stop, case.memory.fill, "dh0")
+    assert_rows(case.dh0, reference.dh0, start, stop, case.memory, "dh0")
     if case.with_dx:
-        assert_rows(case.dx, reference.dx, start, stop, case.memory.fill, "dx")
+        assert_rows(case.dx, reference.dx, start, stop, case.memory, "dx")
     if case.with_dh_all:
-        assert_rows(case.dh_all, reference.dh_all, start, stop, case.memory.fill, "dh_all")
+        assert_rows(case.dh_all, reference.dh_all, start, stop, case.memory, "dh_all")
     for name, g, want, b in zip(
         ("W_ih", "W_hh", "b_ih", "b_hh"), case.grads, reference.grads, before, strict=True
     ):
         assert_close(g, want + b, what=f"d{name}")
-    assert bits(*case.layer, case.indices, case.x, case.lengths, case.h0, case.dhs, case.dh_n) == given
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -330,23 +306,23 @@ def test_output(seed, kernels, dtype):
     if accumulate:
         for g, b in zip(case.output_grads, before, strict=True):
             b[...] = g[...] = b
-    given = bits(*case.output, case.hs, case.targets)
+    hs = bits(case.hs)
     loss = case.loss(start, stop, scale, accumulate)
     case.memory.check()
     wanted, logits, dhs, *grads = output_one_by_one(case, start, stop, scale)
     tolerance = TOLERANCE[np.dtype(dtype)]
     assert type(loss) is float
     assert loss == pytest.approx(wanted, rel=tolerance, abs=tolerance)
-    assert_rows(case.logits, logits, start, stop, case.memory.fill, "logits")
+    assert_rows(case.logits, logits, start, stop, case.memory, "logits")
     if case.q > 1:
-        assert_rows(case.output_dhs, dhs, start, stop, case.memory.fill, "dhs")
+        assert_rows(case.output_dhs, dhs, start, stop, case.memory, "dhs")
         for g, want, b in zip(case.output_grads, grads, before, strict=True):
             assert_close(g, want + b)
     kept = bits(case.output_dhs, *case.output_grads)
     alone = case.loss(start, stop, scale, accumulate, with_grads=False)
     assert alone == pytest.approx(loss, rel=tolerance, abs=tolerance)
     assert bits(case.output_dhs, *case.output_grads) == kept
-    assert bits(*case.output, case.hs, case.targets) == given
+    assert bits(case.hs) == hs
     case.memory.check()
 
 
@@ -416,8 +392,9 @@ def test_what_is_not_finite(N, relu, value, what, kernels, dtype):
             case.forward()
             loss = case.loss()
             case.backward()
-            case.memory.check()
+            case.memory.check(case.h_n, case.dh0, case.dx, case.output_dhs)
             shows = [case.hs, case.logits, case.dh_all, np.float64(loss), *case.grads, *case.output_grads]
+            case.memory.check(*(a for a in shows if a.ndim))
             if math.isnan(value):
                 assert any(np.isnan(a).any() for a in shows)
             n = 3
@@ -438,14 +415,14 @@ def test_what_is_not_finite(N, relu, value, what, kernels, dtype):
 @pytest.mark.parametrize("n", [1, 7, 64, 1025, 5000])
 @pytest.mark.parametrize("parts", [1, 2, 5])
 def test_reduce_gradients(parts, n, clip, kernels, dtype):
-    memory = Memory(dtype, 1)
-    given = memory.new((parts, n), np.random.default_rng(n).normal(size=(parts, n)))
+    memory = Guarded(dtype, 1)
+    given = memory.given(np.random.default_rng(n).normal(size=(parts, n)))
     total = given.astype(np.float64).sum(axis=0)
     norm = math.sqrt((total**2).sum())
     for threshold in (0.5, 0.5 * norm, 2 * norm):
         out = memory.new((n,))
         got = kernels.reduce_gradients(given, clip, threshold, out)
-        memory.check()
+        memory.check(out)
         assert type(got) is float
         assert got == pytest.approx(norm, rel=TOLERANCE[np.dtype(dtype)])
         want = total
@@ -501,6 +478,7 @@ def sample(
     k.pack_output(case.output, N, packed_output)
     case.states = m.new((layers, N, h), np.broadcast_to(case.h0, (layers, N, h)))
     case.first = np.arange(N) % q if first is None else first
+    m.keep()
     work = m.new((k.sample_size(N, stop - start, q, h, q),))
     return k.sample_batch(
         tuple(case.layers), tuple(packed), case.output, packed_output, case.states, case.first, uniforms, temperature,

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+from guarded import Guarded
 from support import PARAMETERS, TOLERANCE, assert_all_close, assert_close, pair, sequence
 
 from fastrnn import BackendUnavailable, backends
@@ -15,7 +16,6 @@ from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE, numpy_k
 FUNCTIONS = [n for n, f in vars(numpy_kernels).items() if inspect.isfunction(f) and not n.startswith("_")]
 CLIPS = {"step": CLIP_STEP, "value": CLIP_VALUE, "norm": CLIP_NORM, None: CLIP_NONE}
 SIZES = [(1, 1, 1, 1), (3, 5, 7, 2), (8, 3, 16, 9), (9, 70, 17, 33), (65, 4, 31, 5), (130, 9, 8, 65)]
-GUARD = 64
 
 
 def test_the_same_functions(kernels):
@@ -40,31 +40,6 @@ def test_the_same_functions(kernels):
         assert got == wanted, name
 
 
-class Guarded:
-    """Arrays inside larger buffers, at any alignment; `check` finds what was written beside them."""
-
-    def __init__(self, offset, fill):
-        self.offset, self.fill, self.buffers = offset, fill, []
-
-    def new(self, shape, dtype, values=None):
-        size = math.prod(shape)
-        dtype = np.dtype(dtype)
-        buffer = np.full(size + 2 * GUARD + self.offset, -77, dtype)
-        start = GUARD + self.offset
-        array = buffer[start : start + size].reshape(shape)
-        if values is not None:
-            array[...] = values
-        elif dtype.kind == "f":
-            array[...] = self.fill
-        self.buffers.append((buffer, start, size))
-        return array
-
-    def check(self):
-        for buffer, start, size in self.buffers:
-            assert (buffer[:start] == -77).all(), "written before an array"
-            assert (buffer[start + size :] == -77).all(), "written after an array"
-
-
 @pytest.mark.parametrize("real", [False, True], ids=["indices", "vectors"])
 @pytest.mark.parametrize("offset", [0, 1, 3])
 @pytest.mark.parametrize("fill", [math.nan, 1e30, 0.0])
@@ -73,31 +48,27 @@ def test_guards_and_poisoned_buffers(T, d, h, q, fill, offset, real, dtype, kern
     rnn, reference = pair(d, h, q, backend=backend, dtype=dtype)
     inputs, targets, h_prev = sequence(T, d, h, q, dtype=dtype, real=real)
     targets = targets % q
-    guarded = Guarded(offset, fill)
+    guarded = Guarded(dtype, offset, fill)
     weights = [getattr(rnn, name) for name in PARAMETERS]
-    params = tuple(guarded.new(W.shape, dtype, W) for W in weights)
-    grads = tuple(guarded.new(W.shape, dtype) for W in weights)
-    indices = guarded.new((0 if real else T,), np.int64, [] if real else inputs % d)
-    x = guarded.new((T if real else 0, d), dtype, inputs if real else np.empty((0, d)))
-    hs, ps = guarded.new((T + 1, h), dtype), guarded.new((T, q), dtype)
+    params = tuple(guarded.new(W.shape, W) for W in weights)
+    grads = tuple(guarded.new(W.shape) for W in weights)
+    indices = guarded.given([] if real else inputs % d, np.int64)
+    x = guarded.given(inputs if real else np.empty((0, d)))
+    hs, ps = guarded.new((T + 1, h)), guarded.new((T, q))
     hs[0] = h_prev[:, 0]
-    classes = guarded.new((T,), np.int64, targets)
-    work = guarded.new((kernels.workspace_size(T, d, h, q),), dtype)
+    classes = guarded.given(targets, np.int64)
+    work = guarded.new((kernels.workspace_size(T, d, h, q),))
 
     kernels.forward(params, indices, x, hs, ps, work)
-    guarded.check()
+    guarded.check(hs, ps)
     _, rhs, rps = reference.forward(inputs, h_prev)
     assert_close(hs, np.hstack([rhs[t] for t in range(-1, T)]).T)
     assert_close(ps, np.hstack([rps[t] for t in range(T)]).T)
     for clip, code in CLIPS.items():
         for threshold in (0.25, 5.0):
-            work[...] = fill
-            ps[...] = fill
-            hs[1:] = fill
-            for g in grads:
-                g[...] = fill
+            guarded.poison(work, ps, hs[1:], *grads)
             loss = kernels.loss_and_grads(params, indices, x, classes, hs, ps, code, threshold, grads, work)
-            guarded.check()
+            guarded.check(hs, *grads)
             wanted, wanted_grads, h_last = reference.loss_and_grads(
                 inputs, targets, h_prev, clip=clip, clip_threshold=threshold
             )
@@ -107,11 +78,9 @@ def test_guards_and_poisoned_buffers(T, d, h, q, fill, offset, real, dtype, kern
             assert_all_close(grads, wanted_grads, what=f"clip={clip}")
     kernels.forward(params, indices, x, hs, ps, work)
     for limit in (0.25, 5.0, math.inf):
-        work[...] = fill
-        for g in grads:
-            g[...] = fill
+        guarded.poison(work, *grads)
         kernels.backward(params, indices, x, hs, ps, classes, limit, grads, work)
-        guarded.check()
+        guarded.check(*grads)
         steps = [{t: a[i][:, None].astype(np.float64) for i, t in enumerate(range(first, T))}
                  for a, first in ((hs, -1), (ps, 0))]  # fmt: skip
         xs, _, _ = reference.forward(inputs, h_prev)
@@ -130,12 +99,12 @@ def test_guards_and_poisoned_buffers(T, d, h, q, fill, offset, real, dtype, kern
 @pytest.mark.parametrize(("d", "h"), [(1, 1), (5, 7), (33, 17), (65, 32)])
 def test_sample_guards(d, h, fill, offset, n, dtype, kernels, backend):
     rnn, reference = pair(d, h, d, backend=backend, dtype=dtype)
-    guarded = Guarded(offset, fill)
-    params = tuple(guarded.new(getattr(rnn, name).shape, dtype, getattr(rnn, name)) for name in PARAMETERS)
-    state = guarded.new((h, 1), dtype, 0.3)
-    uniforms = guarded.new((n,), np.float64, np.random.default_rng(6).random(n))
-    out = guarded.new((n,), np.int64, -1)
-    work = guarded.new((kernels.workspace_size(n, d, h, d),), dtype)
+    guarded = Guarded(dtype, offset, fill)
+    params = tuple(guarded.given(getattr(rnn, name)) for name in PARAMETERS)
+    state = guarded.new((h, 1), 0.3)
+    uniforms = guarded.given(np.random.default_rng(6).random(n), np.float64)
+    out = guarded.new((n,), -1, np.int64)
+    work = guarded.new((kernels.workspace_size(n, d, h, d),))
     assert kernels.sample(params, state, 0, uniforms, out, work) == n
     guarded.check()
     h0 = np.full((h, 1), dtype(0.3), np.float64)
@@ -146,9 +115,8 @@ def test_sample_guards(d, h, fill, offset, n, dtype, kernels, backend):
 def test_wrap_indices(n, kernels):
     rng = np.random.default_rng(n)
     for bound in (1, 2, 300):
-        indices = rng.integers(-bound, bound, n)
-        guarded = Guarded(0, 0)
-        out = guarded.new((n,), np.int64)
+        guarded = Guarded(np.int64)
+        indices, out = guarded.given(rng.integers(-bound, bound, n)), guarded.new((n,))
         assert kernels.wrap_indices(indices, bound, out) == -1
         guarded.check()
         assert np.array_equal(out, indices % bound)
@@ -166,8 +134,8 @@ def test_copy_targets(n, kernels):
         targets = rng.integers(0, bound, n)
         for share in (0, 0.4, 1):
             targets[rng.random(n) < share] = ignored
-            guarded = Guarded(0, 0)
-            out = guarded.new((n,), np.int64)
+            guarded = Guarded(np.int64)
+            out = guarded.new((n,))
             assert kernels.copy_targets(targets, bound, ignored, out) == (targets != ignored).sum()
             guarded.check()
             assert np.array_equal(out, np.where(targets == ignored, -1, targets))
