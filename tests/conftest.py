@@ -33,7 +33,7 @@ find_the_installed_package()
 import support
 
 import fastrnn
-from fastrnn import backends
+from fastrnn import backends, threads
 
 IN_CI = support.IN_CI
 REQUIRE_ALL = IN_CI or os.environ.get("FASTRNN_REQUIRE_ALL_BACKENDS") == "1"
@@ -111,6 +111,25 @@ def dtype(request):
 def kernels(backend):
     """The kernels of each backend in turn."""
     return backends.load(backend)
+
+
+@pytest.fixture
+def small_work_shared(monkeypatch):
+    """However small the work is, threads share it."""
+    monkeypatch.setattr(threads, "SMALL", 0)
+
+
+@pytest.fixture
+def threads_used(monkeypatch):
+    """The numbers of threads that were at work, one for each time that work could be shared."""
+    used, run = [], threads.run
+
+    def recording(function, count, number):
+        used.append(number)
+        return run(function, count, number)
+
+    monkeypatch.setattr(threads, "run", recording)
+    return used
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from functional_support import Layer, batch, gradients, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
-from support import TOLERANCE, assert_close, bits, run_python, stream_state
+from support import TOLERANCE, assert_close, bits, central_differences, run_python, stream_state
 
 import fastrnn
 from fastrnn import functional as F
@@ -126,17 +126,11 @@ def test_cross_entropy_backward_by_central_differences(shape, reduction):
     logits, targets = batch(shape, np.float64, 3)
     weight = normal(shape[:-1], seed=4) if reduction == "none" else 1.7
 
-    def goal(x):
-        return np.sum(weight * F.cross_entropy(x, targets, reduction))
+    def goal():
+        return np.sum(weight * F.cross_entropy(logits, targets, reduction))
 
     got = F.cross_entropy_backward(logits, targets, reduction, grad_output=weight)
-    wanted = np.empty(shape)
-    for at in np.ndindex(shape):
-        up, down = logits.copy(), logits.copy()
-        up[at] += 1e-5
-        down[at] -= 1e-5
-        wanted[at] = (goal(up) - goal(down)) / 2e-5
-    assert_close(got, wanted, 1e-8)
+    assert_close(got, central_differences(goal, logits), 1e-8)
 
 
 def test_cross_entropy_of_certain_and_impossible_targets(dtype):
@@ -215,17 +209,11 @@ def test_gradient_of_every_option_by_central_differences(weighted, smoothing, ig
     upstream = normal((9,), seed=4) if reduction == "none" else 1.7
     given = bits(logits, targets)
 
-    def goal(x):
-        return np.sum(upstream * F.cross_entropy(x, targets, reduction, **options))
+    def goal():
+        return np.sum(upstream * F.cross_entropy(logits, targets, reduction, **options))
 
     got = F.cross_entropy_backward(logits, targets, reduction, grad_output=upstream, **options)
-    wanted = np.empty(logits.shape)
-    for at in np.ndindex(logits.shape):
-        up, down = logits.copy(), logits.copy()
-        up[at] += 1e-5
-        down[at] -= 1e-5
-        wanted[at] = (goal(up) - goal(down)) / 2e-5
-    assert_close(got, wanted, 1e-8)
+    assert_close(got, central_differences(goal, logits), 1e-8)
     assert not got[::3].any()
     assert bits(logits, targets) == given
 
@@ -641,23 +629,12 @@ def test_rnn_backward_by_central_differences(seed, backend):
         total = (states * case.grad_output).sum()
         return total if case.grad_h_n is None else total + (h_n * case.grad_h_n).sum()
 
-    def differences(array):
-        slopes = np.empty(array.shape)
-        for at in np.ndindex(array.shape):
-            kept = array[at]
-            array[at] = kept + 1e-5
-            up = goal()
-            array[at] = kept - 1e-5
-            slopes[at] = (up - goal()) / 2e-5
-            array[at] = kept
-        return slopes
-
     for name, W in case.parameters.items():
-        assert_close(grads[name], differences(W), 1e-7, name)
+        assert_close(grads[name], central_differences(goal, W), 1e-7, name)
     if grad_x is not None:
-        assert_close(grad_x, differences(case.x), 1e-7, "x")
+        assert_close(grad_x, central_differences(goal, case.x), 1e-7, "x")
     if case.h0 is not None:
-        assert_close(grad_h0, differences(case.h0), 1e-7, "h0")
+        assert_close(grad_h0, central_differences(goal, case.h0), 1e-7, "h0")
 
 
 @pytest.mark.parametrize("seed", range(20))

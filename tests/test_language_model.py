@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import assert_close, bits, stream_state
+from support import assert_close, bits, central_differences, stream_state
 
-from fastrnn import LanguageModel, ReferenceRNN, SimpleRNN, optim, threads
+from fastrnn import LanguageModel, ReferenceRNN, SimpleRNN, optim
 
 sizes = st.one_of(st.integers(1, 6), st.sampled_from([7, 8, 9, 15, 16, 17, 31, 32, 33]), st.integers(1, 70))
 
@@ -204,16 +204,9 @@ def test_every_entry_of_every_gradient(reduction, dropout, nonlinearity, backend
     goal()
     grads = {name: g.copy() for name, g in lm.grads.items()}
     for name, W in lm.parameters.items():
-        slopes = np.empty(W.size)
-        flat = W.reshape(-1)
-        for i, kept in enumerate(flat.tolist()):
-            flat[i] = kept + 1e-6
-            above = goal()
-            flat[i] = kept - 1e-6
-            slopes[i] = (above - goal()) / 2e-6
-            flat[i] = kept
+        slopes = central_differences(goal, W, 1e-6)
         assert np.abs(slopes).max() > 1e-4
-        assert_close(grads[name].reshape(-1), slopes, 1e-6, name)
+        assert_close(grads[name], slopes, 1e-6, name)
 
 
 @pytest.mark.parametrize("recompute_every", [1, 3, 7, 20, 100])
@@ -237,25 +230,12 @@ def test_recomputation_changes_nothing(dropout, recompute_every, dtype, backend)
 # Threads
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """However small the work is, threads share it; the numbers of threads that were used."""
-    used = []
-    run = threads.run
-
-    def recording(function, count, number):
-        used.append(number)
-        return run(function, count, number)
-
-    monkeypatch.setattr(threads, "SMALL", 0)
-    monkeypatch.setattr(threads, "run", recording)
-    return used
-
-
 @pytest.mark.few(12)
 @pytest.mark.parametrize("N", [1, 7, 16, 33, 64])
 @pytest.mark.parametrize("clip", ["norm", "value"])
-def test_the_same_bits_whatever_the_number_of_threads(clip, N, dtype, backend, counted):
+def test_the_same_bits_whatever_the_number_of_threads(
+    clip, N, dtype, backend, small_work_shared, threads_used
+):
     def results(num_threads):
         lm = model(15, 18, 2, dropout=0.2, dtype=dtype, backend=backend, num_threads=num_threads)
         x, y, h0 = batch(lm, 11, N)
@@ -271,30 +251,22 @@ def test_the_same_bits_whatever_the_number_of_threads(clip, N, dtype, backend, c
         return out
 
     wanted = results(1)
-    assert set(counted) <= {1}
+    assert set(threads_used) <= {1}
     for num_threads in (2, 3, 5):
-        counted.clear()
+        threads_used.clear()
         assert results(num_threads) == wanted, f"{num_threads} threads"
         if N > 16:
-            assert max(counted) > 1, "no threads were at work"
+            assert max(threads_used) > 1, "no threads were at work"
     assert results(None) == wanted
 
 
-def test_large_work_uses_threads_and_small_does_not(backend, monkeypatch):
-    used = []
-    run = threads.run
-
-    def recording(function, count, number):
-        used.append(number)
-        return run(function, count, number)
-
-    monkeypatch.setattr(threads, "run", recording)
+def test_large_work_uses_threads_and_small_does_not(backend, threads_used):
     lm = LanguageModel(20, 64, rng=0, backend=backend, num_threads=2)
     rng = np.random.default_rng(0)
     lm.loss_and_grads(*rng.integers(20, size=(2, 3, 2)))
-    assert set(used) <= {1}
+    assert set(threads_used) <= {1}
     lm.loss_and_grads(*rng.integers(20, size=(2, 64, 64)))
-    assert max(used) == 2
+    assert max(threads_used) == 2
 
 
 # Sampling

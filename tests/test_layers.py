@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import assert_close, bits, stream_state
+from support import assert_close, bits, central_differences, stream_state
 
 from fastrnn import RNN, LanguageModel, ReferenceRNN, SimpleRNN, threads, use_backend
 
@@ -172,17 +172,9 @@ def test_every_entry_of_every_gradient(dropout, bidirectional, nonlinearity, bac
     grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
     gradients = {name: g.copy() for name, g in rnn.grads.items()} | {"x": grad_x, "h0": grad_h0}
     for name, array in (rnn.parameters | {"x": x, "h0": h0}).items():
-        flat = array.reshape(-1)
-        slopes = np.empty_like(flat)
-        for i in range(len(flat)):
-            kept = flat[i]
-            flat[i] = kept + 1e-6
-            above = goal()
-            flat[i] = kept - 1e-6
-            slopes[i] = (above - goal()) / 2e-6
-            flat[i] = kept
+        slopes = central_differences(goal, array, 1e-6)
         assert np.abs(slopes).max() > 1e-3
-        assert_close(gradients[name].reshape(-1), slopes, 1e-7, name)
+        assert_close(gradients[name], slopes, 1e-7, name)
 
 
 def test_one_layer_is_the_drop_in_class(dtype, backend):
@@ -237,17 +229,9 @@ def test_each_sequence_is_its_own(N, dtype, backend):
 
 @pytest.mark.parametrize("N", [1, 7, 16, 33, 64])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_the_same_bits_whatever_the_number_of_threads(ragged, N, dtype, backend, monkeypatch):
-    """However small the work is, threads share it here."""
-    used = []
-    share = threads.run
-
-    def recording(function, count, number):
-        used.append(number)
-        return share(function, count, number)
-
-    monkeypatch.setattr(threads, "SMALL", 0)
-    monkeypatch.setattr(threads, "run", recording)
+def test_the_same_bits_whatever_the_number_of_threads(
+    ragged, N, dtype, backend, small_work_shared, threads_used
+):
     T, d, h = 11, 12, 18
     rng = np.random.default_rng(N)
     x, h0 = rng.normal(size=(T, N, d)).astype(dtype), rng.normal(size=(4, N, h)).astype(dtype)
@@ -269,11 +253,11 @@ def test_the_same_bits_whatever_the_number_of_threads(ragged, N, dtype, backend,
         return results
 
     wanted = run(1)
-    assert set(used) == {1}
+    assert set(threads_used) == {1}
     for num_threads in (2, 3, 5):
-        used.clear()
+        threads_used.clear()
         assert run(num_threads) == wanted, f"{num_threads} threads"
-        assert max(used) == min(num_threads, len(threads.parts(N)))
+        assert max(threads_used) == min(num_threads, len(threads.parts(N)))
     assert run(None) == wanted
 
 

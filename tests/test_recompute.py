@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import assert_close, bits
 
-from fastrnn import LanguageModel, optim, threads
+from fastrnn import LanguageModel, optim
 
 
 def batch(lm, T, N, seed=0):
@@ -86,8 +86,7 @@ def test_training_goes_the_same_way(backend):
 
 
 @pytest.mark.parametrize("N", [5, 50])
-def test_the_same_bits_on_any_number_of_threads(N, dtype, backend, monkeypatch):
-    monkeypatch.setattr(threads, "SMALL", 0)
+def test_the_same_bits_on_any_number_of_threads(N, dtype, backend, small_work_shared):
     results = []
     for num_threads in (1, 2, 4):
         lm = LanguageModel(

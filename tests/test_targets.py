@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import assert_close, bits
 
-from fastrnn import LanguageModel, diagnostics, optim, threads
+from fastrnn import LanguageModel, diagnostics, optim
 
 Q, H = 11, 18
 
@@ -126,8 +126,7 @@ def test_a_sequence_in_which_nothing_counts(dtype, backend):
 
 
 @pytest.mark.parametrize("N", [7, 33])
-def test_the_same_bits_whatever_the_number_of_threads(N, dtype, backend, monkeypatch):
-    monkeypatch.setattr(threads, "SMALL", 0)
+def test_the_same_bits_whatever_the_number_of_threads(N, dtype, backend, small_work_shared):
     x, y, h0 = batch(9, N, 0.4, dtype=dtype)
     y[:, N // 2 :] = -100
 
