@@ -241,3 +241,48 @@ BAD_NONLINEARITIES = rows(
 BAD_FLAGS = [
     (value, TypeError, ["must be a bool", type(value).__name__]) for value in (None, 0, 1, "True", [], 1.0)
 ]
+
+# What every class that takes batches refuses alike.
+
+#: T and N of the batches here.
+BATCH = 5, 3
+
+
+def with_index(value, t, n, dtype=np.int64):
+    """A batch of zeros but for one."""
+    out = np.zeros(BATCH, dtype)
+    out[t, n] = value
+    return out
+
+
+def bad_indices(bound):
+    """Batches with one index that is out of bounds, its place and the index as the message shows them."""
+    return [
+        (with_index(bound, 0, 0), "[0, 0]", str(bound)),
+        (with_index(-bound - 1, 2, 1), "[2, 1]", str(-bound - 1)),
+        (with_index(200, 4, 2, np.uint8), "[4, 2]", "200"),
+        (with_index(2**63 - 1, 1, 2), "[1, 2]", str(2**63 - 1)),
+        (with_index(-(2**63), 1, 2), "[1, 2]", str(-(2**63))),
+        (with_index(2**64 - 1, 3, 1, np.uint64), "[3, 1]", str(2**64 - 1)),
+        (with_index(2**64 - 1, 3, 1, ">u8"), "[3, 1]", str(2**64 - 1)),
+        (with_index(2**63, 3, 1, np.uint64), "[3, 1]", str(2**63)),
+        (with_index(300, 3, 0, ">i2"), "[3, 0]", "300"),
+        (np.asfortranarray(with_index(9, 0, 2)), "[0, 2]", "9"),
+        (with_index(9, 1, 2).tolist(), "[1, 2]", "9"),
+    ]
+
+
+def bad_states(L, N, H):
+    """States that are not those of L layers, N sequences and H hidden units."""
+    shapes = [(L, N), (N, H), (1, N, H), (L + 1, N, H), (L, N + 1, H), (L, 1, H), (L, N, H - 1), (N, L, H),
+              (L, H, N), (L, N, H, 1), (0, N, H)]  # fmt: skip
+    return [
+        *[(np.zeros(shape, np.float32), ValueError, [str((L, N, H)), str(shape)]) for shape in shapes],
+        (0.0, ValueError, ["()"]),
+        ([], ValueError, ["(0,)"]),
+        *[(np.zeros((L, N, H), kind), TypeError, [kind]) for kind in ("complex128", "bool", "object")],
+        ("state", TypeError, ["str 'state'"]),
+        ({}, TypeError, ["dict"]),
+        ([[["0"] * H] * N] * L, TypeError, ["<U1"]),
+        ([[[0.0] * H] * N, [[0.0] * H] * (N - 1)], ValueError, ["array"]),
+    ]

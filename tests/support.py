@@ -80,6 +80,11 @@ def assert_all_close(got, want, tolerance=None, what=""):
         assert_close(g, w, tolerance, f"{what} d{name}")
 
 
+def tolerance(dtype):
+    """Of results of whole batches: sums of more terms than `TOLERANCE` is for."""
+    return 1e-12 if dtype == np.float64 else 2e-5
+
+
 def central_differences(goal, array, step=1e-5):
     """The slopes of `goal()` along every entry of an array that it reads; the entries are put back."""
     slopes = np.empty(array.shape)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import assert_close, bits, central_differences, stream_state
+from support import assert_close, bits, central_differences, stream_state, tolerance
 
 from fastrnn import LanguageModel, ReferenceRNN, SimpleRNN, optim
 
@@ -29,10 +29,6 @@ def batch(lm, T, N, seed=1):
     rng = np.random.default_rng(seed)
     x, y = rng.integers(lm.vocab_size, size=(2, T, N))
     return x, y, (rng.normal(size=(lm.num_layers, N, lm.hidden_size)) * 0.5).astype(lm.dtype)
-
-
-def tolerance_of(dtype):
-    return 1e-12 if dtype == np.float64 else 2e-5
 
 
 def drop_in(lm, kind, dtype):
@@ -74,10 +70,10 @@ def test_one_layer_is_the_drop_in_class(kind, N, dtype, backend):
     for reduction, scale in (("sum", 1), ("mean", 1 / (T * N))):
         loss, grads, h_n = lm.loss_and_grads(x, y, h0, reduction=reduction)
         assert loss == pytest.approx(want * scale, rel=1e-12 if dtype is np.float64 else 1e-5)
-        assert_close(h_n, states, tolerance_of(dtype))
+        assert_close(h_n, states, tolerance(dtype))
         for names, g in zip(SAME_GRADIENTS, total, strict=True):
             for name in names:
-                assert_close(grads[name], (g * scale).reshape(grads[name].shape), tolerance_of(dtype), name)
+                assert_close(grads[name], (g * scale).reshape(grads[name].shape), tolerance(dtype), name)
 
 
 @pytest.mark.parametrize("clip", ["value", "norm", None])
@@ -221,10 +217,10 @@ def test_recomputation_changes_nothing(dropout, recompute_every, dtype, backend)
         lm.rng = np.random.default_rng(4) if dropout else lm.rng
     want, grads, want_h_n = plain.loss_and_grads(x, y, h0)
     loss, got, h_n = other.loss_and_grads(x, y, h0)
-    assert loss == pytest.approx(want, rel=tolerance_of(dtype))
-    assert_close(h_n, want_h_n, tolerance_of(dtype))
+    assert loss == pytest.approx(want, rel=tolerance(dtype))
+    assert_close(h_n, want_h_n, tolerance(dtype))
     for name, g in grads.items():
-        assert_close(got[name], g, tolerance_of(dtype), name)
+        assert_close(got[name], g, tolerance(dtype), name)
 
 
 # Threads
@@ -344,7 +340,7 @@ def test_sample_state_is_that_after_the_last_draw(dtype, backend):
     start = np.arange(6)
     drawn, h_n = lm.sample(h0, start, 12, rng=1)
     fed = np.concatenate([start[:, None], drawn[:, :-1]], axis=1).T
-    assert_close(h_n, lm.forward(fed, h0)[1], tolerance_of(dtype))
+    assert_close(h_n, lm.forward(fed, h0)[1], tolerance(dtype))
     nothing, same = lm.sample(h0, start, 0, rng=1)
     assert nothing.shape == (6, 0)
     assert np.array_equal(same, h0)
@@ -433,7 +429,7 @@ def test_a_stream_does_not_depend_on_the_others(N, dtype, backend):
             h0[:, one], start[one], n, rng=GivenUniforms(uniforms[:, r].copy()), **settings
         )
         assert np.array_equal(drawn[0], together[r])
-        assert_close(state[:, 0], h_n[:, r], tolerance_of(dtype))
+        assert_close(state[:, 0], h_n[:, r], tolerance(dtype))
     # A batch of half the streams as well.
     half, _ = lm.sample(h0[:, ::2], start[::2], n, rng=GivenUniforms(uniforms[:, ::2].ravel()), **settings)
     assert np.array_equal(half, together[::2])
@@ -449,7 +445,7 @@ def test_more_draws_go_on_where_fewer_ended(dtype, backend):
     first, h = lm.sample(h0, start, 7, rng=rng)
     second, h = lm.sample(h, first[:, -1], 13, rng=rng)
     assert np.array_equal(np.concatenate([first, second], axis=1), whole)
-    assert_close(h, h_n, tolerance_of(dtype))
+    assert_close(h, h_n, tolerance(dtype))
 
 
 def test_backends_draw_the_same(dtype, backend):
@@ -460,7 +456,7 @@ def test_backends_draw_the_same(dtype, backend):
         drawn, h_n = mine.sample(h0, np.arange(N), 30, rng=5, **settings)
         want, want_h_n = theirs.sample(h0, np.arange(N), 30, rng=5, **settings)
         assert np.array_equal(drawn, want), settings
-        assert_close(h_n, want_h_n, tolerance_of(dtype))
+        assert_close(h_n, want_h_n, tolerance(dtype))
 
 
 def test_sample_is_the_drop_in_classs(backend):
@@ -537,9 +533,9 @@ def test_dropout_draws_the_same_on_every_backend(dtype, backend):
     for _ in range(2):
         loss, grads, _ = mine.loss_and_grads(x, y, h0)
         want, wanted, _ = theirs.loss_and_grads(x, y, h0)
-        assert loss == pytest.approx(want, rel=tolerance_of(dtype))
+        assert loss == pytest.approx(want, rel=tolerance(dtype))
         for name, g in grads.items():
-            assert_close(g, wanted[name], 10 * tolerance_of(dtype), name)
+            assert_close(g, wanted[name], 10 * tolerance(dtype), name)
 
 
 # Kinds of arrays, work space, the object itself
@@ -641,15 +637,13 @@ def test_train_step_is_gradients_and_a_step(dtype, backend):
     before = theirs.state_dict()
     optimizer.step(theirs.parameters, grads)
     loss, h_n = mine.train_step(x, y, h0, optim.SGD(0.5, backend=backend), clip=None)
-    assert loss == pytest.approx(want, rel=tolerance_of(dtype))
-    assert_close(h_n, want_h_n, tolerance_of(dtype))
+    assert loss == pytest.approx(want, rel=tolerance(dtype))
+    assert_close(h_n, want_h_n, tolerance(dtype))
     norm = math.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads.values()))
     assert mine.grad_norm == pytest.approx(norm, rel=1e-12 if dtype is np.float64 else 1e-5)
     for name, W in mine.parameters.items():
-        assert_close(mine.grads[name], grads[name], tolerance_of(dtype), name)
-        assert_close(
-            W - before[name], theirs.parameters[name] - before[name], 100 * tolerance_of(dtype), name
-        )
+        assert_close(mine.grads[name], grads[name], tolerance(dtype), name)
+        assert_close(W - before[name], theirs.parameters[name] - before[name], 100 * tolerance(dtype), name)
 
 
 def test_an_optimizer_may_replace_what_is_in_grads(dtype, backend):
@@ -667,7 +661,7 @@ def test_an_optimizer_may_replace_what_is_in_grads(dtype, backend):
         mine.train_step(x, y, h0, Halves(), clip=None)
         theirs.train_step(x, y, h0, optim.SGD(0.5, backend=backend), clip=None)
     for name, W in mine.parameters.items():
-        assert_close(W, theirs.parameters[name], tolerance_of(dtype), name)
+        assert_close(W, theirs.parameters[name], tolerance(dtype), name)
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-45, 1e39, 1e300])

@@ -6,12 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import refusals
-from refusals import Calls, Changed, New, cases, changed, refused, rows, without, wrong_calls
+from refusals import Calls, Changed, New, cases, changed, refused, rows, with_index, without, wrong_calls
 from support import bits
 
 from fastrnn import LanguageModel, optim
 
-T, N, Q, H, L = 5, 3, 4, 6, 2
+T, N = refusals.BATCH
+Q, H, L = 4, 6, 2
 NEW = New(LanguageModel, vocab_size=Q, hidden_size=H)
 
 
@@ -91,28 +92,10 @@ test_bad_inputs = wrong_calls(WITH_BATCH, "x", [*BAD_BATCHES, (None, ValueError,
 test_bad_targets = wrong_calls(WITH_TARGETS, "y", [*BAD_BATCHES, (None, TypeError, ["None"])])
 
 
-def with_index(value, t, n, dtype=np.int64):
-    out = np.zeros((T, N), dtype)
-    out[t, n] = value
-    return out
-
-
 @pytest.mark.parametrize(
     ("method", "name"), [(method, "x") for method in WITH_BATCH] + [(method, "y") for method in WITH_TARGETS]
 )
-@cases([
-    (with_index(Q, 0, 0), "[0, 0]", str(Q)),
-    (with_index(-Q - 1, 2, 1), "[2, 1]", str(-Q - 1)),
-    (with_index(200, 4, 2, np.uint8), "[4, 2]", "200"),
-    (with_index(2**63 - 1, 1, 2), "[1, 2]", str(2**63 - 1)),
-    (with_index(-(2**63), 1, 2), "[1, 2]", str(-(2**63))),
-    (with_index(2**64 - 1, 3, 1, np.uint64), "[3, 1]", str(2**64 - 1)),
-    (with_index(2**64 - 1, 3, 1, ">u8"), "[3, 1]", str(2**64 - 1)),
-    (with_index(2**63, 3, 1, np.uint64), "[3, 1]", str(2**63)),
-    (with_index(300, 3, 0, ">i2"), "[3, 0]", "300"),
-    (np.asfortranarray(with_index(9, 0, 2)), "[0, 2]", "9"),
-    (with_index(9, 1, 2).tolist(), "[1, 2]", "9"),
-], ("value", "place", "shown"))  # fmt: skip
+@cases(refusals.bad_indices(Q), ("value", "place", "shown"))
 def test_indices_out_of_bounds(value, place, shown, name, method, box):
     bounds = f"[-{Q}, {Q})" if name == "x" else f"[0, {Q}); -100 marks what does not count"
     box.refuses(method, IndexError, [bounds], begins=f"{name}{place} is {shown}", **{name: value})
@@ -145,29 +128,7 @@ test_targets_of_another_shape = wrong_calls(
 )  # fmt: skip
 
 
-BAD_STATES = [
-    (np.zeros((L, N), np.float32), ValueError, [f"({L}, {N}, {H})", f"({L}, {N})"]),
-    (np.zeros((N, H), np.float32), ValueError, [f"({N}, {H})"]),
-    (np.zeros((1, N, H), np.float32), ValueError, [f"(1, {N}, {H})"]),
-    (np.zeros((L + 1, N, H), np.float32), ValueError, [f"({L + 1}, {N}, {H})"]),
-    (np.zeros((L, N + 1, H), np.float32), ValueError, [f"({L}, {N + 1}, {H})"]),
-    (np.zeros((L, 1, H), np.float32), ValueError, [f"({L}, 1, {H})"]),
-    (np.zeros((L, N, H - 1), np.float32), ValueError, [f"({L}, {N}, {H - 1})"]),
-    (np.zeros((L, H, N), np.float32), ValueError, [f"({L}, {H}, {N})"]),
-    (np.zeros((L, N, H, 1), np.float32), ValueError, [f"({L}, {N}, {H}, 1)"]),
-    (np.zeros((0, N, H), np.float32), ValueError, [f"(0, {N}, {H})"]),
-    (0.0, ValueError, ["()"]),
-    ([], ValueError, ["(0,)"]),
-    (np.zeros((L, N, H), complex), TypeError, ["complex128"]),
-    (np.zeros((L, N, H), bool), TypeError, ["bool"]),
-    (np.zeros((L, N, H), object), TypeError, ["object"]),
-    ("state", TypeError, ["str 'state'"]),
-    ({}, TypeError, ["dict"]),
-    ([[["0"] * H] * N] * L, TypeError, ["<U1"]),
-    ([[[0.0] * H] * N, [[0.0] * H] * (N - 1)], ValueError, ["array"]),
-]
-
-
+BAD_STATES = refusals.bad_states(L, N, H)
 test_bad_states = wrong_calls(WITH_BATCH, "h0", BAD_STATES)
 test_bad_states_to_sample_from = wrong_calls("sample", "h", BAD_STATES)
 

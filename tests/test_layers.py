@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import assert_close, bits, central_differences, stream_state
+from support import assert_close, bits, central_differences, stream_state, tolerance
 
 from fastrnn import RNN, LanguageModel, ReferenceRNN, SimpleRNN, threads, use_backend
 
 sizes = st.one_of(st.integers(1, 6), st.sampled_from([7, 8, 9, 15, 16, 17, 31, 32, 33]), st.integers(1, 40))
 
 #: Largest error relative to the largest entry, against float64 arithmetic on the same weights.
-TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
 
 
 #: Small batches of random classes may look so.
@@ -107,10 +106,10 @@ def test_forward_of_random_shapes(
     # A hidden state of a ReLU network may be all but zero.
     scale = max(1.0, np.abs(want_output).max())
     assert_close(
-        output / scale, want_output / scale, TOLERANCE[dtype] if np.abs(want_output).max() > 0.1 else 1
+        output / scale, want_output / scale, tolerance(dtype) if np.abs(want_output).max() > 0.1 else 1
     )
-    assert np.abs(output - want_output).max() <= TOLERANCE[dtype] * scale
-    assert np.abs(h_n - want_h_n).max() <= TOLERANCE[dtype] * scale
+    assert np.abs(output - want_output).max() <= tolerance(dtype) * scale
+    assert np.abs(h_n - want_h_n).max() <= tolerance(dtype) * scale
 
 
 @may_look_like_one_hots
@@ -211,20 +210,20 @@ def test_each_sequence_is_its_own(N, dtype, backend):
     for n in range(N):
         row = slice(n, n + 1)
         alone, alone_h_n = rnn.forward(x[:, row], h0[:, row], lengths=lengths[row])
-        assert_close(output[:, row], alone, TOLERANCE[np.dtype(dtype)])
-        assert_close(h_n[:, row], alone_h_n, TOLERANCE[np.dtype(dtype)])
+        assert_close(output[:, row], alone, tolerance(dtype))
+        assert_close(h_n[:, row], alone_h_n, tolerance(dtype))
         alone_x, alone_h0 = rnn.backward(grad[:, row])
-        assert_close(grad_x[:, row], alone_x, TOLERANCE[np.dtype(dtype)])
-        assert_close(grad_h0[:, row], alone_h0, TOLERANCE[np.dtype(dtype)])
+        assert_close(grad_x[:, row], alone_x, tolerance(dtype))
+        assert_close(grad_h0[:, row], alone_h0, tolerance(dtype))
         # A ragged sequence equals the same one cut short.
         cut, _ = rnn.forward(x[: lengths[n], row], h0[:, row])
-        assert_close(output[: lengths[n], row], cut, TOLERANCE[np.dtype(dtype)])
+        assert_close(output[: lengths[n], row], cut, tolerance(dtype))
         rnn.forward(x[:, row], h0[:, row], lengths=lengths[row])
         rnn.backward(grad[:, row])
         for name, g in rnn.grads.items():
             total[name] += g
     for name, g in grads.items():
-        assert_close(g, total[name], TOLERANCE[np.dtype(dtype)], name)
+        assert_close(g, total[name], tolerance(dtype), name)
 
 
 @pytest.mark.parametrize("N", [1, 7, 16, 33, 64])

@@ -15,6 +15,7 @@ from refusals import (
     changed,
     refused,
     snapshot,
+    with_index,
     without,
     wrong_calls,
 )
@@ -22,7 +23,8 @@ from support import bits
 
 from fastrnn import RNN
 
-T, N, D, H, L = 5, 3, 4, 6, 2
+T, N = refusals.BATCH
+D, H, L = 4, 6, 2
 NEW = New(RNN, input_size=D, hidden_size=H)
 
 
@@ -135,23 +137,8 @@ def test_the_shape_that_is_wanted_is_that_of_the_option(backend):
     box.refuses("backward", ValueError, ["grad_h_n", f"({2 * L}, {N}, {H})"], grad_h_n=np.zeros((L, N, H)))
 
 
-def with_index(value, t, n, dtype=np.int64):
-    out = np.zeros((T, N), dtype)
-    out[t, n] = value
-    return out
-
-
 @cases([
-    (with_index(D, 0, 0), "[0, 0]", str(D)),
-    (with_index(-D - 1, 2, 1), "[2, 1]", str(-D - 1)),
-    (with_index(200, 4, 2, np.uint8), "[4, 2]", "200"),
-    (with_index(2**63 - 1, 1, 2), "[1, 2]", str(2**63 - 1)),
-    (with_index(-(2**63), 1, 2), "[1, 2]", str(-(2**63))),
-    (with_index(2**64 - 1, 3, 1, np.uint64), "[3, 1]", str(2**64 - 1)),
-    (with_index(2**64 - 1, 3, 1, ">u8"), "[3, 1]", str(2**64 - 1)),
-    (with_index(300, 3, 0, ">i2"), "[3, 0]", "300"),
-    (np.asfortranarray(with_index(9, 0, 2)), "[0, 2]", "9"),
-    (with_index(9, 1, 2).tolist(), "[1, 2]", "9"),
+    *refusals.bad_indices(D),
     (np.array([0, 1, 4, 9]), "[2]", "4"),
     ([0, -9], "[1]", "-9"),
 ], ("value", "place", "shown"))  # fmt: skip
@@ -183,28 +170,7 @@ def test_indices_past_the_end_are_not_read(box):
     box.refuses("forward", IndexError, ["x[2, 2] is 77"], x=padded)
 
 
-BAD_STATES = [
-    (np.zeros((L, N)), ValueError, [f"({L}, {N}, {H})", f"({L}, {N})"]),
-    (np.zeros((N, H)), ValueError, [f"({N}, {H})"]),
-    (np.zeros((1, N, H)), ValueError, [f"(1, {N}, {H})"]),
-    (np.zeros((L + 1, N, H)), ValueError, [f"({L + 1}, {N}, {H})"]),
-    (np.zeros((L, N + 1, H)), ValueError, [f"({L}, {N + 1}, {H})"]),
-    (np.zeros((L, N, H - 1)), ValueError, [f"({L}, {N}, {H - 1})"]),
-    (np.zeros((N, L, H)), ValueError, [f"({N}, {L}, {H})"]),
-    (np.zeros((L, N, H, 1)), ValueError, [f"({L}, {N}, {H}, 1)"]),
-    (np.zeros((0, N, H)), ValueError, [f"(0, {N}, {H})"]),
-    (0.0, ValueError, ["()"]),
-    ([], ValueError, ["(0,)"]),
-    (np.zeros((L, N, H), complex), TypeError, ["complex128"]),
-    (np.zeros((L, N, H), bool), TypeError, ["bool"]),
-    (np.zeros((L, N, H), object), TypeError, ["object"]),
-    ("state", TypeError, ["str 'state'"]),
-    ({}, TypeError, ["dict"]),
-    ([[["0"] * H] * N] * L, TypeError, ["<U1"]),
-    ([[[0.0] * H] * N, [[0.0] * H] * (N - 1)], ValueError, ["array"]),
-]
-
-
+BAD_STATES = refusals.bad_states(L, N, H)
 test_bad_states = wrong_calls("forward", "h0", BAD_STATES)
 test_bad_gradients_of_states = wrong_calls("backward", "grad_h_n", BAD_STATES)
 

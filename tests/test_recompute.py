@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import assert_close, bits
+from support import assert_close, bits, tolerance
 
 from fastrnn import LanguageModel, optim
 
@@ -16,10 +16,6 @@ def batch(lm, T, N, seed=0):
     x, y = rng.integers(-lm.vocab_size, lm.vocab_size, size=(2, T, N))
     y = np.where(y < 0, np.where(y % 3, y + lm.vocab_size, -100), y)  # some count for nothing
     return x, y, (rng.normal(size=(lm.num_layers, N, lm.hidden_size)) * 0.5).astype(lm.dtype)
-
-
-def tolerance(dtype):
-    return 1e-12 if dtype == np.float64 else 2e-5
 
 
 def assert_same(T, N, k, dtype, backend, *, q=9, h=10, num_layers=2, **options):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from support import assert_close, bits
+from support import assert_close, bits, tolerance
 
 from fastrnn import LanguageModel, diagnostics, optim
 
@@ -21,10 +21,6 @@ def batch(T, N, share, num_layers=2, dtype=np.float64, seed=0):
     x, y = rng.integers(Q, size=(2, T, N))
     y[rng.random(y.shape) < share] = -100
     return x, y, (rng.normal(size=(num_layers, N, H)) * 0.5).astype(dtype)
-
-
-def tolerance(dtype):
-    return 1e-12 if dtype == np.float64 else 2e-5
 
 
 def by_hand(lm, x, y, h0):
