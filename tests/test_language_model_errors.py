@@ -3,15 +3,15 @@
 import math
 from functools import partial
 
+import bad_arguments as bad
 import numpy as np
 import pytest
-import refusals
-from refusals import Calls, Changed, New, cases, changed, refused, rows, with_index, without, wrong_calls
+from refusals import Calls, Changed, New, cases, changed, refused, rows, without, wrong_calls
 from support import bits
 
 from fastrnn import LanguageModel, optim
 
-T, N = refusals.BATCH
+T, N = bad.BATCH
 Q, H, L = 4, 6, 2
 NEW = New(LanguageModel, vocab_size=Q, hidden_size=H)
 
@@ -95,7 +95,7 @@ test_bad_targets = wrong_calls(WITH_TARGETS, "y", [*BAD_BATCHES, (None, TypeErro
 @pytest.mark.parametrize(
     ("method", "name"), [(method, "x") for method in WITH_BATCH] + [(method, "y") for method in WITH_TARGETS]
 )
-@cases(refusals.bad_indices(Q), ("value", "place", "shown"))
+@cases(bad.indices(Q), ("value", "place", "shown"))
 def test_indices_out_of_bounds(value, place, shown, name, method, box):
     bounds = f"[-{Q}, {Q})" if name == "x" else f"[0, {Q}); -100 marks what does not count"
     box.refuses(method, IndexError, [bounds], begins=f"{name}{place} is {shown}", **{name: value})
@@ -128,7 +128,7 @@ test_targets_of_another_shape = wrong_calls(
 )  # fmt: skip
 
 
-BAD_STATES = refusals.bad_states(L, N, H)
+BAD_STATES = bad.states(L, N, H)
 test_bad_states = wrong_calls(WITH_BATCH, "h0", BAD_STATES)
 test_bad_states_to_sample_from = wrong_calls("sample", "h", BAD_STATES)
 
@@ -152,7 +152,7 @@ def test_clip_names_of_any_string_type(box):
 
 
 @pytest.mark.parametrize("clip", ["value", "norm", None])
-@cases([*refusals.BAD_NUMBERS, refusals.NONE, (0, ValueError, ["positive", "0.0"]), (-5.0, ValueError, ["positive", "-5.0"]),
+@cases([*bad.NUMBERS, bad.NONE, (0, ValueError, ["positive", "0.0"]), (-5.0, ValueError, ["positive", "-5.0"]),
         (-math.inf, ValueError, ["positive"])])  # fmt: skip
 def test_bad_thresholds(value, error, words, clip, box):
     box.refuses("train_step", error, words, begins="clip_threshold must be", clip_threshold=value, clip=clip)
@@ -207,30 +207,30 @@ def test_starts_and_states_of_different_batches(count, box):
 
 test_bad_numbers_of_draws = wrong_calls(
     "sample", "n",
-    [*refusals.BAD_INTEGERS, refusals.NONE, (-1, ValueError, ["at least 0", "-1"]), (2**80, ValueError, ["at most"])],
+    [*bad.INTEGERS, bad.NONE, (-1, ValueError, ["at least 0", "-1"]), (2**80, ValueError, ["at most"])],
 )  # fmt: skip
 
 
 test_bad_temperatures = wrong_calls("sample", "temperature", [
-    *refusals.BAD_NUMBERS, refusals.NONE, (-0.1, ValueError, ["at least 0", "-0.1"]), (math.inf, ValueError, ["finite"]),
+    *bad.NUMBERS, bad.NONE, (-0.1, ValueError, ["at least 0", "-0.1"]), (math.inf, ValueError, ["finite"]),
     (-math.inf, ValueError, ["inf"]),
 ])  # fmt: skip
 
 
-test_bad_top_k = wrong_calls("sample", "top_k", refusals.BAD_COUNTS)
+test_bad_top_k = wrong_calls("sample", "top_k", bad.COUNTS)
 
 
 test_bad_top_p = wrong_calls("sample", "top_p", [
-    *refusals.BAD_NUMBERS, (0.0, ValueError, ["positive", "0.0"]), (-0.5, ValueError, ["positive", "-0.5"]),
+    *bad.NUMBERS, (0.0, ValueError, ["positive", "0.0"]), (-0.5, ValueError, ["positive", "-0.5"]),
     (1.01, ValueError, ["at most 1", "1.01"]), (math.inf, ValueError, ["inf"]),
 ])  # fmt: skip
 
 
-test_bad_rngs = wrong_calls("sample", "rng", refusals.BAD_RNGS)
-test_bad_rngs_of_a_new_one = wrong_calls("new", "rng", refusals.BAD_RNGS, of=NEW)
+test_bad_rngs = wrong_calls("sample", "rng", bad.RNGS)
+test_bad_rngs_of_a_new_one = wrong_calls("new", "rng", bad.RNGS, of=NEW)
 
 
-test_bad_batch_sizes = wrong_calls("initial_state", "N", [*refusals.BAD_COUNTS, refusals.NONE])
+test_bad_batch_sizes = wrong_calls("initial_state", "N", [*bad.COUNTS, bad.NONE])
 
 
 # Weights
@@ -288,7 +288,7 @@ def test_missing_and_unexpected_parameters(method, box):
 test_bad_sizes = wrong_calls(
     "new",
     ["vocab_size", "hidden_size", "num_layers", "num_threads", "recompute_every"],
-    refusals.BAD_COUNTS,
+    bad.COUNTS,
     of=NEW,
 )
 
@@ -296,18 +296,18 @@ test_bad_sizes = wrong_calls(
 test_bad_dropout = wrong_calls(
     "new",
     "dropout",
-    [*refusals.BAD_NUMBERS, refusals.NONE, (-0.1, ValueError, ["-0.1"]), (1.5, ValueError, ["1.5"])],
+    [*bad.NUMBERS, bad.NONE, (-0.1, ValueError, ["-0.1"]), (1.5, ValueError, ["1.5"])],
     of=NEW,
 )
 
 
-test_bad_nonlinearities = wrong_calls("new", "nonlinearity", refusals.BAD_NONLINEARITIES, of=NEW)
+test_bad_nonlinearities = wrong_calls("new", "nonlinearity", bad.NONLINEARITIES, of=NEW)
 
 
-test_bad_dtypes = wrong_calls("new", "dtype", refusals.BAD_DTYPES, of=NEW)
+test_bad_dtypes = wrong_calls("new", "dtype", bad.DTYPES, of=NEW)
 
 
-test_bad_backends = wrong_calls("new", "backend", refusals.BAD_BACKENDS, of=NEW)
+test_bad_backends = wrong_calls("new", "backend", bad.BACKENDS, of=NEW)
 
 
 @pytest.mark.parametrize(
@@ -346,12 +346,12 @@ def test_keyword_only_arguments(box):
 def test_a_call_after_an_error_is_as_good_as_any(backend):
     """Also of a shape that the work space has not seen, or has seen in another call."""
     box, other = Box(backend), Box(backend)
-    for bad in (
-        {"x": []}, {"y": with_index(Q, T - 1, N - 1)}, {"h0": np.zeros(3)}, {"clip": "x"}, {"optimizer": None},
+    for wrong in (
+        {"x": []}, {"y": bad.with_index(Q, T - 1, N - 1)}, {"h0": np.zeros(3)}, {"clip": "x"}, {"optimizer": None},
         {"x": np.zeros((T + 1, N), int)}, {"clip_threshold": 0},
     ):  # fmt: skip
         with pytest.raises((ValueError, IndexError, TypeError)):
-            box.call("train_step", **bad)
+            box.call("train_step", **wrong)
     for method in ("train_step", "loss_and_grads", "sample", "train_step"):
         got, want = box.call(method), other.call(method)
         assert bits(got[0], got[-1]) == bits(want[0], want[-1])
@@ -362,9 +362,9 @@ def test_a_state_is_not_lost_to_an_error(box):
     """The buffers that h_n takes turns with are not turned by a call that fails."""
     _, h = box.call("train_step")
     kept = h.copy()
-    for bad in ({"y": with_index(Q, 0, 0)}, {"clip": "x"}, {"h0": np.zeros(3)}, {"clip_threshold": -1}):
+    for wrong in ({"y": bad.with_index(Q, 0, 0)}, {"clip": "x"}, {"h0": np.zeros(3)}, {"clip_threshold": -1}):
         with pytest.raises((ValueError, IndexError)):
-            box.call("train_step", **bad)
+            box.call("train_step", **wrong)
         assert bits(h) == bits(kept)
     box.call("train_step", h0=h)
     assert bits(h) == bits(kept)
@@ -372,6 +372,6 @@ def test_a_state_is_not_lost_to_an_error(box):
 
 def test_nan_in_the_state_is_the_callers_business(box):
     """NumPy's result in training; where a draw has no probabilities, an error and nothing drawn."""
-    bad = np.full((L, N, H), np.nan, np.float32)
-    assert math.isnan(box.call("loss", h0=bad)[0])
-    box.refuses("sample", ValueError, ["index 0 of 4", "not numbers", "NaN"], h=bad)
+    state = np.full((L, N, H), np.nan, np.float32)
+    assert math.isnan(box.call("loss", h0=state)[0])
+    box.refuses("sample", ValueError, ["index 0 of 4", "not numbers", "NaN"], h=state)

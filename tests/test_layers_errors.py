@@ -3,9 +3,9 @@
 import math
 from functools import partial
 
+import bad_arguments as bad
 import numpy as np
 import pytest
-import refusals
 from refusals import (
     Calls,
     Changed,
@@ -15,7 +15,6 @@ from refusals import (
     changed,
     refused,
     snapshot,
-    with_index,
     without,
     wrong_calls,
 )
@@ -23,7 +22,7 @@ from support import bits
 
 from fastrnn import RNN
 
-T, N = refusals.BATCH
+T, N = bad.BATCH
 D, H, L = 4, 6, 2
 NEW = New(RNN, input_size=D, hidden_size=H)
 
@@ -138,7 +137,7 @@ def test_the_shape_that_is_wanted_is_that_of_the_option(backend):
 
 
 @cases([
-    *refusals.bad_indices(D),
+    *bad.indices(D),
     (np.array([0, 1, 4, 9]), "[2]", "4"),
     ([0, -9], "[1]", "-9"),
 ], ("value", "place", "shown"))  # fmt: skip
@@ -152,12 +151,12 @@ def test_indices_out_of_bounds(value, place, shown, box):
 def test_the_place_of_an_index_with_batch_first(backend):
     box = Box(backend, batch_first=True)
     words = [f"x[2, 4] is 99, outside [-{D}, {D})"]
-    box.refuses("forward", IndexError, words, x=with_index(99, 4, 2).T, lengths=None)
+    box.refuses("forward", IndexError, words, x=bad.with_index(99, 4, 2).T, lengths=None)
 
 
 def test_indices_past_the_end_are_not_read(box):
     """Padding may be any integer; one step earlier it is out of bounds."""
-    padded = with_index(77, 3, 2)
+    padded = bad.with_index(77, 3, 2)
     padded[1:, 1] = -100
     padded[3:, 2] = np.iinfo(np.int64).min
     kept = padded.copy()
@@ -170,7 +169,7 @@ def test_indices_past_the_end_are_not_read(box):
     box.refuses("forward", IndexError, ["x[2, 2] is 77"], x=padded)
 
 
-BAD_STATES = refusals.bad_states(L, N, H)
+BAD_STATES = bad.states(L, N, H)
 test_bad_states = wrong_calls("forward", "h0", BAD_STATES)
 test_bad_gradients_of_states = wrong_calls("backward", "grad_h_n", BAD_STATES)
 
@@ -310,19 +309,19 @@ def test_bad_parameters(name, value, error, words, method, box):
 
 
 test_bad_sizes = wrong_calls(
-    "new", ["input_size", "hidden_size", "num_layers", "num_threads"], refusals.BAD_COUNTS, of=NEW
+    "new", ["input_size", "hidden_size", "num_layers", "num_threads"], bad.COUNTS, of=NEW
 )
 
 
-test_bad_flags = wrong_calls("new", ["bias", "batch_first", "bidirectional"], refusals.BAD_FLAGS, of=NEW)
+test_bad_flags = wrong_calls("new", ["bias", "batch_first", "bidirectional"], bad.FLAGS, of=NEW)
 
 
 test_bad_dropout = wrong_calls(
     "new",
     "dropout",
     [
-        *refusals.BAD_NUMBERS,
-        refusals.NONE,
+        *bad.NUMBERS,
+        bad.NONE,
         (-0.1, ValueError, ["-0.1"]),
         (1.5, ValueError, ["1.5"]),
         (math.inf, ValueError, ["inf"]),
@@ -331,16 +330,16 @@ test_bad_dropout = wrong_calls(
 )
 
 
-test_bad_nonlinearities = wrong_calls("new", "nonlinearity", refusals.BAD_NONLINEARITIES, of=NEW)
+test_bad_nonlinearities = wrong_calls("new", "nonlinearity", bad.NONLINEARITIES, of=NEW)
 
 
-test_bad_dtypes = wrong_calls("new", "dtype", refusals.BAD_DTYPES, of=NEW)
+test_bad_dtypes = wrong_calls("new", "dtype", bad.DTYPES, of=NEW)
 
 
-test_bad_backends = wrong_calls("new", "backend", refusals.BAD_BACKENDS, of=NEW)
+test_bad_backends = wrong_calls("new", "backend", bad.BACKENDS, of=NEW)
 
 
-test_bad_rngs = wrong_calls("new", "rng", refusals.BAD_RNGS, of=NEW)
+test_bad_rngs = wrong_calls("new", "rng", bad.RNGS, of=NEW)
 
 
 @pytest.mark.parametrize("sizes", [(2**40, 2**40), (1, 2**48), (2**48, 1), (10, 2**47)], ids=str)
@@ -363,9 +362,9 @@ def test_what_is_fixed_cannot_be_assigned(name, value):
 def test_num_threads_may_be_changed():
     rnn = RNN(D, H, rng=0)
     rnn.num_threads = 3
-    for bad in (0, 1.0, "2", True):
+    for wrong in (0, 1.0, "2", True):
         with pytest.raises((TypeError, ValueError), match=r"^num_threads "):
-            rnn.num_threads = bad
+            rnn.num_threads = wrong
         assert rnn.num_threads == 3
     rnn.num_threads = None
 
@@ -379,10 +378,10 @@ def test_keyword_only_arguments(box):
 
 def test_a_call_after_an_error_is_as_good_as_any(backend):
     box, other = Box(backend), Box(backend)
-    for bad in ({"x": []}, {"x": with_index(D, 0, N - 1)}, {"h0": np.zeros(3)}, {"lengths": [0] * N},
+    for wrong in ({"x": []}, {"x": bad.with_index(D, 0, N - 1)}, {"h0": np.zeros(3)}, {"lengths": [0] * N},
                 {"x": np.zeros((T + 1, N, D + 1))}, {"x": np.zeros((T, D))}):  # fmt: skip
         with pytest.raises((ValueError, IndexError, TypeError)):
-            box.call("forward", **bad)
+            box.call("forward", **wrong)
     with pytest.raises(ValueError, match="grad_output"):
         box.call("backward", grad_output=np.zeros(3))
     assert bits(*box.call("forward")) == bits(*other.call("forward"))

@@ -5,9 +5,9 @@ import math
 import sys
 from fractions import Fraction
 
+import bad_arguments as bad
 import numpy as np
 import pytest
-import refusals
 from refusals import Calls, Changed, New, cases, refused, rows, wrong_calls
 from support import PARAMETERS, bits, pair, parameters, sequence
 
@@ -234,7 +234,7 @@ test_bad_states_to_sample_from = wrong_calls("sample", "h", BAD_STATES)
 
 test_bad_learning_rates = wrong_calls(
     ["update_weights", "train_step"], "lr",
-    [*refusals.BAD_NUMBERS, refusals.NONE, (math.inf, ValueError, ["finite", "inf"]), (-math.inf, ValueError, ["-inf"])],
+    [*bad.NUMBERS, bad.NONE, (math.inf, ValueError, ["finite", "inf"]), (-math.inf, ValueError, ["-inf"])],
     begins="lr must be ",
 )  # fmt: skip
 
@@ -247,7 +247,7 @@ def test_a_learning_rate_that_float32_cannot_hold(method, backend):
 
 @pytest.mark.parametrize("method", ["loss_and_grads", "train_step"])
 @pytest.mark.parametrize("clip", ["step", "value", "norm", None])
-@cases([*refusals.BAD_NUMBERS, refusals.NONE, (0, ValueError, ["positive", "0.0"]), (-5.0, ValueError, ["positive", "-5.0"]),
+@cases([*bad.NUMBERS, bad.NONE, (0, ValueError, ["positive", "0.0"]), (-5.0, ValueError, ["positive", "-5.0"]),
         (-math.inf, ValueError, ["positive"])])  # fmt: skip
 def test_bad_thresholds(value, error, words, clip, method, box):
     box.refuses(method, error, words, begins="clip_threshold must be ", clip_threshold=value, clip=clip)
@@ -383,8 +383,8 @@ def test_counts_beyond_memory_leave_the_streams(box):
         box.refuses("sample", MemoryError, n=2**47, rng=stream)
 
 
-test_bad_rngs = wrong_calls("sample", "rng", refusals.BAD_RNGS, begins="rng must be ")
-test_bad_rngs_of_a_new_one = wrong_calls("new", "rng", refusals.BAD_RNGS, begins="rng must be ", of=NEW)
+test_bad_rngs = wrong_calls("sample", "rng", bad.RNGS, begins="rng must be ")
+test_bad_rngs_of_a_new_one = wrong_calls("new", "rng", bad.RNGS, begins="rng must be ", of=NEW)
 
 
 def test_more_outputs_than_inputs_cannot_be_fed_back(backend):
@@ -394,7 +394,7 @@ def test_more_outputs_than_inputs_cannot_be_fed_back(backend):
 
 
 test_bad_sizes = wrong_calls(
-    "new", ["input_size", "hidden_size", "output_size"], [*refusals.BAD_COUNTS, refusals.NONE], of=NEW
+    "new", ["input_size", "hidden_size", "output_size"], [*bad.COUNTS, bad.NONE], of=NEW
 )
 
 
@@ -407,10 +407,10 @@ def test_weights_beyond_memory_leave_the_streams(sizes, rng):
     refused(lambda: SimpleRNN(*sizes, rng=rng), (MemoryError, ValueError), ["do not fit in memory"], rng=rng)
 
 
-test_bad_dtypes = wrong_calls("new", "dtype", refusals.BAD_DTYPES, of=NEW)
+test_bad_dtypes = wrong_calls("new", "dtype", bad.DTYPES, of=NEW)
 
 
-test_bad_backends = wrong_calls("new", "backend", refusals.BAD_BACKENDS, of=NEW)
+test_bad_backends = wrong_calls("new", "backend", bad.BACKENDS, of=NEW)
 
 
 def test_keyword_only_arguments(box):
@@ -433,9 +433,9 @@ def test_the_first_bad_argument_stops_everything(box):
 
 def test_a_call_after_an_error_is_as_good_as_any(backend, dtype):
     box, other = Box(backend, dtype), Box(backend, dtype)
-    for bad in ({"inputs": []}, {"targets": [Q] * T}, {"h_prev": None}, {"lr": math.nan}, {"clip": "x"}):
+    for wrong in ({"inputs": []}, {"targets": [Q] * T}, {"h_prev": None}, {"lr": math.nan}, {"clip": "x"}):
         with pytest.raises((ValueError, IndexError, TypeError)):
-            box.call("train_step", **bad)
+            box.call("train_step", **wrong)
     assert box.call("train_step")[0] == other.call("train_step")[0]
     assert bits(*parameters(box.rnn)) == bits(*parameters(other.rnn))
 
