@@ -1,5 +1,6 @@
 """The equations of the notes in scalar loops over Python floats: slow, obvious, no NumPy inside."""
 
+import itertools
 import math
 
 
@@ -75,3 +76,25 @@ def norm(grads):
 
 def one_hot(index, size):
     return [1.0 if k == index % size else 0.0 for k in range(size)]
+
+
+def softmax(row):
+    """Of a list of numbers."""
+    top = max(row)
+    weights = [math.exp(x - top) for x in row]
+    total = math.fsum(weights)
+    return [w / total for w in weights]
+
+
+def probabilities(row, temperature, top_k=None, top_p=None):
+    """With which each class is drawn, from its logits: 0 for those that may not be."""
+    kept = sorted(range(len(row)), key=lambda j: (-row[j], j))[: top_k or len(row)]
+    if temperature == 0:
+        return [float(j == kept[0]) for j in range(len(row))]
+    p = softmax([x / temperature for x in row])
+    if top_p is not None and top_p < 1:
+        wanted = top_p * math.fsum(p[j] for j in kept)
+        masses = enumerate(itertools.accumulate(p[j] for j in kept), 1)
+        kept = kept[: next(number for number, mass in masses if mass >= wanted)]
+    total = math.fsum(p[j] for j in kept)
+    return [p[j] / total if j in kept else 0.0 for j in range(len(row))]

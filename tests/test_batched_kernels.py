@@ -6,6 +6,7 @@ import math
 import os
 
 import numpy as np
+import oracle
 import pytest
 from guarded import Guarded
 from support import TOLERANCE, assert_close, bits, central_differences
@@ -480,21 +481,10 @@ def sample(
 
 def allowed(y, temperature, top_k, top_p, slack):
     """Intervals of u for which each class may be drawn, a little wider than they are."""
-    q = len(y)
-    p = np.exp((y - y.max()) / temperature)
-    order = sorted(range(q), key=lambda j: (-p[j], j))
-    kept = order[: top_k or q]
-    reached, total = 0.0, sum(p[j] for j in kept)
-    for i, j in enumerate(kept):
-        reached += p[j]
-        if top_p < 1 and reached >= top_p * total:
-            kept = kept[: i + 1]
-            break
-    chosen = np.zeros(q)
-    chosen[kept] = p[kept]
-    cdf = np.cumsum(chosen) / chosen.sum()
-    return [(a - slack, b + slack) if chosen[j] else (2, -1)
-            for j, (a, b) in enumerate(zip([0, *cdf[:-1]], cdf, strict=True))]  # fmt: skip
+    p = oracle.probabilities(y.tolist(), temperature, top_k, top_p)
+    cdf = np.cumsum([0, *p])
+    return [(a - slack, b + slack) if q else (2, -1)
+            for q, a, b in zip(p, cdf[:-1], cdf[1:], strict=True)]  # fmt: skip
 
 
 @pytest.mark.parametrize("layers", [1, 3])

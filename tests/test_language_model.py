@@ -5,6 +5,7 @@ import copy
 import math
 
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -276,34 +277,12 @@ def naive_sample(lm, h, start, uniforms, temperature, top_k, top_p):
         state, index = h[:, r : r + 1], start[r]
         for i in range(uniforms.shape[1]):
             logits, state = lm.forward(np.array([[index]]), state)
-            p = truncated(logits[0, 0].astype(np.float64), temperature, top_k, top_p)
+            p = oracle.probabilities(logits[0, 0].tolist(), temperature, top_k, top_p)
             cdf = np.cumsum(p)
             index = int(np.searchsorted(cdf / cdf[-1], uniforms[r, i], side="right"))
             drawn[r, i] = index
         h_n[:, r] = state[:, 0]
     return drawn, h_n
-
-
-def truncated(y, temperature, top_k, top_p):
-    """Probabilities of the classes that are drawn at all, those of the others zero."""
-    if temperature == 0:
-        return np.eye(len(y))[np.argmax(y)]
-    p = np.exp((y - y.max()) / temperature)
-    p /= p.sum()
-    order = sorted(range(len(y)), key=lambda c: (-p[c], c))
-    if top_k is not None:
-        order = order[:top_k]
-    if top_p is not None:
-        total, reached, kept = sum(p[c] for c in order), 0.0, []
-        for c in order:
-            kept.append(c)
-            reached += p[c]
-            if reached >= top_p * total:
-                break
-        order = kept
-    out = np.zeros(len(y))
-    out[order] = p[order]
-    return out / out.sum()
 
 
 SETTINGS = [
@@ -383,7 +362,7 @@ def test_distribution(settings, dtype, backend):
         lm.parameters[name][...] = 0  # so that every draw has the same distribution
     logits, _ = lm.forward([[0]])
     given = {"temperature": 1.0, "top_k": None, "top_p": None} | settings
-    p = truncated(logits[0, 0].astype(np.float64), **given)
+    p = np.array(oracle.probabilities(logits[0, 0].tolist(), **given))
     drawn, _ = lm.sample(lm.initial_state(N), np.zeros(N, int), n, rng=2, **settings)
     counts = np.bincount(drawn.ravel(), minlength=q)
     possible = p > 0
