@@ -384,22 +384,12 @@ def test_clipping_takes_any_layout(dtype):
 @pytest.mark.parametrize(
     ("bad", "threshold", "error", "match"),
     [
-        (
-            np.ones(3),
-            5.0,
-            TypeError,
-            "grads must be a mapping from name to array, or a tuple or list .*ndarray",
-        ),
+        (np.ones(3), 5.0, TypeError, "grads must be a mapping from name to array, or a tuple or list .*ndarray"),
         ([np.ones(3), [1.0]], 5.0, TypeError, r"grads\[1\] must be an ndarray, got list"),
         ((np.ones(3), np.broadcast_to(9.0, 3)), 5.0, ValueError, r"grads\[1\] is read-only"),
         ((np.ones(3),), -1, ValueError, "must be a positive number, got -1.0"),
         ({"a": [1.0]}, 5.0, TypeError, r"grads\['a'\] must be an ndarray, got list"),
-        (
-            {"a": np.ones(3, int)},
-            5.0,
-            TypeError,
-            r"grads\['a'\] must be of dtype float32 or float64, got int64",
-        ),
+        ({"a": np.ones(3, int)}, 5.0, TypeError, r"grads\['a'\] must be of dtype float32 or float64, got int64"),
         ({"a": np.ones(3, np.float16)}, 5.0, TypeError, "float16"),
         ({"a": np.broadcast_to(9.0, 3)}, 5.0, ValueError, r"grads\['a'\] is read-only"),
         ({}, 0.0, ValueError, "must be a positive number, got 0.0"),
@@ -409,7 +399,7 @@ def test_clipping_takes_any_layout(dtype):
         ({}, None, TypeError, "must be a real number, got NoneType"),
         ({}, True, TypeError, "must be a real number, got bool"),
     ],
-)
+)  # fmt: skip
 def test_clipping_refuses(function, bad, threshold, error, match):
     grads = {"first": np.full(3, 100.0), **bad} if isinstance(bad, dict) else bad
     refused(partial(function, grads, threshold), error, match=match, grads=grads)

@@ -428,13 +428,8 @@ BAD_STATES = [
     (("state", "exp_avg", "W"), [1.0], TypeError, ["mapping['state']['exp_avg']['W']", "list"]),
     (("state", "exp_avg", "W"), np.ones((3, 2), int), TypeError, ["['exp_avg']['W']", "int64"]),
     (("state", "exp_avg_sq", "W"), np.ones((2, 3)), ValueError, ["['exp_avg_sq']['W']", "(2, 3)", "(3, 2)"]),
-    (
-        ("state", "exp_avg_sq", "b"),
-        np.ones(2, "f4"),
-        TypeError,
-        ["['exp_avg_sq']['b']", "float32", "float64"],
-    ),
-]
+    (("state", "exp_avg_sq", "b"), np.ones(2, "f4"), TypeError, ["['exp_avg_sq']['b']", "float32", "float64"]),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "value", "error", "words"), BAD_STATES)
@@ -472,12 +467,8 @@ def test_state_of_other_parameters_is_refused(backend):
     for bad, error, words in [
         ({"W": (3, 2), "c": (2,)}, ValueError, ["parameters", "missing 'b'", "not expected 'c'"]),
         ({"W": (3, 2)}, ValueError, ["parameters", "missing 'b'", "as at the steps before"]),
-        (
-            {"W": (2, 3), "b": (2,)},
-            ValueError,
-            ["parameters['W']", "(2, 3)", "the optimizer's state has (3, 2)"],
-        ),
-    ]:
+        ({"W": (2, 3), "b": (2,)}, ValueError, ["parameters['W']", "(2, 3)", "the optimizer's state has (3, 2)"]),
+    ]:  # fmt: skip
         wrong, g = problem(np.float64, 1, bad, 1)
         for used in (optimizer, other):
             refuses(used, wrong, g[0], error, words)
@@ -544,33 +535,25 @@ def test_bad_arrays(bad, which, backend):
 
 def test_bad_mappings(backend):
     good, (grads,) = problem(np.float64, 0, {"b": (2,), "W": (3, 2)}, 1)
+    W, b, dW, db = good["W"], good["b"], grads["W"], grads["b"]
     for optimizer in (SGD(0.1, backend=backend), Adam(0.1, backend=backend)):
-        refuses(optimizer, [good["W"]], grads, ValueError, ["grads must have the keys 0", "missing 0"])
-        refuses(
-            optimizer, good, [grads["W"]], ValueError, ["grads must have the keys 'b', 'W'", "expected 0"]
-        )
-        refuses(optimizer, good, None, TypeError, ["grads must be a mapping", "NoneType"])
-        refuses(
-            optimizer,
-            good["W"],
-            grads,
-            TypeError,
-            ["parameters must be a mapping", "tuple or list", "ndarray"],
-        )
-        refuses(optimizer, good, iter([]), TypeError, ["grads must be a mapping", "list_iterator"])
-        W, b, dW, db = good["W"], good["b"], grads["W"], grads["b"]
-        refuses(optimizer, (W, b), (dW,), ValueError, ["grads must hold 2 arrays, as parameters do, got 1"])
-        refuses(optimizer, [W, b], (db, dW), ValueError, ["grads[0] has shape (2,)", "(3, 2)"])
-        refuses(optimizer, (W, None), (dW, db), TypeError, ["parameters[1] must be an ndarray", "NoneType"])
-        refuses(optimizer, (), (), ValueError, ["parameters must hold at least one array"])
-        refuses(optimizer, {}, {}, ValueError, ["parameters must hold at least one array"])
-        refuses(optimizer, good, {"W": grads["W"]}, ValueError, ["grads", "missing 'b'"])
-        refuses(optimizer, {"W": good["W"]}, grads, ValueError, ["grads", "not expected 'b'"])
-        refuses(optimizer, good, grads | {"b": np.ones(3)}, ValueError, ["grads['b']", "(3,)", "(2,)"])
-        refuses(
-            optimizer, good, grads | {"b": np.ones(2, np.float32)}, TypeError,
-            ["grads['b']", "float32", "float64"],
-        )  # fmt: skip
+        for parameters, gradients, error, words in [
+            ([W], grads, ValueError, ["grads must have the keys 0", "missing 0"]),
+            (good, [dW], ValueError, ["grads must have the keys 'b', 'W'", "expected 0"]),
+            (good, None, TypeError, ["grads must be a mapping", "NoneType"]),
+            (W, grads, TypeError, ["parameters must be a mapping", "tuple or list", "ndarray"]),
+            (good, iter([]), TypeError, ["grads must be a mapping", "list_iterator"]),
+            ((W, b), (dW,), ValueError, ["grads must hold 2 arrays, as parameters do, got 1"]),
+            ([W, b], (db, dW), ValueError, ["grads[0] has shape (2,)", "(3, 2)"]),
+            ((W, None), (dW, db), TypeError, ["parameters[1] must be an ndarray", "NoneType"]),
+            ((), (), ValueError, ["parameters must hold at least one array"]),
+            ({}, {}, ValueError, ["parameters must hold at least one array"]),
+            (good, {"W": dW}, ValueError, ["grads", "missing 'b'"]),
+            ({"W": W}, grads, ValueError, ["grads", "not expected 'b'"]),
+            (good, grads | {"b": np.ones(3)}, ValueError, ["grads['b']", "(3,)", "(2,)"]),
+            (good, grads | {"b": np.ones(2, np.float32)}, TypeError, ["grads['b']", "float32", "float64"]),
+        ]:
+            refuses(optimizer, parameters, gradients, error, words)
 
 
 def test_read_only_parameters(backend):
@@ -765,15 +748,14 @@ def test_shared_memory(backend):
     optimizer = SGD(0.1, backend=backend)
     memory = np.arange(10.0)
     g = np.ones(5)
-    refuses(optimizer, {"a": memory[:5], "b": memory[4:9]}, {"a": g, "b": g}, ValueError,
-            ["parameters['a'] and parameters['b'] share memory"])  # fmt: skip
-    refuses(optimizer, {"a": memory[:5], "b": memory[:5]}, {"a": g, "b": g}, ValueError, ["share memory"])
-    refuses(optimizer, {"a": memory[:5]}, {"a": memory[1:6]}, ValueError,
-            ["parameters['a'] and grads['a'] share memory"])  # fmt: skip
-    refuses(optimizer, {"a": memory[5:]}, {"a": memory[1:6]}, ValueError,
-            ["grads['a'] and parameters['a'] share memory"])  # fmt: skip
-    refuses(optimizer, {"a": memory, "b": g}, {"a": np.ones(10), "b": memory[2:7]}, ValueError,
-            ["parameters['a'] and grads['b'] share memory"])  # fmt: skip
+    for parameters, grads, words in [
+        ({"a": memory[:5], "b": memory[4:9]}, {"a": g, "b": g}, "parameters['a'] and parameters['b'] share memory"),
+        ({"a": memory[:5], "b": memory[:5]}, {"a": g, "b": g}, "share memory"),
+        ({"a": memory[:5]}, {"a": memory[1:6]}, "parameters['a'] and grads['a'] share memory"),
+        ({"a": memory[5:]}, {"a": memory[1:6]}, "grads['a'] and parameters['a'] share memory"),
+        ({"a": memory, "b": g}, {"a": np.ones(10), "b": memory[2:7]}, "parameters['a'] and grads['b'] share memory"),
+    ]:  # fmt: skip
+        refuses(optimizer, parameters, grads, ValueError, [words])
     optimizer.step({"a": memory[:5], "b": memory[5:]}, {"a": g, "b": g})
     assert np.allclose(memory, np.arange(10) - 0.1)
     optimizer.step({"a": memory[:0], "b": memory[:5]}, {"a": memory[3:3], "b": memory[5:]})
