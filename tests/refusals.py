@@ -4,7 +4,6 @@
 table with a row (value, error, words) for each bad value of an argument, `wrong_calls` makes a test.
 """
 
-import copy
 import re
 from functools import partial
 
@@ -19,22 +18,24 @@ def snapshot(things):
 
     def look(name, thing, inside=(), held=True):
         kind = type(thing)
-        if isinstance(thing, (np.ndarray, np.generic, float)):
+        if isinstance(thing, np.ndarray):
             # The very array too, unless a call has just made it.
-            found[name] = bits(thing), id(thing) if held and kind is np.ndarray else None
-        elif isinstance(thing, np.random.Generator):
-            found[name] = copy.deepcopy(thing.bit_generator.state)
+            found[name] = thing.shape, thing.dtype.str, thing.tobytes(), held and id(thing)
         elif kind in (dict, list, tuple):
-            items = thing.items() if kind is dict else enumerate(thing)
             found[name] = kind, len(thing)
+            items = thing.items() if kind is dict else enumerate(thing)
             for key, value in () if id(thing) in inside else items:
                 look(f"{name}[{key!r}]", value, (*inside, id(thing)), held)
         elif kind in (int, bool, str):
             found[name] = thing
-        else:
-            found[name] = id(thing) if held else None
-        if hasattr(kind, "state_dict"):
+        elif isinstance(thing, (np.generic, float)):
+            found[name] = bits(thing)
+        elif isinstance(thing, np.random.Generator):
+            found[name] = thing.bit_generator.state
+        elif hasattr(kind, "state_dict"):
             look(f"{name}.state_dict()", thing.state_dict(), held=False)
+        else:
+            found[name] = held and id(thing)
 
     for name, thing in things.items():
         look(name, thing)
