@@ -25,6 +25,7 @@ from fastrnn.text.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from fastrnn.text.html import char_rnn_html
 from fastrnn.text.reading import parts_of, read_indexed
 from fastrnn.text.resuming import check_can_go_on, check_fits, check_same_text, same_way
 from fastrnn.text.sampling import Sampling
@@ -172,9 +173,7 @@ class CharRNN(Settings, Scoring, Sampling):
             self._run.followed = {name: DEFAULTS[name] for name in OF_RUN} | self._run.followed
 
     def _repr_html_(self) -> str:
-        from fastrnn.shown import char_rnn_html
-
-        return char_rnn_html(self)
+        return char_rnn_html(repr(self), getattr(self, "_run", None))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_run")

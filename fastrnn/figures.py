@@ -16,18 +16,13 @@ Examples
 >>> figure.savefig("flow.png")                                       # doctest: +SKIP
 """
 
-from fastrnn.diagnostics.figures import (
-    plot_clip_report,
-    plot_clipping,
-    plot_diagnosis,
-    plot_gradient_flow,
-    plot_gradient_share,
-    plot_hidden_states,
-    plot_history,
-    plot_jacobian_norms,
-    plot_saturation,
-    plot_singular_values,
-)
+from fastrnn.diagnostics.clipping import plot_clip_report, plot_clipping
+from fastrnn.diagnostics.gradients import plot_gradient_flow, plot_gradient_share
+from fastrnn.diagnostics.jacobians import plot_jacobian_norms
+from fastrnn.diagnostics.report import plot_diagnosis
+from fastrnn.diagnostics.spectrum import plot_singular_values
+from fastrnn.diagnostics.states import plot_hidden_states, plot_saturation
+from fastrnn.diagnostics.training_curve import plot_history
 
 __all__ = [
     "plot_clip_report",

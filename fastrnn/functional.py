@@ -33,6 +33,7 @@ from fastrnn.checks import (
 )
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, aligned
+from fastrnn.norms import norm_in_float64
 from fastrnn.passes import Call, Gradients, Net, Space
 from fastrnn.random_stream import UniformDraws
 
@@ -376,7 +377,7 @@ def clip_grad_norm(grads: Mapping[Any, np.ndarray] | Sequence[np.ndarray], max_n
     """
     arrays = _gradients(grads)
     max_norm = check_number(max_norm, "max_norm", positive=True, finite=False)
-    norms = [_norm(g) for g in arrays]
+    norms = [norm_in_float64(g) for g in arrays]
     norm = math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
     if not norm <= max_norm:
         with np.errstate(all="ignore"):
@@ -784,16 +785,3 @@ def _gradients(grads: Any) -> list[np.ndarray]:
         if not g.flags.writeable:
             raise ValueError(f"grads[{name!r}] is read-only, and would be clipped in place")
     return list(arrays.values())
-
-
-def _norm(g: np.ndarray) -> float:
-    """Euclidean norm, where a sum of squares would overflow or underflow too."""
-    wide = g.astype(np.float64, copy=False).reshape(-1)
-    with np.errstate(all="ignore"):
-        squares = float(np.vdot(wide, wide))
-        if 1e-280 < squares < math.inf:
-            return math.sqrt(squares)
-        largest = float(np.abs(wide).max(initial=0.0))
-        if largest == 0 or not math.isfinite(largest):
-            return largest
-        return largest * float(np.linalg.norm(wide / largest))

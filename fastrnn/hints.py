@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN
 
 __all__ = [
     "BackendName",
@@ -112,8 +111,35 @@ Path: TypeAlias = str | os.PathLike[str]
 #: Numbers of samples of which `CharRNN.generate` is known to return a list.
 Several: TypeAlias = Literal[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 32, 50, 64, 100]
 
+
+class NotesModel(Protocol):
+    """A `SimpleRNN`, a `ReferenceRNN`, or another class with the notes' five weights."""
+
+    Wxh: np.ndarray
+    Whh: np.ndarray
+    Why: np.ndarray
+    bh: np.ndarray
+    by: np.ndarray
+
+
+class LayeredModel(Protocol):
+    """An `RNN` or a `LanguageModel`."""
+
+    parameters: dict[str, np.ndarray]
+
+    @property
+    def num_layers(self) -> int: ...
+
+
+class TextModel(Protocol):
+    """A `CharRNN`."""
+
+    @property
+    def model_(self) -> LayeredModel: ...
+
+
 #: What `diagnostics` looks at.
-Model: TypeAlias = "SimpleRNN | RNN | LanguageModel | CharRNN"
+Model: TypeAlias = NotesModel | LayeredModel | TextModel
 
 #: Targets there: of an `RNN` the gradient of the loss by the outputs, or a function that makes it of them.
 Targets: TypeAlias = "ArrayLike | Callable[[np.ndarray], ArrayLike] | None"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-__all__ = ["Shared", "changed", "changing", "reading"]
+__all__ = ["Shared", "changed", "changing", "reading", "reading_model"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,6 +110,38 @@ def reading(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[
             reads.pop(call, None)
 
     return read
+
+
+def reading_model(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that reads the model that is its first argument, if that is one that threads share.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread changes the model.
+    """
+
+    @functools.wraps(function)
+    def read(*args: P.args, **kwargs: P.kwargs) -> R:
+        model = args[0] if args else kwargs.get("model")
+        if not isinstance(model, Shared):
+            return function(*args, **kwargs)
+        with _being_read(model, function.__name__):
+            return function(*args, **kwargs)
+
+    return read
+
+
+@contextlib.contextmanager
+def _being_read(model: Shared, name: str) -> Iterator[None]:
+    sharing, call = model._sharing, object()
+    try:
+        sharing.reads[call] = get_ident()
+        if sharing.changes:
+            sharing.check_read(model, name)
+        yield
+    finally:
+        sharing.reads.pop(call, None)
 
 
 def changing(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:

@@ -6,6 +6,7 @@ asks for nothing from elsewhere.  Pictures are in it where matplotlib is install
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,19 @@ from fastrnn.checks import OwnsArrays
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fastrnn.char_rnn import CharRNN
-    from fastrnn.hints import HistoryEntry
 
-__all__ = ["History", "Shown", "char_rnn_html", "escape", "parameters_html", "report_html"]
+__all__ = [
+    "Shown",
+    "cell",
+    "code",
+    "div",
+    "escape",
+    "parameters_html",
+    "picture",
+    "png",
+    "report_html",
+    "table",
+]
 
 #: Rows of a table at most.
 ROWS = 20
@@ -52,24 +62,11 @@ class Shown(OwnsArrays):
         return report_html(str(self), getattr(self, "plot", None))
 
 
-class History(list["HistoryEntry"]):
-    """The records of a training: a list, which a notebook shows as a table and a curve."""
-
-    def _repr_html_(self) -> str:
-        from fastrnn.diagnostics.figures import plot_history
-
-        count = f"{len(self):,} record{'s' * (len(self) != 1)} of a training"
-        if len(self) > ROWS:
-            count += f", of which {ROWS} are shown"
-        picture = _picture(lambda: plot_history(self)) if self else ""
-        return _div(f"<p>{count}</p>", _records(self), picture)
-
-
 def report_html(text: str, plot: Callable[[], Figure] | None = None) -> str:
     """A text as it would be printed, and a picture if there is one."""
-    return _div(
+    return div(
         f'<pre style="white-space: pre-wrap; color: inherit; background: none">{escape(text)}</pre>',
-        "" if plot is None else _picture(plot),
+        "" if plot is None else picture(plot),
     )
 
 
@@ -83,44 +80,10 @@ def parameters_html(model: Any, parameters: Mapping[str, Any]) -> str:
     if len(rows) > ROWS:
         rows = [*rows[:ROWS], (f"and {len(left_out)} more", "", "")]
     total = sum(int(getattr(W, "size", 0)) for W in parameters.values())
-    return _div(
-        f"<p>{_code(repr(model))}</p>",
-        _table(("parameter", "shape", "numbers"), [*rows, ("all", "", f"{total:,}")]),
+    return div(
+        f"<p>{code(repr(model))}</p>",
+        table(("parameter", "shape", "numbers"), [*rows, ("all", "", f"{total:,}")]),
     )
-
-
-def char_rnn_html(model: CharRNN) -> str:
-    """The hyper-parameters that are not the defaults, and what the training has come to."""
-    rows: list[tuple[str, str]] = []
-    if hasattr(model, "model_"):
-        lm, history = model.model_, model.history_
-        rows = [
-            ("network", f"{lm!r}, {lm.num_parameters:,} numbers"),
-            ("vocabulary", f"{len(model.vocabulary_)} characters: {model.vocabulary_.characters!r}"),
-            ("trained", f"{model.step_:,} steps, {model.epoch_:,} whole epochs"),
-        ]
-        if history:
-            rows.append(("loss", _loss(history)))
-        if model.best_step_ is not None and model.best_valid_nats_ is not None:
-            rows.append(
-                ("best validation", f"{model.best_valid_nats_:.3f} nats after step {model.best_step_:,}")
-            )
-        rows.append(
-            (
-                "weights in use",
-                f"those of the {'best validation' if model.weights_ == 'best' else 'last step'}",
-            )
-        )
-    else:
-        rows = [("trained", "not yet: call fit")]
-    return _div(f"<p>{_code(repr(model))}</p>", _table(("", ""), rows))
-
-
-def _loss(history: Sequence[Mapping[str, Any]]) -> str:
-    last = history[-1]
-    text = f"{_cell(last.get('train_nats'))} nats per character on what is learned"
-    held_out = next((r["valid_nats"] for r in reversed(history) if r.get("valid_nats") is not None), None)
-    return text if held_out is None else f"{text}, {_cell(held_out)} on what is held out"
 
 
 # -- pieces ------------------------------------------------------------------------------------------
@@ -133,15 +96,15 @@ def escape(text: object) -> str:
     return html.escape(str(text).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def _div(*parts: str) -> str:
+def div(*parts: str) -> str:
     return "<div>" + "".join(parts) + "</div>"
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     return f'<code style="color: inherit; background: none">{escape(text)}</code>'
 
 
-def _table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts; all but the first column are set to the right where there are more than two."""
     head = list(head)
     aligned = ["left"] + ["left" if len(head) == 2 else "right"] * (len(head) - 1)
@@ -160,26 +123,7 @@ def _shorten(text: str) -> str:
     return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "\u2026"
 
 
-#: The members of a record, and what a table calls them.
-_COLUMNS = {
-    "step": "step", "epoch": "epoch", "train_nats": "learned, nats", "valid_nats": "held out, nats",
-    "grad_norm": "gradient's norm", "lr": "learning rate", "chars_per_second": "characters/s",
-}  # fmt: skip
-
-
-def _records(history: Sequence[Any]) -> str:
-    """A table of records, spread evenly over the training when there are many."""
-    records = [r if isinstance(r, Mapping) else {} for r in history]
-    n = len(records)
-    chosen = range(n) if n <= ROWS else [round(i * (n - 1) / (ROWS - 1)) for i in range(ROWS)]
-    columns = [name for name in _COLUMNS if any(name in r for r in records)]
-    if not columns:
-        return ""
-    rows = [tuple(_cell(records[i].get(name)) for name in columns) for i in chosen]
-    return _table([_COLUMNS[name] for name in columns], rows)
-
-
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     if value is None:
         return ""
     try:
@@ -193,13 +137,11 @@ def _cell(value: Any) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
-def _picture(plot: Callable[[], Figure]) -> str:
+def picture(plot: Callable[[], Figure]) -> str:
     """A picture as an image inside the page, or why there is none."""
     import base64
 
     try:
-        from fastrnn.diagnostics.notebook_figure import png
-
         figure = plot()
         data = base64.b64encode(png(figure)).decode("ascii")
     except ImportError:
@@ -208,3 +150,10 @@ def _picture(plot: Callable[[], Figure]) -> str:
         return f"<p>There is no picture of this: {escape(error)}</p>"
     name = next((ax.get_title(loc="left") for ax in figure.axes), "picture")
     return f'<img alt="{escape(name)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+
+
+def png(figure: Figure) -> bytes:
+    """A picture as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()

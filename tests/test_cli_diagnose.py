@@ -13,7 +13,7 @@ from cli_support import environment, invoke, on_a_terminal
 from threadpoolctl import ThreadpoolController
 
 from fastrnn import CharRNN, diagnostics
-from fastrnn.diagnostics import measures
+from fastrnn.diagnostics import report
 from fastrnn.diagnostics.report import diagnose
 from fastrnn.text import display as progress
 
@@ -166,7 +166,7 @@ def test_picture(folder, tmp_path):
 
 
 def test_picture_names_the_text(folder, tmp_path, monkeypatch):
-    figures = pytest.importorskip("fastrnn.diagnostics.figures")
+    figures = pytest.importorskip("fastrnn.diagnostics.report")
     titles, draw = [], figures.plot_diagnosis
 
     def noted(diagnosis):
@@ -303,9 +303,16 @@ def test_blas_is_held_to_one_thread(folder, monkeypatch, verbose):
 
         return noted
 
-    names = ("gradient_flow", "hidden_states", "jacobian_norms", "spectrum", "saturation", "clip_report")
+    names = (
+        "gradient_flow",
+        "hidden_states",
+        "jacobian_norms",
+        "measure_spectrum",
+        "measure_saturation",
+        "clip_report",
+    )
     for name in names:
-        monkeypatch.setattr(measures, name, noting(getattr(measures, name)))
+        monkeypatch.setattr(report, name, noting(getattr(report, name)))
     before = [library.get_num_threads() for library in libraries]
     for library in libraries:
         library.set_num_threads(2)
@@ -321,8 +328,8 @@ def test_blas_is_held_to_one_thread(folder, monkeypatch, verbose):
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send to one process on Windows")
 def test_ctrl_c_ends_it_without_a_traceback(folder):
     code = (
-        "import time; from fastrnn import cli; from fastrnn.diagnostics import measures; "
-        "measures.spectrum = lambda *_: print('measuring', flush=True) or time.sleep(60); "
+        "import time; from fastrnn import cli; from fastrnn.diagnostics import report; "
+        "report.measure_spectrum = lambda *_: print('measuring', flush=True) or time.sleep(60); "
         "cli.main(prog_name='fastrnn')"
     )
     files = map(str, (folder / "model.safetensors", folder / "text.txt"))

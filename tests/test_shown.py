@@ -17,8 +17,10 @@ from support import run_python
 
 import fastrnn
 from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics
-from fastrnn.diagnostics import diagnose, sentences
-from fastrnn.shown import ROWS, History, escape
+from fastrnn.diagnostics import diagnose
+from fastrnn.diagnostics import words as numbers_in
+from fastrnn.shown import ROWS, escape
+from fastrnn.text.history import History
 
 TEXT = "the cat <b>sat</b> & slept. <script>alert('x')</script>\n" * 12
 
@@ -129,7 +131,7 @@ def test_sentences_have_the_numbers(results):
     assert f"{memory.half_life:.3g} steps" in str(memory)
     assert f"Bengio et al. for one step is {memory.bound:.3g}" in str(memory)
     assert f"{results['spectrum'].spectral_radius:.3g} a step" in str(results["spectrum"])
-    assert sentences.percent(float(results["saturation"].saturated.mean())) in str(results["saturation"])
+    assert numbers_in.percent(float(results["saturation"].saturated.mean())) in str(results["saturation"])
     assert f"norm is {results['clipping'].norm_before:.3g}" in str(results["clipping"])
     assert repr(TEXT[:40]) in str(states)
     most = int(np.argmax(states.states.std(axis=0)))
@@ -183,7 +185,7 @@ def test_gradcheck_prints_a_verdict_and_a_row_for_each_parameter(results):
      (math.inf, "infinity")],
 )  # fmt: skip
 def test_percent(share, words):
-    assert sentences.percent(share) == words
+    assert numbers_in.percent(share) == words
 
 
 def test_results_can_be_made_as_before():
@@ -245,7 +247,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_take_the_words_away(results, mo
     def broken(*_, **__):
         raise ValueError("<no> picture")
 
-    monkeypatch.setattr("fastrnn.diagnostics.figures.plot_gradient_flow", broken)
+    monkeypatch.setattr("fastrnn.diagnostics.gradients.plot_gradient_flow", broken)
     page = page_of(results["flow"])
     assert page.text == f"{results['flow']}There is no picture of this: <no> picture"
 

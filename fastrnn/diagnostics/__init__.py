@@ -31,26 +31,13 @@ from __future__ import annotations
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from fastrnn.diagnostics.measures import (
-    ClipReport,
-    GradCheck,
-    GradientFlow,
-    HiddenStates,
-    JacobianNorms,
-    ParameterCheck,
-    Saturation,
-    Spectrum,
-    clip_report,
-    gradcheck,
-    gradient_flow,
-    hidden_states,
-    jacobian_norms,
-    saturation,
-    singular_values,
-    spectral_radius,
-    spectrum,
-    training_summary,
-)
+from fastrnn.diagnostics.clipping import ClipReport, clip_report
+from fastrnn.diagnostics.gradient_check import GradCheck, ParameterCheck, gradcheck
+from fastrnn.diagnostics.gradients import GradientFlow, gradient_flow
+from fastrnn.diagnostics.jacobians import JacobianNorms, jacobian_norms
+from fastrnn.diagnostics.spectrum import Spectrum, singular_values, spectral_radius, spectrum
+from fastrnn.diagnostics.states import HiddenStates, Saturation, hidden_states, saturation
+from fastrnn.diagnostics.summary import training_summary
 
 if _TYPE_CHECKING:
     from fastrnn.diagnostics.report import Diagnosis, diagnose

@@ -1,18 +1,195 @@
-"""Central differences against a model's own gradients: what `fastrnn.diagnostics.gradcheck` runs."""
+"""The gradients of a model against central differences."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn.checks import IGNORED, check_number, check_rng, check_size
-from fastrnn.diagnostics.measures import GradCheck, ParameterCheck, given_gradient, open_finite
-from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gradient
+from fastrnn.diagnostics.gradients import given_gradient
+from fastrnn.diagnostics.results import (
+    open_finite,
+)
+from fastrnn.diagnostics.unroll import (
+    OpenModel,
+    forward,
+    open_batch,
+    output_gradient,
+)
+from fastrnn.sharing import reading_model
+from fastrnn.shown import Shown
 
-__all__ = ["check_gradients"]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import Model, Seed, Targets
+
+__all__ = ["GradCheck", "ParameterCheck", "check_gradients", "gradcheck"]
+
+
+@dataclass(frozen=True, repr=False)
+class ParameterCheck(Shown):
+    """The worst entry of one parameter in a `GradCheck`.
+
+    Attributes
+    ----------
+    name : str
+    index : tuple of int
+        Of the worst entry.
+    analytic, numeric : float
+        The model's gradient there, and the central difference.
+    error : float
+        Their difference relative to the larger of the two, or to `GradCheck.floor` where both are
+        smaller.
+    checked, entries : int
+        How many entries were looked at, and how many there are.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    error: float
+    checked: int
+    entries: int
+
+    def _sentences(self) -> list[str]:
+        return _parameter_sentences(self)
+
+    def _size(self) -> str:
+        return f"{self.name}, {self.checked} of {self.entries} entries"
+
+
+@dataclass(frozen=True, repr=False)
+class GradCheck(Shown):
+    """Result of `gradcheck`; ``print`` it for a verdict and a table.
+
+    Attributes
+    ----------
+    ok : bool
+        Every error is within `tolerance`.
+    tolerance : float
+    floor : float
+        Gradients below this are compared as if they were as large.
+    parameters : tuple of ParameterCheck
+    """
+
+    ok: bool
+    tolerance: float
+    floor: float
+    parameters: tuple[ParameterCheck, ...]
+
+    def _sentences(self) -> list[str]:
+        return _check_sentences(self)
+
+    def _size(self) -> str:
+        return f"{len(self.parameters)} parameters, {'ok' if self.ok else 'not ok'}"
+
+    @property
+    def worst(self) -> ParameterCheck:
+        """The parameter with the largest error; one that is not a number is the largest."""
+        return max(self.parameters, key=lambda p: math.inf if math.isnan(p.error) else p.error)
+
+
+@reading_model
+def gradcheck(
+    model: Model,
+    inputs: ArrayLike,
+    targets: Targets = None,
+    h0: ArrayLike | None = None,
+    *,
+    entries: int | None = 50,
+    step: float | None = None,
+    tolerance: float | None = None,
+    rng: Seed = 0,
+) -> GradCheck:
+    """Compare a model's own gradients with central differences of its own loss, in float64.
+
+    For whoever changes a model, a kernel or a loss, by a subclass too: in a float64 model both sides
+    come from the methods of `model` itself (``loss_and_grads``, or ``forward`` and ``backward`` of an
+    `RNN`).  A float32 model has too few digits for differences: its gradients are compared with the
+    differences of the same net in float64.  Gradients are not clipped.  Dropout is switched off.
+
+    Parameters
+    ----------
+    model, inputs, targets, h0
+        As for `gradient_flow`.
+    entries : int or None, default 50
+        Entries of each parameter to look at, drawn from `rng`; None means all.
+    step : float or None
+        Half the distance of the two losses; None means 1e-5.
+    tolerance : float or None
+        Largest error allowed; None means 1e-6, for a float32 model 1e-3.
+    rng : Generator, int or None
+        Draws the entries.
+
+    Returns
+    -------
+    GradCheck
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        If an argument is not as above, or a parameter is read-only, or the weights hold NaN or infinity.
+
+    Notes
+    -----
+    Weights are changed one entry at a time while this runs, and restored bit for bit, also when
+    something is raised.
+
+    Examples
+    --------
+    >>> from fastrnn import SimpleRNN
+    >>> rnn = SimpleRNN(4, 8, 4, rng=0)
+    >>> gradcheck(rnn, [1, 0, 2, 2], [0, 2, 2, 3]).ok
+    True
+
+    >>> class Wrong(SimpleRNN):
+    ...     def loss_and_grads(self, *arguments, **options):
+    ...         loss, grads, h = super().loss_and_grads(*arguments, **options)
+    ...         grads[1][:] *= 2
+    ...         return loss, grads, h
+    >>> gradcheck(Wrong(4, 8, 4, rng=0), [1, 0, 2, 2], [0, 2, 2, 3]).worst.name
+    'Whh'
+    """
+    return check_gradients(model, inputs, targets, h0, entries, step, tolerance, rng)
+
+
+def _parameter_sentences(r: ParameterCheck) -> list[str]:
+    place = "[" + ", ".join(map(str, r.index)) + "]"
+    return [
+        f"{r.name}: {r.checked:,} of {r.entries:,} entries were compared with central differences.",
+        f"The worst is {r.name}{place}: gradient {r.analytic:.6g}, difference {r.numeric:.6g}, relative error "
+        f"{r.error:.1e}.",
+    ]
+
+
+def _check_sentences(r: GradCheck) -> list[str]:
+    width = max([len("parameter"), *(len(p.name) for p in r.parameters)])
+    worst = r.worst
+    checked, entries = sum(p.checked for p in r.parameters), sum(p.entries for p in r.parameters)
+    lines = [
+        "The gradients agree with central differences."
+        if r.ok
+        else f"THE GRADIENTS ARE WRONG, most of all that of {worst.name}.",
+        f"{checked:,} of {entries:,} entries were compared; the largest relative error is {worst.error:.1e}, in "
+        f"{worst.name}, and {r.tolerance:g} is allowed.",
+        f"{'parameter':<{width}}  {'checked':>15}  {'worst entry':>14}  {'gradient':>13}  "
+        f"{'difference':>13}  {'error':>8}",
+    ]
+    for p in r.parameters:
+        place = "[" + ", ".join(map(str, p.index)) + "]"
+        lines.append(
+            f"{p.name:<{width}}  {f'{p.checked} of {p.entries}':>15}  {place:>14}  {p.analytic:>13.6g}  "
+            f"{p.numeric:>13.6g}  {p.error:>8.1e}" + ("" if p.error <= r.tolerance else "  <-- wrong")
+        )
+    return lines
+
 
 _SIMPLE = ("Wxh", "Whh", "Why", "bh", "by")
 

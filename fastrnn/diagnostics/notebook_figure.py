@@ -1,15 +1,15 @@
 """A figure that a notebook shows as the result of a cell, without pyplot.
 
-Imports matplotlib: `fastrnn.figures` imports this when it draws.
+Imports matplotlib: `canvas` imports this when it draws.
 """
 
 from __future__ import annotations
 
-import io
-
 from matplotlib.figure import Figure
 
-__all__ = ["NotebookFigure", "png"]
+from fastrnn.shown import png
+
+__all__ = ["NotebookFigure"]
 
 
 class NotebookFigure(Figure):
@@ -17,10 +17,3 @@ class NotebookFigure(Figure):
 
     def _repr_png_(self) -> bytes:
         return png(self)
-
-
-def png(figure: Figure) -> bytes:
-    """The picture as a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()

@@ -5,21 +5,28 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.diagnostics import measures
-from fastrnn.diagnostics.measures import (
-    ClipReport,
-    GradientFlow,
+from fastrnn.diagnostics.canvas import TITLE, new_figure
+from fastrnn.diagnostics.clipping import ClipReport, clip_report
+from fastrnn.diagnostics.glyphs import as_title
+from fastrnn.diagnostics.gradients import GradientFlow, gradient_flow, plot_gradient_flow
+from fastrnn.diagnostics.jacobians import JacobianNorms, jacobian_norms, plot_jacobian_norms
+from fastrnn.diagnostics.spectrum import Spectrum, plot_singular_values
+from fastrnn.diagnostics.spectrum import spectrum as measure_spectrum
+from fastrnn.diagnostics.states import (
     HiddenStates,
-    JacobianNorms,
     Saturation,
-    Spectrum,
+    hidden_states,
+    plot_hidden_states,
+    plot_saturation,
 )
+from fastrnn.diagnostics.states import saturation as measure_saturation
 from fastrnn.errors import TextError
+from fastrnn.sharing import reading_model
 from fastrnn.shown import Shown
 from fastrnn.terminal import decimals
 from fastrnn.text.display import Display
@@ -131,8 +138,6 @@ class Diagnosis(Shown):
 
     def plot(self) -> Figure:
         """`fastrnn.figures.plot_diagnosis` of this result."""
-        from fastrnn.diagnostics.figures import plot_diagnosis
-
         return plot_diagnosis(self)
 
     @property
@@ -174,6 +179,7 @@ class Diagnosis(Shown):
         return f"{self.passages} passages of {self.steps} characters, the gradient {self.verdict}"
 
 
+@reading_model
 def diagnose(model: CharRNN, text: str, *, verbose: bool = False) -> Diagnosis:
     """Measure a fitted model on passages of a text.
 
@@ -226,19 +232,19 @@ def diagnose(model: CharRNN, text: str, *, verbose: bool = False) -> Diagnosis:
     threshold = model.clip_threshold if math.isfinite(model.clip_threshold) else 5.0
     with one_blas_thread(), _Shares(verbose) as share:
         share(0.0, "gradient flow")
-        flow = measures.gradient_flow(lm, x, y)
+        flow = gradient_flow(lm, x, y)
         if not math.isfinite(flow.loss):
             raise ValueError("the model predicts no numbers: its weights are not finite, or too large")
         share(MEMORY[0], "memory")  # which takes nearly all of the time
-        memory = measures.jacobian_norms(lm, x, on_progress=share.of_memory)
+        memory = jacobian_norms(lm, x, on_progress=share.of_memory)
         share(MEMORY[1], "recurrent weights")
-        spectrum = measures.spectrum(lm)
+        spectrum = measure_spectrum(lm)
         share(0.97, "saturation")
-        saturation = measures.saturation(lm, x)
+        saturation = measure_saturation(lm, x)
         share(0.98, "clipping")
-        clipping = measures.clip_report(lm, x, y, threshold=threshold)
+        clipping = clip_report(lm, x, y, threshold=threshold)
         share(0.99, "hidden states")
-        states = measures.hidden_states(lm, x)
+        states = hidden_states(lm, x)
         share(1.0, "done")
     states.labels[:] = [model.vocabulary_[i] for i in x[:, 0]]
     return Diagnosis(
@@ -499,3 +505,42 @@ def _steps(steps: float) -> str:
     if not math.isfinite(steps):
         return "never: it grows"
     return f"{steps:.1f} steps" if steps < 100 else f"{steps:.0f} steps"
+
+
+def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
+    """Everything that `fastrnn diagnose` measures, on one page.
+
+    Parameters
+    ----------
+    diagnosis : fastrnn.diagnostics.report.Diagnosis
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    d = diagnosis
+    figure = new_figure((10.0, 14.0))
+    model = f"CharRNN, {d.hidden_size} {d.nonlinearity} units" + (
+        f", top of {d.num_layers} layers" if d.num_layers > 1 else ""
+    )
+    text = f" of {as_title(d.source)}" if d.source else ""
+    read = f"{d.passages} passage{'s' * (d.passages != 1)} of {d.steps} characters{text}"
+    figure.suptitle(
+        "\n".join(textwrap.wrap(f"{model}, on {read}", 90)), x=0.01, ha="left", fontsize=TITLE + 2
+    )
+    # Apart, so that the colours beside the map take no room from what is above it.
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1))
+    top, bottom = parts
+    # The page says once what they are of.
+    axes = top.subplots(2, 2)
+    plot_gradient_flow(replace(d.flow, model="", read=""), ax=axes[0, 0])
+    plot_jacobian_norms(replace(d.memory, model="", read=""), ax=axes[0, 1])
+    plot_singular_values(replace(d.spectrum, model=""), ax=axes[1, 0])
+    plot_saturation(replace(d.saturation, model="", read=""), ax=axes[1, 1])
+    plot_hidden_states(replace(d.states, model="", read="the first passage"), ax=bottom.subplots())
+    return figure

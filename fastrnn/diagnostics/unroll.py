@@ -7,7 +7,6 @@ kernels, so that each diagnostic is written once.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from fastrnn.checks import (
 from fastrnn.errors import not_fitted
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, Memory
+from fastrnn.norms import norms_of
 from fastrnn.passes import Call, Gradients, Layer, Net, Space
 from fastrnn.text.vocabulary import Vocabulary
 
@@ -49,7 +49,6 @@ __all__ = [
     "backward",
     "check_layer",
     "forward",
-    "norms_of",
     "open_batch",
     "open_model",
     "output_gradient",
@@ -608,29 +607,3 @@ def _product_norm(a: np.ndarray, b: np.ndarray) -> float:
         product = a.T @ b
         square = float(np.vdot(product, product))
     return math.sqrt(max(square, 0)) if square < math.inf else square
-
-
-def norms_of(vectors: np.ndarray) -> np.ndarray:
-    """Norm of all that is in each entry of the first axis, in float64."""
-    flat = vectors.reshape(len(vectors), -1)
-    with np.errstate(all="ignore"):
-        norms: np.ndarray = np.sqrt(np.einsum("ti,ti->t", flat, flat).astype(np.float64))
-        ordinary = (norms > _smallest_norm(vectors.dtype)) & (norms < np.inf)
-        if not ordinary.all():  # squares leave the range of the dtype before the values do
-            outside = np.flatnonzero(~ordinary)
-            norms[outside] = [_scaled_norm(row) for row in flat[outside]]
-    return norms
-
-
-@functools.lru_cache(maxsize=2)
-def _smallest_norm(dtype: np.dtype) -> float:
-    info = np.finfo(dtype)
-    return math.sqrt(float(info.tiny) / float(info.eps))
-
-
-def _scaled_norm(row: np.ndarray) -> float:
-    largest = float(np.abs(row).max())
-    if not 0 < largest < np.inf:
-        return largest
-    row = row.astype(np.float64) / largest
-    return largest * math.sqrt(float(np.einsum("i,i->", row, row)))

@@ -16,8 +16,8 @@ from fastrnn._version import __version__
 from fastrnn.checks import LARGEST_SIZE, OwnsArrays, check_choice, check_dtype, check_size
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
-from fastrnn.shown import History
 from fastrnn.text.checkpoint import brief
+from fastrnn.text.history import History
 from fastrnn.text.vocabulary import Vocabulary, check_unknown
 
 if TYPE_CHECKING:

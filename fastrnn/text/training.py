@@ -281,7 +281,7 @@ class Training:
         }
         if diagnose:
             x, y, before = self._batch
-            from fastrnn.diagnostics.measures import training_summary  # not needed to load a model
+            from fastrnn.diagnostics.summary import training_summary  # not needed to load a model
 
             entry["diagnostics"] = training_summary(
                 self.model, x, y, before, clip=self.clip, clip_threshold=self.clip_threshold
