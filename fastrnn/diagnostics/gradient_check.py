@@ -12,15 +12,8 @@ import numpy as np
 
 from fastrnn.checks import IGNORED, check_number, check_rng, check_size
 from fastrnn.diagnostics.gradients import given_gradient
-from fastrnn.diagnostics.results import (
-    open_finite,
-)
-from fastrnn.diagnostics.unroll import (
-    OpenModel,
-    forward,
-    open_batch,
-    output_gradient,
-)
+from fastrnn.diagnostics.results import open_finite
+from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gradient
 from fastrnn.sharing import reading_model
 from fastrnn.shown import Shown
 

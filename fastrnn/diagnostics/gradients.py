@@ -25,11 +25,7 @@ from fastrnn.diagnostics.canvas import (
     tidy,
 )
 from fastrnn.diagnostics.glyphs import as_title
-from fastrnn.diagnostics.results import (
-    Measured,
-    about_model,
-    check_direction,
-)
+from fastrnn.diagnostics.results import Measured, about_model, check_direction
 from fastrnn.diagnostics.unroll import (
     Unrolled,
     backward,
@@ -40,15 +36,7 @@ from fastrnn.diagnostics.unroll import (
     output_gradient,
     term_norms,
 )
-from fastrnn.diagnostics.words import (
-    EXPLODED,
-    VANISHED,
-    about,
-    headline,
-    in_steps,
-    number,
-    percent,
-)
+from fastrnn.diagnostics.words import EXPLODED, VANISHED, about, headline, in_steps, number, percent
 from fastrnn.norms import norm, norms_of
 from fastrnn.sharing import reading_model
 

@@ -21,24 +21,9 @@ from fastrnn.diagnostics.canvas import (
     new_axes,
     tidy,
 )
-from fastrnn.diagnostics.results import (
-    Measured,
-    about_model,
-    check_direction,
-    finite_states,
-    open_finite,
-)
-from fastrnn.diagnostics.unroll import (
-    check_layer,
-    forward,
-    open_batch,
-)
-from fastrnn.diagnostics.words import (
-    about,
-    headline,
-    in_steps,
-    number,
-)
+from fastrnn.diagnostics.results import Measured, about_model, check_direction, finite_states, open_finite
+from fastrnn.diagnostics.unroll import check_layer, forward, open_batch
+from fastrnn.diagnostics.words import about, headline, in_steps, number
 from fastrnn.sharing import reading_model
 
 if TYPE_CHECKING:

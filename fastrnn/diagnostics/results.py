@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.checks import check_size
-from fastrnn.diagnostics.unroll import (
-    Batch,
-    OpenModel,
-    Unrolled,
-    open_model,
-)
+from fastrnn.diagnostics.unroll import Batch, OpenModel, Unrolled, open_model
 from fastrnn.shown import Shown
 
 if TYPE_CHECKING:

@@ -9,31 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.checks import check_choice, check_real_array
-from fastrnn.diagnostics.canvas import (
-    BLUE,
-    GREY,
-    RED,
-    drawable,
-    legend_below,
-    line_style,
-    new_axes,
-    tidy,
-)
-from fastrnn.diagnostics.results import (
-    Measured,
-    about_model,
-    check_direction,
-    open_finite,
-)
-from fastrnn.diagnostics.unroll import (
-    check_layer,
-    open_model,
-)
-from fastrnn.diagnostics.words import (
-    about,
-    headline,
-    number,
-)
+from fastrnn.diagnostics.canvas import BLUE, GREY, RED, drawable, legend_below, line_style, new_axes, tidy
+from fastrnn.diagnostics.results import Measured, about_model, check_direction, open_finite
+from fastrnn.diagnostics.unroll import check_layer, open_model
+from fastrnn.diagnostics.words import about, headline, number
 from fastrnn.sharing import reading_model
 
 if TYPE_CHECKING:

@@ -37,12 +37,7 @@ from fastrnn.diagnostics.results import (
     nonlinearity,
     open_finite,
 )
-from fastrnn.diagnostics.unroll import (
-    check_layer,
-    forward,
-    open_batch,
-    open_model,
-)
+from fastrnn.diagnostics.unroll import check_layer, forward, open_batch, open_model
 from fastrnn.diagnostics.words import (
     NAMED,
     QUOTED,

@@ -11,18 +11,9 @@ from fastrnn.checks import check_choice, check_number
 from fastrnn.diagnostics.clipping import share_beyond
 from fastrnn.diagnostics.gradients import from_last_step, layer_gradients, loss_gradient
 from fastrnn.diagnostics.jacobians import fit_decay, half_life_of
-from fastrnn.diagnostics.results import (
-    DEAD_SLOPE,
-    SATURATED,
-)
+from fastrnn.diagnostics.results import DEAD_SLOPE, SATURATED
 from fastrnn.diagnostics.spectrum import estimate_radius
-from fastrnn.diagnostics.unroll import (
-    Batch,
-    OpenModel,
-    forward,
-    open_batch,
-    open_model,
-)
+from fastrnn.diagnostics.unroll import Batch, OpenModel, forward, open_batch, open_model
 from fastrnn.norms import global_norm, norm
 from fastrnn.sharing import reading_model
 
