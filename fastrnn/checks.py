@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
+
 __all__ = [
     "IGNORED",
     "OwnsArrays",
@@ -310,6 +312,21 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     while is_ours(frame) and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+#: Ways of clipping -> their codes for the kernels; those of a batch, whose steps are summed at once.
+CLIP_MODES = {None: CLIP_NONE, "step": CLIP_STEP, "value": CLIP_VALUE, "norm": CLIP_NORM}
+BATCH_CLIP_MODES = {mode: code for mode, code in CLIP_MODES.items() if mode != "step"}
+
+
+def check_clip(clip: Any, clip_threshold: Any, modes: dict[str | None, int]) -> tuple[int, float]:
+    """Return the code of a way of clipping, and its threshold; an infinite one clips nothing."""
+    try:
+        mode = modes[clip]
+    except (KeyError, TypeError):
+        mode = modes[check_choice(clip, "clip", tuple(modes))]
+    threshold = check_number(clip_threshold, "clip_threshold", positive=True, finite=False)
+    return (CLIP_NONE if threshold == math.inf else mode), threshold
 
 
 def check_index_batch(

@@ -11,8 +11,10 @@ import numpy as np
 
 from fastrnn import backends
 from fastrnn.checks import (
+    BATCH_CLIP_MODES,
     INDEX,
     check_choice,
+    check_clip,
     check_index_batch,
     check_indices,
     check_number,
@@ -21,7 +23,7 @@ from fastrnn.checks import (
     check_targets,
     index_batch,
 )
-from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE
+from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import aligned
 from fastrnn.passes import Call, Net, Space, Span
 from fastrnn.random_stream import UniformDraws
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from fastrnn.hints import BackendName, Clip, Dtype, Nonlinearity, Reduction, Seed, SupportsStep
 
 __all__ = ["LanguageModel"]
-
-CLIP_MODES = {None: CLIP_NONE, "value": CLIP_VALUE, "norm": CLIP_NORM}
 
 _REDUCTIONS = ("mean", "sum")
 
@@ -290,13 +290,7 @@ class LanguageModel(StackedModel):
         >>> losses[-1] < 0.1 < losses[0]
         True
         """
-        try:
-            mode = CLIP_MODES[clip]
-        except (KeyError, TypeError):
-            mode = CLIP_MODES[check_choice(clip, "clip", tuple(CLIP_MODES))]
-        threshold = check_number(clip_threshold, "clip_threshold", positive=True, finite=False)
-        if threshold == math.inf:
-            mode = CLIP_NONE
+        mode, threshold = check_clip(clip, clip_threshold, BATCH_CLIP_MODES)
         try:
             step = optimizer.step
         except AttributeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,9 @@ import numpy as np
 
 from fastrnn import backends
 from fastrnn.checks import (
+    CLIP_MODES,
     INDEX,
-    check_choice,
+    check_clip,
     check_dtype,
     check_index,
     check_indices,
@@ -23,7 +23,6 @@ from fastrnn.checks import (
     check_sequence_targets,
     check_size,
 )
-from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
 from fastrnn.random_stream import UniformDraws
 from fastrnn.sharing import changing, reading
 from fastrnn.simple_weights import PARAMETERS, SIZES, Gradients, SimpleWeights, Space
@@ -41,8 +40,6 @@ _OWN_MAPPINGS = frozenset((Steps, OneHotSteps))
 
 #: Threshold of the clamp in the notes' listing.
 STEP_LIMIT = 5.0
-
-CLIP_MODES = {None: CLIP_NONE, "step": CLIP_STEP, "value": CLIP_VALUE, "norm": CLIP_NORM}
 
 
 def _time_steps(steps: Any) -> range | None:
@@ -553,13 +550,7 @@ class SimpleRNN(SimpleWeights):
         self, kernels: ModuleType, inputs: Any, targets: Any, h_prev: Any, clip: Any, clip_threshold: Any
     ) -> tuple[Any, ...]:
         """Check the arguments of one training call; return what the kernels take for them."""
-        try:
-            mode = CLIP_MODES[clip]
-        except (KeyError, TypeError):
-            mode = CLIP_MODES[check_choice(clip, "clip", tuple(CLIP_MODES))]
-        threshold = check_number(clip_threshold, "clip_threshold", positive=True, finite=False)
-        if threshold == math.inf:
-            mode = CLIP_NONE
+        mode, threshold = check_clip(clip, clip_threshold, CLIP_MODES)
         indices, x = check_inputs(inputs, self._d, self._dtype, kernels)
         T = len(indices) or len(x)
         targets = check_sequence_targets(targets, self._q, kernels, T)

@@ -8,14 +8,7 @@ import math
 
 import numpy as np
 
-from fastrnn.kernels.elementary import (
-    copy,
-    copy_tile,
-    exponentials,
-    hyperbolic_tangent,
-    largest,
-    rectify,
-)
+from fastrnn.kernels.elementary import copy, copy_tile, exponentials, hyperbolic_tangent, largest, rectify
 from fastrnn.kernels.jit import flat, inlined, inlined_and_python, kernel
 from fastrnn.kernels.numba_weights import largest_end, layer_panels, output_panels
 from fastrnn.kernels.packing import GEMM_VECTORS

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -13,21 +14,30 @@ MODULES = [
     "fastrnn",
     *(
         module.name
-        for module in pkgutil.iter_modules([fastrnn.__path__[0]], "fastrnn.")
-        if module.name not in ("fastrnn.__main__", "fastrnn.kernels")
+        for module in pkgutil.walk_packages([fastrnn.__path__[0]], "fastrnn.")
+        if module.name != "fastrnn.__main__" and not module.name.startswith("fastrnn.kernels")
     ),
 ]
+
+
+class Finder(doctest.DocTestFinder):
+    """Finds the examples of a method or function that a decorator of another file stands before, too."""
+
+    def _from_module(self, module, thing):
+        return super()._from_module(module, inspect.unwrap(thing))
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
     module = importlib.import_module(name)
-    failed, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
-    assert failed == 0
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    for test in Finder(exclude_empty=True).find(module):
+        runner.run(test)
+    assert runner.failures == 0
 
 
 def test_there_are_examples():
-    finder = doctest.DocTestFinder(exclude_empty=True)
+    finder = Finder(exclude_empty=True)
     found = sum(
         bool(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name))
     )

@@ -15,7 +15,8 @@ from typing import get_args
 import pytest
 
 import fastrnn
-from fastrnn import backends, functional, hints, language_model, optim, simple
+from fastrnn import backends, checks, functional, hints, optim
+from fastrnn.functional.softmax import _REDUCTIONS
 
 FOLDER = Path(__file__).resolve().parent / "typing"
 MARK = "# expect-error"
@@ -89,10 +90,10 @@ def test_the_program_runs(capsys):
     ("alias", "words"),
     [
         (hints.BackendName, backends.BACKENDS),
-        (hints.Clip, set(language_model.CLIP_MODES) - {None}),
-        (hints.StepClip, set(simple.CLIP_MODES) - {None}),
+        (hints.Clip, set(checks.BATCH_CLIP_MODES) - {None}),
+        (hints.StepClip, set(checks.CLIP_MODES) - {None}),
         (hints.OptimizerName, optim.OPTIMIZERS),
-        (hints.Reduction, set(functional._REDUCTIONS) - {"none"}),
+        (hints.Reduction, set(_REDUCTIONS) - {"none"}),
     ],
 )
 def test_aliases_have_the_words_that_are_taken(alias, words):

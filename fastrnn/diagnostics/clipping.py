@@ -28,7 +28,7 @@ from fastrnn.diagnostics.gradients import layer_gradients, loss_gradient
 from fastrnn.diagnostics.results import Measured, about_model
 from fastrnn.diagnostics.unroll import Batch, OpenModel, forward, open_batch, open_model
 from fastrnn.diagnostics.words import about, headline, number, percent
-from fastrnn.norms import global_norm
+from fastrnn.functional.norms import global_norm
 from fastrnn.sharing import reading_model
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from fastrnn.diagnostics.unroll import (
     term_norms,
 )
 from fastrnn.diagnostics.words import EXPLODED, VANISHED, about, headline, in_steps, number, percent
-from fastrnn.norms import norm, norms_of
+from fastrnn.functional.norms import norm, norms_of
 from fastrnn.sharing import reading_model
 
 if TYPE_CHECKING:

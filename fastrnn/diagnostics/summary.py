@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.checks import check_choice, check_number
+from fastrnn.checks import CLIP_MODES, check_clip
 from fastrnn.diagnostics.clipping import share_beyond
 from fastrnn.diagnostics.gradients import from_last_step, layer_gradients, loss_gradient
 from fastrnn.diagnostics.jacobians import fit_decay, half_life_of
 from fastrnn.diagnostics.results import DEAD_SLOPE, SATURATED
 from fastrnn.diagnostics.spectrum import estimate_radius
 from fastrnn.diagnostics.unroll import Batch, OpenModel, forward, open_batch, open_model
-from fastrnn.norms import global_norm, norm
+from fastrnn.functional.norms import global_norm, norm
 from fastrnn.sharing import reading_model
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def training_summary(
     >>> sorted(summary)
     ['clipped', 'dWhh_norm', 'dead', 'gradient_share', 'half_life', 'saturated', 'spectral_radius']
     """
-    check_choice(clip, "clip", (None, "step", "value", "norm"))
-    limit = check_number(clip_threshold, "clip_threshold", positive=True, finite=False)
+    _, limit = check_clip(clip, clip_threshold, CLIP_MODES)
     m = open_model(model)
     batch = open_batch(m, inputs, targets, h0)
     return summarize(m, batch, targets, clip, limit)

@@ -32,9 +32,9 @@ from fastrnn.checks import (
     kernel_array,
 )
 from fastrnn.errors import not_fitted
+from fastrnn.functional.norms import norms_of
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, Memory
-from fastrnn.norms import norms_of
 from fastrnn.passes import Call, Gradients, Layer, Net, Space
 from fastrnn.text.vocabulary import Vocabulary
 

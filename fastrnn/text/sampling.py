@@ -135,6 +135,7 @@ class Sampling(Shared):
 
         Examples
         --------
+        >>> from fastrnn import CharRNN
         >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
         >>> len(model.generate(20, "hello", random_state=0))
         20
@@ -190,6 +191,7 @@ class Sampling(Shared):
 
         Examples
         --------
+        >>> from fastrnn import CharRNN
         >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
         >>> "".join(model.stream(20, random_state=0)) == model.generate(20, random_state=0)
         True

@@ -193,6 +193,7 @@ class Scoring(Shared):
 
         Examples
         --------
+        >>> from fastrnn import CharRNN
         >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
         >>> model.score("hello world. ") < 0
         True
@@ -223,6 +224,7 @@ class Scoring(Shared):
 
         Examples
         --------
+        >>> from fastrnn import CharRNN
         >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
         >>> 0 < model.bits_per_char("hello world. ") < 4
         True
@@ -252,6 +254,7 @@ class Scoring(Shared):
 
         Examples
         --------
+        >>> from fastrnn import CharRNN
         >>> model = CharRNN(8, seq_len=8, batch_size=2, epochs=2, verbose=0).fit("hello world. " * 40)
         >>> 1 < model.perplexity("hello world. ") < 15
         True

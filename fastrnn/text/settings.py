@@ -98,6 +98,7 @@ class Settings(OwnsArrays):
 
         Examples
         --------
+        >>> from fastrnn import CharRNN
         >>> CharRNN(100).get_params()["hidden_size"]
         100
         """
@@ -126,6 +127,7 @@ class Settings(OwnsArrays):
 
         Examples
         --------
+        >>> from fastrnn import CharRNN
         >>> CharRNN().set_params(hidden_size=100, lr=0.01)
         CharRNN(hidden_size=100, lr=0.01)
         """
