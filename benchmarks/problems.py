@@ -20,9 +20,6 @@ CLAMP = 5.0
 #: often the step is repeated.
 STILL_LR = 1e-9
 
-#: Weights of a `Problem`, under the notes' names.
-WEIGHT_NAMES = ("Wxh", "Whh", "Why", "bh", "by")
-
 #: Parameters of a `Batch`, under `LanguageModel`'s names.
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_out", "bias_out")
 

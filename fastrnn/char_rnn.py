@@ -21,7 +21,7 @@ from fastrnn.text.checkpoint import (
     all_finite,
     check_is_no_text,
     check_writable,
-    hold,
+    only_writer,
     read_checkpoint,
     write_checkpoint,
 )
@@ -143,7 +143,8 @@ class CharRNN(Settings, Scoring, Sampling):
 
     Notes
     -----
-    An object is used from one thread at a time; different objects may be used at the same time.
+    Any number of threads may call `generate` and `score` at once.  `fit`, `partial_fit` and `use_weights` have
+    the model to themselves for their whole run: a RuntimeError refuses the thread that comes later.
 
     Examples
     --------
@@ -613,7 +614,7 @@ class CharRNN(Settings, Scoring, Sampling):
             yield
             return
         check_is_no_text(self.checkpoint, (part for _, part in parts_of(text)))
-        with hold(self.checkpoint):
+        with only_writer(self.checkpoint):
             yield
 
     def _train(

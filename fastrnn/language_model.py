@@ -99,8 +99,9 @@ class LanguageModel(StackedModel):
 
     Notes
     -----
-    An object is used from one thread at a time, as its calls share buffers; different objects may be used
-    at the same time.  Losses are in nats, and in nats per character where the classes are characters and
+    Any number of threads may call `forward`, `loss` and `sample` at once.  `train_step`, `loss_and_grads` and
+    `load_state_dict` change the model and have it to themselves: who comes meanwhile from another thread, or
+    calls one of these while others are in, gets a RuntimeError, and nothing changes.  Losses are in nats, and in nats per character where the classes are characters and
     the reduction is the mean.
 
     Examples

@@ -90,8 +90,9 @@ class RNN(StackedModel):
 
     Notes
     -----
-    An object is used from one thread at a time, as its calls share buffers; different objects may be used
-    at the same time.
+    Any number of threads may call `forward` at once, and `backward` follows the last `forward` of its own
+    thread.  `backward` and `load_state_dict` change the layer and have it to themselves: who comes meanwhile
+    from another thread, or calls one of these while others are in, gets a RuntimeError, and nothing changes.
 
     **For those who know torch.nn.RNN.**  Its ``state_dict`` loads as it is, tensors included, and tensors
     are taken wherever an array is.  Results are arrays: ``torch.from_numpy(output)`` makes a tensor of one

@@ -112,8 +112,9 @@ class SimpleRNN(SimpleWeights):
     The five weights are plain arrays in the model's dtype.  Read them, change them in place or assign
     others of the same shape: the next call sees the change.
 
-    An object is used from one thread at a time, as its calls share buffers; different objects may be used
-    at the same time.  What the methods return are new arrays: no later call writes to them.
+    Any number of threads may use one object at once.  `train_step` and `update_weights` change it and have it
+    to themselves: who comes meanwhile from another thread, or calls one of these while others are in, gets a
+    RuntimeError, and nothing changes.  What the methods return are new arrays: no later call writes to them.
 
     ``vars(rnn)`` holds the three sizes, the five weights, and what a subclass or the user adds, as that of
     the notes' class does; no buffers.  Weights that are put there past the attributes

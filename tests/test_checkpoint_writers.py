@@ -17,7 +17,7 @@ from support import package_environment, run_python
 from fastrnn import CharRNN
 from fastrnn import char_rnn as char_rnn_module
 from fastrnn.text import checkpoint as checkpoint_module
-from fastrnn.text.checkpoint import hold
+from fastrnn.text.checkpoint import only_writer
 
 TEXT = "the cat sat on the mat. " * 60
 SMALL = ["--hidden-size", "16", "--seq-len", "8", "--batch-size", "4", "--random-state", "3"]
@@ -183,7 +183,7 @@ def test_threads_of_one_process(text, tmp_path, monkeypatch, locks):
 
         monkeypatch.setattr(checkpoint_module, "_take", take)
     fit = small(checkpoint=tmp_path / "m").fit
-    with hold(tmp_path / "m"), hold(str(tmp_path / "m")):
+    with only_writer(tmp_path / "m"), only_writer(str(tmp_path / "m")):
         fit(text)  # the thread's own
         assert in_a_thread(lambda: fit(text)).errno == errno.EBUSY
         assert (tmp_path / ".m.lock").exists() == locks
@@ -217,12 +217,12 @@ def test_an_interrupt_leaves_no_lock(tmp_path, monkeypatch, where):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint_module, where, interrupted)
-    with pytest.raises(KeyboardInterrupt), hold(tmp_path / "m"):
+    with pytest.raises(KeyboardInterrupt), only_writer(tmp_path / "m"):
         pass
     monkeypatch.undo()
 
     def have_it():
-        with hold(tmp_path / "m"):
+        with only_writer(tmp_path / "m"):
             return True
 
     assert in_a_thread(have_it) is True
@@ -237,7 +237,7 @@ def test_one_that_another_user_made(text, tmp_path):
     with contextlib.suppress(PermissionError):  # only root may give files away
         os.chown(lock, 12345, 12345)
         tmp_path.chmod(0o1777)  # where not even root may open it to write
-    with hold(tmp_path / "m"):
+    with only_writer(tmp_path / "m"):
         assert in_a_thread(lambda: small(checkpoint=tmp_path / "m").fit(text)).errno == errno.EBUSY
         held = next(iter(checkpoint_module._held.values()))
         assert held.file is not None
@@ -247,12 +247,12 @@ def test_one_that_another_user_made(text, tmp_path):
 
 FORKED = """
 import os, sys, time
-from fastrnn.text.checkpoint import hold
-with hold(sys.argv[1]):
+from fastrnn.text.checkpoint import only_writer
+with only_writer(sys.argv[1]):
     child = os.fork()
     if not child:
         try:
-            with hold(sys.argv[1]):
+            with only_writer(sys.argv[1]):
                 print("child has it", flush=True)
         except OSError as error:
             print(error.strerror.rpartition(": ")[2], flush=True)
@@ -284,7 +284,7 @@ def test_a_child_that_was_forked_keeps_no_lock_of_a_parent_that_was_killed(tmp_p
         assert process.stdout.readline().startswith("another run")
         process.kill()
         process.wait()
-        with hold(tmp_path / "m"):
+        with only_writer(tmp_path / "m"):
             assert (tmp_path / ".m.lock").exists()
     finally:
         process.stdin.close()
@@ -294,11 +294,11 @@ def test_a_child_that_was_forked_keeps_no_lock_of_a_parent_that_was_killed(tmp_p
 IN_TURN = """
 import errno, sys, time
 from pathlib import Path
-from fastrnn.text.checkpoint import hold
+from fastrnn.text.checkpoint import only_writer
 inside, done = Path(sys.argv[1] + ".inside"), 0
 while done < int(sys.argv[2]):
     try:
-        with hold(sys.argv[1]):
+        with only_writer(sys.argv[1]):
             inside.touch(exist_ok=False)  # nobody else is here
             inside.unlink()
         done += 1

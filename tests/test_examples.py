@@ -1,10 +1,19 @@
 """The scripts in examples/ run, and show what they say they show."""
 
+import contextlib
+import http.client
+import http.server
+import json
 import re
+import runpy
+import threading
 from pathlib import Path
 
 import pytest
 from support import run_python
+
+from fastrnn import CharRNN
+from fastrnn.sharing import changed
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -74,6 +83,48 @@ def test_loss_curve(example, tmp_path):
     assert used <= step
     assert used < stopped
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_serve(example):
+    out = example("05_serve.py", "--self-test")
+    assert out == "8 clients asked 40 times, and every answer is what one thread writes\n"
+
+
+def test_the_server_says_what_is_wrong_and_learns():
+    serve = runpy.run_path(str(EXAMPLES / "05_serve.py"))
+    handler, model = (
+        serve["Handler"],
+        CharRNN(4, seq_len=4, batch_size=1, verbose=0).partial_fit("hello " * 9),
+    )
+    handler.model = model
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def ask(path, body=None):
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+            with contextlib.closing(connection):
+                connection.request("GET" if body is None else "POST", path, body)
+                answer = connection.getresponse()
+                return answer.status, json.load(answer)
+
+        assert ask("/generate?n=7&seed=1&prompt=hell") == (
+            200,
+            {"text": model.generate(7, "hell", random_state=1)},
+        )
+        for query, words in (("n=x", "invalid literal"), ("n=-1", "n must be"), ("n=10001", "at most 10000"),
+                             ("m=1", "unexpected keyword"), ("prompt=z", "not in the vocabulary")):  # fmt: skip
+            status, content = ask(f"/generate?{query}")
+            assert (status, words in content["error"]) == (400, True), content
+        assert ask("/nothing")[0] == 404
+        assert ask("/train", b"")[0] == 400
+        before = model.step_
+        assert ask("/train", b"hello hello") == (200, {"steps": model.step_})
+        assert model.step_ > before
+        with changed(model, "fit"):
+            status, content = ask("/generate")
+            assert (status, "another thread" in content["error"]) == (503, True)
+            assert ask("/train", b"hello hello")[0] == 503
+        server.shutdown()
 
 
 def test_the_list_of_examples_is_complete():

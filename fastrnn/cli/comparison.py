@@ -16,6 +16,7 @@ import numpy as np
 
 from fastrnn.reference import ReferenceRNN
 from fastrnn.simple import SimpleRNN
+from fastrnn.simple_weights import PARAMETERS
 from fastrnn.threads import one_blas_thread
 
 __all__ = ["OPERATIONS", "Disagreement", "Row", "agree", "compare", "reference_copy", "time_calls"]
@@ -25,8 +26,6 @@ TOLERANCE = {"float64": 1e-8, "float32": 2e-3}
 
 #: Characters of the vocabulary that is measured (those of a plain English text).
 VOCABULARY_SIZE = 65
-
-_PARAMETERS = ("Wxh", "Whh", "Why", "bh", "by")
 
 
 class Disagreement(RuntimeError):
@@ -70,7 +69,7 @@ def reference_copy(rnn: SimpleRNN) -> ReferenceRNN:
     (True, False)
     """
     reference = ReferenceRNN(rnn.input_size, rnn.hidden_size, rnn.output_size, rng=0)
-    for name in _PARAMETERS:
+    for name in PARAMETERS:
         setattr(reference, name, getattr(rnn, name).astype(np.float64))
     return reference
 
@@ -100,7 +99,7 @@ def agree(rnn: SimpleRNN, result: Any, reference: ReferenceRNN, expected: Any) -
     fastrnn.cli.comparison.Disagreement: by is not what the reference loop computes: off by 1
     """
     tolerance = TOLERANCE[rnn.dtype.name]
-    pairs = [(name, getattr(rnn, name), getattr(reference, name)) for name in _PARAMETERS]
+    pairs = [(name, getattr(rnn, name), getattr(reference, name)) for name in PARAMETERS]
     pairs += [(f"result {i}", a, b) for i, (a, b) in enumerate(zip(result, expected, strict=True))]
     for name, mine, theirs in pairs:
         error = float(np.max(np.abs(np.subtract(mine, theirs, dtype=np.float64))))

@@ -250,10 +250,10 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
 
     from fastrnn.char_rnn import CharRNN
     from fastrnn.errors import CheckpointError, TextError
-    from fastrnn.text.checkpoint import check_writable, hold
+    from fastrnn.text.checkpoint import check_writable, only_writer
 
     text = texts[0] if len(texts) == 1 else texts
-    with hold(checkpoint):  # from before it is looked at, so that no other run is lost
+    with only_writer(checkpoint):  # from before it is looked at, so that no other run is lost
         exists = Path(checkpoint).exists()
         if exists and not (resume or force):
             raise click.ClickException(

@@ -16,6 +16,7 @@ from fastrnn.diagnostics.results import open_finite
 from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gradient
 from fastrnn.sharing import reading_model
 from fastrnn.shown import Shown
+from fastrnn.simple_weights import PARAMETERS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -184,8 +185,6 @@ def _check_sentences(r: GradCheck) -> list[str]:
     return lines
 
 
-_SIMPLE = ("Wxh", "Whh", "Why", "bh", "by")
-
 #: Gradients below this share of the largest one are compared as if they were as large: there the
 #: differences (float64), or the gradients themselves (float32), are rounding errors.
 _FLOOR = {np.dtype(np.float64): 1e-3, np.dtype(np.float32): 1e-2}
@@ -315,14 +314,14 @@ class _SimpleMethods:
         self.arguments = (inputs, batch.targets[:, 0], batch.h0[0].T.copy())
 
     def weights(self) -> dict[str, np.ndarray]:
-        return {name: getattr(self.model, name) for name in _SIMPLE}
+        return {name: getattr(self.model, name) for name in PARAMETERS}
 
     def loss(self) -> float:
         return float(self.model.loss_and_grads(*self.arguments, clip=None)[0])
 
     def gradients(self) -> dict[str, np.ndarray]:
         grads = self.model.loss_and_grads(*self.arguments, clip=None)[1]
-        return dict(zip(_SIMPLE, grads, strict=True))
+        return dict(zip(PARAMETERS, grads, strict=True))
 
 
 class _LanguageMethods:

@@ -36,6 +36,7 @@ from fastrnn.functional.norms import norms_of
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, Memory
 from fastrnn.passes import Call, Gradients, Layer, Net, Space
+from fastrnn.simple_weights import PARAMETERS
 from fastrnn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def open_model(model: Any) -> OpenModel:
     """
     if isinstance(model, OpenModel):
         return model
-    if all(hasattr(model, name) for name in ("Wxh", "Whh", "Why", "bh", "by")):
+    if all(hasattr(model, name) for name in PARAMETERS):
         return _open_simple(model)
     parameters = getattr(model, "parameters", None)
     if isinstance(parameters, dict) and "weight_hh_l0" in parameters:

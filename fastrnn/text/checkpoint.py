@@ -35,8 +35,16 @@ from fastrnn._version import __version__
 from fastrnn.errors import CheckpointError
 
 __all__ = [
-    "CheckpointError", "all_finite", "brief", "check_is_no_text", "check_writable", "hold", "is_finite",
-    "previous_of", "read_checkpoint", "write_checkpoint",
+    "CheckpointError",
+    "all_finite",
+    "brief",
+    "check_is_no_text",
+    "check_writable",
+    "is_finite",
+    "only_writer",
+    "previous_of",
+    "read_checkpoint",
+    "write_checkpoint",
 ]  # fmt: skip
 
 FORMAT = "fastrnn"
@@ -318,14 +326,14 @@ class _Held:
     file: _OpenLock | None
 
 
-#: Locks of this process by the names of their files.  They live in the frames of `hold` alone: one that an
+#: Locks of this process by the names of their files.  They live in the frames of `only_writer` alone: one that an
 #: interrupt kept from giving up its lock is gone with it.
 _held: weakref.WeakValueDictionary[str, _Held] = weakref.WeakValueDictionary()
 _guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def hold(path: str | os.PathLike[str]) -> Iterator[None]:
+def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
     """Keep every other run from writing a checkpoint, in this process or another one.
 
     A file beside it, ``.<name>.lock``, is locked and at last removed.  The lock goes with its process,
@@ -345,7 +353,7 @@ def hold(path: str | os.PathLike[str]) -> Iterator[None]:
     Examples
     --------
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, hold(f"{folder}/model"):
+    >>> with tempfile.TemporaryDirectory() as folder, only_writer(f"{folder}/model"):
     ...     write_checkpoint(f"{folder}/model", {"step": 3}, {})
     """
     place = Path(os.path.realpath(path))

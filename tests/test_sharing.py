@@ -1,0 +1,431 @@
+"""One model in many threads: who reads goes on, who comes too late is refused, and nothing is mixed up."""
+
+import copy
+import functools
+import gc
+import itertools
+import os
+import pickle
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics, optim
+from fastrnn.sharing import changed, changing, reading
+
+THREADS = 8
+TEXT = "the quick brown fox jumps over the lazy dog. " * 12
+REFUSED = "another thread"
+
+
+def at_once(calls, threads=THREADS):
+    """Results of calls that begin together, in their order; an error takes the place of its result."""
+    together = threading.Barrier(threads)
+    queues = [calls[i::threads] for i in range(threads)]
+
+    def work(queue):
+        together.wait(30)
+        results = []
+        for call in queue:
+            try:
+                results.append(call())
+            except RuntimeError as error:
+                results.append(error)
+        return results
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(work, queues))
+    return [found[i % threads][i // threads] for i in range(len(calls))]
+
+
+def same(a, b):
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if hasattr(a, "array"):  # what `SimpleRNN.forward` returns
+        return same(np.asarray(a.array), np.asarray(b.array))
+    return np.array_equal(a, b, equal_nan=isinstance(a, float))
+
+
+class Inside:
+    """Keeps a thread inside a call until the block ends: `wait` is to be called there."""
+
+    def __init__(self, call):
+        self.entered, self.leave = threading.Event(), threading.Event()
+        self.call, self.thread, self.result = call, threading.Thread(target=self.run), None
+
+    def run(self):
+        self.result = self.call(self.wait)
+
+    def wait(self, *arguments):
+        self.entered.set()
+        assert self.leave.wait(60)
+
+    def __enter__(self):
+        self.thread.start()
+        assert self.entered.wait(60)
+        return self
+
+    def __exit__(self, *error):
+        self.leave.set()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+class Waiting:
+    """An optimizer that waits in the middle of `train_step`."""
+
+    def __init__(self, wait):
+        self.step = lambda parameters, grads: wait()
+
+
+def simple_readers(backend, dtype):
+    rnn = SimpleRNN(9, 20, 9, rng=0, dtype=dtype, backend=backend)
+    g, calls = np.random.default_rng(0), []
+    for T in (1, 3, 17, 60):
+        x, y, h = g.integers(0, 9, T), g.integers(0, 9, T), g.normal(size=(20, 1))
+        steps = rnn.forward(x, h)
+        calls += [
+            functools.partial(rnn.forward, x, h),
+            functools.partial(rnn.backward, *steps, y),
+            functools.partial(rnn.loss_and_grads, x, y, h),
+            functools.partial(rnn.sample, h, 0, T, rng=T),
+        ]
+    return rnn, calls
+
+
+def layer_readers(backend, dtype):
+    rnn = RNN(5, 16, 2, bidirectional=True, rng=0, dtype=dtype, backend=backend)
+    g = np.random.default_rng(0)
+    calls = [functools.partial(rnn.forward, g.normal(size=(T, N, 5))) for T, N in ((1, 1), (7, 3), (4, 40))]
+    calls += [functools.partial(rnn.forward, g.integers(0, 5, (6, 2)), lengths=[6, 2]), rnn.state_dict]
+    return rnn, calls
+
+
+def language_readers(backend, dtype):
+    lm = LanguageModel(9, 16, 2, rng=0, dtype=dtype, backend=backend, recompute_every=4)
+    g, calls = np.random.default_rng(0), [lm.state_dict]
+    for T, N in ((1, 1), (7, 3), (5, 40)):
+        x, y = g.integers(0, 9, (T, N)), g.integers(0, 9, (T, N))
+        calls += [
+            functools.partial(lm.forward, x),
+            functools.partial(lm.loss, x, y),
+            functools.partial(lm.sample, None, x[0], T, rng=T),
+        ]
+    x, y = g.integers(0, 9, (6, 2)), g.integers(0, 9, (6, 2))
+    calls += [
+        lambda: diagnostics.gradient_flow(lm, x, y).total,
+        lambda: diagnostics.hidden_states(lm, x).states,
+        lambda: diagnostics.spectral_radius(lm),
+    ]
+    return lm, calls
+
+
+def char_readers(backend, dtype):
+    model = CharRNN(
+        12, seq_len=8, batch_size=4, epochs=1, dtype=dtype, backend=backend, random_state=0, verbose=0,
+        diagnostics_every=None,
+    ).fit(TEXT)  # fmt: skip
+    return model, [
+        functools.partial(model.generate, 30, "fox", random_state=1),
+        functools.partial(model.generate, 20, num_samples=3, random_state=2, stop="e"),
+        lambda: "".join(model.stream(25, random_state=3)),
+        functools.partial(model.score, TEXT),
+        functools.partial(model.bits_per_char, TEXT[:50]),
+        functools.partial(model.perplexity, TEXT[:80]),
+        lambda: model.last_weights_,
+    ]
+
+
+READERS = {
+    "SimpleRNN": simple_readers,
+    "RNN": layer_readers,
+    "LanguageModel": language_readers,
+    "CharRNN": char_readers,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", READERS)
+def test_readers_get_what_one_thread_gets(name, backend, dtype):
+    model, calls = READERS[name](backend, dtype)
+    wanted = [call() for call in calls]
+    found = at_once(calls * THREADS)
+    assert [i for i, result in enumerate(found) if not same(result, wanted[i % len(calls)])] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_ten_thousand_calls(name, backend):
+    model, calls = READERS[name](backend, "float32")
+    wanted = [call() for call in calls]
+    found = at_once(calls * (10_000 // len(calls) // THREADS * THREADS))
+    assert sum(not same(result, wanted[i % len(calls)]) for i, result in enumerate(found)) == 0
+
+
+def changers():
+    """Of each class a model, a call that changes it, and how to be inside of one."""
+    x = np.array([[0, 1], [2, 3]])
+    lm = LanguageModel(4, 8, rng=0)
+    yield (
+        lm,
+        lambda: lm.train_step(x, x, None, optim.SGD(0.1)),
+        lambda wait: lm.train_step(x, x, None, Waiting(wait)),
+    )
+    yield lm, lambda: lm.loss_and_grads(x, x), lambda wait: lm.train_step(x, x, None, Waiting(wait))
+    yield (
+        lm,
+        lambda: lm.load_state_dict(lm.state_dict()),
+        lambda wait: lm.train_step(x, x, None, Waiting(wait)),
+    )
+    model = CharRNN(4, seq_len=4, batch_size=1, epochs=1, verbose=0, diagnostics_every=None).fit(
+        "hello world " * 9
+    )
+
+    def fitted(change):
+        def inside(wait):
+            waiting = itertools.chain([wait], itertools.repeat(lambda: None))
+
+            class Waits(LanguageModel):
+                def initial_state(self, N):
+                    next(waiting)()
+                    return super().initial_state(N)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("fastrnn.char_rnn.LanguageModel", Waits)
+                return change()
+
+        return inside
+
+    yield model, lambda: model.fit("hello " * 9), fitted(lambda: model.fit("hello world " * 9))
+    yield model, lambda: model.partial_fit("hello " * 9), fitted(lambda: model.fit("hello world " * 9))
+    yield model, lambda: model.use_weights("last"), fitted(lambda: model.fit("hello world " * 9))
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_who_comes_while_a_model_is_changed_is_refused(which):
+    model, change, inside = list(changers())[which]
+    if isinstance(model, CharRNN):
+        reads = [lambda: model.generate(3), lambda: model.score("hello"), lambda: next(model.stream(3)),
+                 lambda: diagnostics.diagnose(model, "hello world " * 5)]  # fmt: skip
+        weights = model.model_.parameters
+    else:
+        x = [[0], [1]]
+        reads = [lambda: model.forward(x), lambda: model.loss(x, x), lambda: model.sample(None, [0], 3),
+                 model.state_dict, lambda: diagnostics.spectrum(model)]  # fmt: skip
+        weights = model.parameters
+    with Inside(inside):
+        before = {name: W.copy() for name, W in weights.items()}
+        for call in (*reads, change):
+            with pytest.raises(RuntimeError, match=REFUSED):
+                call()
+        assert same(before, weights)
+    change()  # and afterwards as if nothing had been
+    for call in reads:
+        call()
+
+
+def test_a_change_is_refused_while_others_read():
+    rnn, lm = SimpleRNN(4, 8, 4, rng=0), LanguageModel(4, 8, rng=0)
+    layer = RNN(4, 8, rng=0)
+    layer.forward(np.ones((2, 1, 4)))
+    h, x = np.zeros((8, 1)), np.array([[0], [1]])
+    changes = [
+        (rnn, lambda: rnn.train_step([0], [1], h)),
+        (
+            rnn,
+            lambda: rnn.update_weights(
+                [np.ones_like(W) for W in (rnn.Wxh, rnn.Whh, rnn.Why, rnn.bh, rnn.by)]
+            ),
+        ),
+        (lm, lambda: lm.train_step(x, x, None, optim.SGD(0.1))),
+        (lm, lambda: lm.loss_and_grads(x, x)),
+        (lm, lambda: lm.load_state_dict(LanguageModel(4, 8, rng=1).state_dict())),
+        (layer, lambda: layer.backward(None, np.ones((1, 1, 8)))),
+        (layer, lambda: layer.load_state_dict(RNN(4, 8, rng=1).state_dict())),
+    ]
+    for model, change in changes:
+        before = pickle.dumps(model)
+        with Inside(lambda wait, model=model: reading(lambda self: wait())(model)):
+            with pytest.raises(RuntimeError, match=REFUSED):
+                change()
+            assert pickle.dumps(model) == before
+        change()
+        assert pickle.dumps(model) != before or change is changes[3][1] or change is changes[5][1]
+
+
+def test_a_refusal_says_what_to_do():
+    rnn = SimpleRNN(4, 8, 4, rng=0)
+    with Inside(lambda wait: changing(lambda self: wait())(rnn)):
+        with pytest.raises(
+            RuntimeError, match=r"this SimpleRNN is being changed .* and forward reads it: wait"
+        ):
+            rnn.forward([0], np.zeros((8, 1)))
+        with pytest.raises(
+            RuntimeError, match=r"this SimpleRNN is in use .* and train_step changes it: wait"
+        ):
+            rnn.train_step([0], [1], np.zeros((8, 1)))
+
+
+def test_the_thread_that_changes_a_model_may_use_it():
+    lm, x = LanguageModel(4, 8, rng=0), np.array([[0], [1]])
+
+    class Asking:
+        def step(self, parameters, grads):
+            self.loss = lm.loss(x, x)[0]
+            lm.loss_and_grads(x, x)
+            lm.load_state_dict(lm.state_dict())
+
+    asking = Asking()
+    lm.train_step(x, x, None, asking)
+    assert asking.loss == lm.loss(x, x)[0]
+
+
+def test_readers_do_not_disturb_a_fit():
+    def make():
+        return CharRNN(
+            8, seq_len=8, batch_size=4, epochs=30, random_state=0, verbose=0, diagnostics_every=None
+        )
+
+    wanted = make().fit(TEXT).model_.parameters
+    model = make().partial_fit(TEXT)
+    refused, over = [], threading.Event()
+    calls = [
+        lambda: model.generate(3),
+        lambda: model.score("the fox"),
+        lambda: model.model_.sample(None, [0], 2),
+    ]
+
+    def read():
+        counts = [0] * len(calls)
+        while not over.is_set():
+            for i, call in enumerate(calls):
+                try:
+                    call()
+                except RuntimeError as error:
+                    counts[i] += REFUSED in str(error)
+        refused.append(counts)
+
+    with changed(model, "fit"):  # so that no reader is in when it begins
+        readers = [threading.Thread(target=read) for _ in range(THREADS)]
+        for thread in readers:
+            thread.start()
+        model.fit(TEXT)
+    over.set()
+    for thread in readers:
+        thread.join(60)
+    assert np.sum(refused, axis=0).all()
+    assert same(model.model_.parameters, wanted)
+
+
+def test_backward_follows_the_last_forward_of_its_thread(backend):
+    g = np.random.default_rng(0)
+    inputs = [g.normal(size=(5, 3, 4)), g.normal(size=(2, 20, 4))]
+    alone = []
+    for x in inputs:
+        rnn = RNN(4, 8, rng=0, backend=backend)
+        output, _ = rnn.forward(x)
+        alone.append(rnn.backward(np.ones_like(output)))
+    rnn = RNN(4, 8, rng=0, backend=backend)
+    with Inside(lambda wait: (rnn.forward(inputs[0]), wait(), rnn.backward(np.ones((5, 3, 8)))[0])) as other:
+        rnn.forward(inputs[1])
+        assert same(rnn.backward(np.ones((2, 20, 8))), alone[1])
+    assert same(other.result[2], alone[0][0])
+    errors = []
+
+    def without():
+        try:
+            rnn.backward(None)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=without)
+    thread.start()
+    thread.join()
+    assert errors == ["backward needs the states of a forward before it, and there was none"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_inside_leaves_nothing_behind(error):
+    lm, x = LanguageModel(4, 8, rng=0), np.array([[0], [1]])
+
+    class Failing:
+        def step(self, parameters, grads):
+            raise error
+
+    for _ in range(3):
+        with pytest.raises(error):
+            lm.train_step(x, x, None, Failing())
+        with pytest.raises(IndexError):
+            lm.forward([[9]])
+    results = at_once([lambda: lm.forward(x)] * THREADS)
+    assert all(same(result, results[0]) for result in results)
+    assert at_once([lambda: lm.train_step(x, x, None, optim.SGD(0.1))], 1)[0][0] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_does_not_wait_for_threads_that_it_does_not_have():
+    lm, x = LanguageModel(4, 8, rng=0), np.array([[0], [1]])
+    with Inside(lambda wait: reading(lambda self: wait())(lm)):
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                lm.train_step(x, x, None, optim.SGD(0.1))
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_copies_of_a_model_in_use_are_free():
+    for model in (SimpleRNN(4, 8, 4, rng=0), RNN(4, 8, rng=0), LanguageModel(4, 8, rng=0)):
+        with Inside(lambda wait, model=model: changing(lambda self: wait())(model)):
+            for made in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+                with changed(made, "test"):
+                    pass
+    fitted = CharRNN(4, seq_len=4, batch_size=1, epochs=1, verbose=0).fit("hello " * 9)
+    with changed(fitted, "fit"):
+        assert len(at_once([lambda: pickle.loads(pickle.dumps(fitted)).generate(3)], 1)[0]) == 3
+
+
+def test_work_space_goes_with_its_thread():
+    rnn, x = RNN(8, 64, rng=0), np.ones((40, 16, 8), np.float32)
+
+    def use():
+        thread = threading.Thread(target=rnn.forward, args=(x,))
+        thread.start()
+        thread.join()
+
+    use()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            use()
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < x.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_more_spaces_are_kept_than_calls_ran_at_once():
+    lm, x = LanguageModel(4, 8, rng=0), np.array([[0], [1]])
+    rnn, h = SimpleRNN(4, 8, 4, rng=0), np.zeros((8, 1))
+    layer = RNN(4, 8, rng=0)
+    for _ in range(50):
+        lm.forward(x)
+        rnn.loss_and_grads([0, 1], [1, 2], h)
+        for T in (1, 2, 3):
+            layer.forward(np.ones((T, 1, 4)))
+    assert (len(lm._spaces), len(rnn._spaces)) == (1, 1)
+    assert len(layer._spaces) <= 2
+    at_once([lambda: lm.forward(x)] * 400)
+    at_once([lambda: rnn.forward([0], h)] * 400)
+    assert len(lm._spaces) <= THREADS
+    assert len(rnn._spaces) <= THREADS
