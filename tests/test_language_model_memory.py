@@ -8,7 +8,8 @@ import pytest
 from support import bits
 
 from fastrnn import LanguageModel, backends, optim
-from fastrnn.stack import ALIGNMENT, KEPT_SPACES
+from fastrnn.layout import ALIGNMENT
+from fastrnn.passes import KEPT_SHAPES
 
 #: Transient Python objects: tuples, views, what Numba makes of its arguments, and what helper threads have
 #: not yet looked at.  The smallest array over time steps that is tested takes 12 800.
@@ -106,7 +107,7 @@ def test_what_is_kept_does_not_grow_with_the_number_of_shapes(backend):
                 lm.loss(*batch(10, T, 3))
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
-            assert len(lm._spaces) <= KEPT_SPACES, round_
+            assert len(lm._spaces) <= KEPT_SHAPES, round_
     finally:
         tracemalloc.stop()
     assert held[-1] - held[1] < 10_000
@@ -175,13 +176,13 @@ def test_results_are_the_callers(backend):
 def test_buffers_begin_at_cache_lines(dtype, backend):
     lm = LanguageModel(7, 5, 2, rng=0, dtype=dtype, backend=backend)
     _, grads, _ = lm.loss_and_grads(*batch(7, 3, 17))
-    (space,) = lm._spaces.values()
+    ((space,),) = lm._spaces._free.values()
     for array in (
         *grads.values(),
         *space.hs,
         *space.douts,
         *space.packed,
-        space.part_gradients,
+        space.gradients.sums,
         *space.works,
     ):
         assert array.flags.carray
