@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -27,7 +26,14 @@ from fastrnn.text.checkpoint import (
 )
 from fastrnn.text.html import char_rnn_html
 from fastrnn.text.reading import parts_of, read_indexed
-from fastrnn.text.resuming import check_can_go_on, check_fits, check_same_text, same_way
+from fastrnn.text.resuming import (
+    check_can_go_on,
+    check_fits,
+    check_same_text,
+    check_unchanged,
+    divergence,
+    same_way,
+)
 from fastrnn.text.sampling import Sampling
 from fastrnn.text.scoring import Scoring
 from fastrnn.text.settings import DEFAULTS, OF_MODEL, OF_RUN, Settings, generator, whole
@@ -271,15 +277,16 @@ class CharRNN(Settings, Scoring, Sampling):
             check_writable(self.checkpoint)
         streams = cut_text(indices[:first_held_out], self.seq_len, self.batch_size, warn=not resume)
         if resume:
-            check_fits(self._run, streams)
-            self._run.use("last")
+            run = self._run
+            check_fits(run, streams)
         else:
-            self._run = self._new_run(indexed.vocabulary, Progress("fit", n, indexed.sha256))
+            run = self._new_run(indexed.vocabulary, Progress("fit", n, indexed.sha256))
         last_step = whole(self.max_steps)
         if last_step is None and self.epochs is not None:
             last_step = int(self.epochs) * streams.steps
         held_out = None if first_held_out == n else (indices, first_held_out)
-        self._train(streams, held_out, last_step, resumed=resume)
+        with self._taken_up(run, "fit"):
+            self._train(streams, held_out, last_step, resumed=resume)
 
     @changing
     def partial_fit(self, text: Text, y: None = None, *, vocabulary: str | None = None) -> Self:
@@ -330,7 +337,7 @@ class CharRNN(Settings, Scoring, Sampling):
                 raise ValueError("vocabulary is not the one that the model was made with")
             known = wanted
         if run is not None:
-            self._check_unchanged(OF_MODEL, run.followed)
+            check_unchanged(OF_MODEL, run.followed, self._as_json)
             check_can_go_on(run, (), self.checkpoint, self.lr)
         try:
             indexed = read_indexed(text, self.newline, known, self.unknown)
@@ -349,14 +356,14 @@ class CharRNN(Settings, Scoring, Sampling):
         streams = cut_text(indexed.indices, self.seq_len, self.batch_size, warn=True)
         resumed = run is not None
         if run is None:
-            run = self._run = self._new_run(indexed.vocabulary, Progress("partial_fit"))
-        run.use("last")
-        progress = run.progress
-        progress.kind, progress.characters, progress.sha256 = "partial_fit", n, indexed.sha256
-        progress.epoch_start = progress.step
-        progress.rounds_since_best = 0
-        run.followed = self._to_follow()
-        self._train(streams, None, progress.step + streams.steps, resumed=resumed)
+            run = self._new_run(indexed.vocabulary, Progress("partial_fit"))
+        with self._taken_up(run, "partial_fit"):
+            progress = run.progress
+            progress.kind, progress.characters, progress.sha256 = "partial_fit", n, indexed.sha256
+            progress.epoch_start = progress.step
+            progress.rounds_since_best = 0
+            run.followed = self._to_follow()
+            self._train(streams, None, progress.step + streams.steps, resumed=resumed)
 
     # -- what is fitted --------------------------------------------------------------------------
 
@@ -459,7 +466,8 @@ class CharRNN(Settings, Scoring, Sampling):
         check_choice(which, "which", ("last", "best"))
         if which == "best" and run.best is None:
             raise ValueError("there are no best weights: no validation was made")
-        run.use(which)
+        with changed(run.model, "use_weights"):
+            run.use(which)
         return self
 
     # -- files -----------------------------------------------------------------------------------
@@ -553,7 +561,7 @@ class CharRNN(Settings, Scoring, Sampling):
             followed = model._to_follow()
             model.set_params(**params)
             model._check_params()
-            model._check_unchanged(OF_MODEL, followed)
+            check_unchanged(OF_MODEL, followed, model._as_json)
             return *model._new_model(vocab_size, np.random.default_rng(0)), followed
 
         try:
@@ -587,17 +595,11 @@ class CharRNN(Settings, Scoring, Sampling):
         """Hyper-parameters that the arrays of a run follow from now on."""
         return {name: self._as_json(name) for name in OF_RUN}
 
-    def _check_unchanged(self, names: tuple[str, ...], followed: dict[str, Any]) -> None:
-        for name in names:
-            value, before = self._as_json(name), followed[name]
-            if value != before:
-                raise ValueError(f"{name} was {before!r} when training began, and cannot be {value!r} now")
-
     def _check_can_resume(self) -> None:
         run = self._fitted_run()
         if run.progress.kind != "fit":
             raise ValueError("there is no run to resume: the last call was partial_fit")
-        self._check_unchanged(OF_RUN, run.followed)
+        check_unchanged(OF_RUN, run.followed, self._as_json)
         # Everything is looked at; for pieces of a text, which may be many and short, the weights alone.
         arrays = pack(run, self._own_params(), DEFAULTS)[1]
         check_can_go_on(run, arrays.values(), self.checkpoint, self.lr)
@@ -615,6 +617,14 @@ class CharRNN(Settings, Scoring, Sampling):
             return
         check_is_no_text(self.checkpoint, (part for _, part in parts_of(text)))
         with only_writer(self.checkpoint):
+            yield
+
+    @contextlib.contextmanager
+    def _taken_up(self, run: Run, name: str) -> Iterator[None]:
+        """Have a run to train; nobody who reads or trains its model itself comes in between two steps."""
+        with changed(run.model, name):  # before others can see it
+            run.use("last")
+            self._run = run
             yield
 
     def _train(
@@ -660,34 +670,14 @@ class CharRNN(Settings, Scoring, Sampling):
             write=write,
             verbose=bool(self.verbose),
         )
-        # So that nobody who reads or trains the model itself comes in between two steps.
-        with changed(run.model, "fit"):
-            try:
-                training.train()
-            finally:
-                self._diverged = training.diverged
-            training.choose_weights()
+        try:
+            training.train()
+        finally:
+            self._diverged = training.diverged
+        training.choose_weights()
         if training.diverged:
             # Last of all: where warnings are errors, everything is as without one.
-            warn_user(self._divergence(resumed), RuntimeWarning)
-
-    def _divergence(self, resumed: bool) -> str:
-        """What has happened, and how to go on."""
-        what = "the weights, the optimizer's state or the loss that they give are no longer finite"
-        if not math.isfinite(self.history_[-1]["train_nats"]):
-            what = "the loss is no longer a number"
-        said = f"{what}: training stopped at step {self.step_}; a smaller lr, or clip='norm', may help"
-        if self.checkpoint is None:
-            return said
-        file = repr(os.fsdecode(self.checkpoint))
-        step = self._step_in_file(resumed)
-        if step is None:
-            return f"{said}; nothing of it was written to {file}"
-        call = "fit(text, resume=True)" if self._run.progress.kind == "fit" else "partial_fit(text)"
-        return (
-            f"{said}: CharRNN.load({file}, checkpoint={file}, lr=...).{call} goes on after step {step}, the "
-            f"last one that was kept"
-        )
+            warn_user(divergence(run, self.checkpoint, self._step_in_file(resumed)), RuntimeWarning)
 
     def _step_in_file(self, resumed: bool) -> int | None:
         """Step of this run that `checkpoint` holds."""

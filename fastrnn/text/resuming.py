@@ -1,9 +1,10 @@
-"""Whether a run can go on: with finite numbers, over the same text."""
+"""Whether a run can go on: with finite numbers, over the same text; and how, after it diverged."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fastrnn.text.snapshot import Run
 if TYPE_CHECKING:
     from fastrnn.hints import HistoryEntry, Path
 
-__all__ = ["check_can_go_on", "check_fits", "check_same_text", "same_way"]
+__all__ = ["check_can_go_on", "check_fits", "check_same_text", "check_unchanged", "divergence", "same_way"]
 
 
 def check_can_go_on(run: Run, arrays: Iterable[np.ndarray], checkpoint: Path | None, lr: float) -> None:
@@ -35,6 +36,14 @@ def check_can_go_on(run: Run, arrays: Iterable[np.ndarray], checkpoint: Path | N
         elif is_finite(previous):
             how = f"{str(previous)!r} holds an earlier state: put it in the place of the other, and resume"
     raise CheckpointError(f"{message}; {how} with a lr of less than {lr:g}")
+
+
+def check_unchanged(names: tuple[str, ...], followed: dict[str, Any], now: Callable[[str], Any]) -> None:
+    """Refuse other values of hyper-parameters than those that a run follows."""
+    for name in names:
+        value, before = now(name), followed[name]
+        if value != before:
+            raise ValueError(f"{name} was {before!r} when training began, and cannot be {value!r} now")
 
 
 def check_same_text(run: Run, n: int, sha256: str) -> None:
@@ -76,3 +85,22 @@ def same_way(earlier: list[HistoryEntry], later: list[HistoryEntry]) -> bool:
         return [(entry["step"], entry["train_nats"], entry["chars_per_second"]) for entry in history]
 
     return way(earlier) == way(later[: len(earlier)])
+
+
+def divergence(run: Run, checkpoint: Path | None, step: int | None) -> str:
+    """What has happened to a run that ended in NaN or infinity, and how to go on after the `step` that
+    `checkpoint` keeps."""
+    what = "the weights, the optimizer's state or the loss that they give are no longer finite"
+    if not math.isfinite(run.history[-1]["train_nats"]):
+        what = "the loss is no longer a number"
+    said = f"{what}: training stopped at step {run.progress.step}; a smaller lr, or clip='norm', may help"
+    if checkpoint is None:
+        return said
+    file = repr(os.fsdecode(checkpoint))
+    if step is None:
+        return f"{said}; nothing of it was written to {file}"
+    call = "fit(text, resume=True)" if run.progress.kind == "fit" else "partial_fit(text)"
+    return (
+        f"{said}: CharRNN.load({file}, checkpoint={file}, lr=...).{call} goes on after step {step}, the "
+        f"last one that was kept"
+    )
