@@ -13,7 +13,7 @@ from fastrnn.checks import check_choice, own_arrays, warn_user
 from fastrnn.errors import CheckpointError, TextError, not_fitted
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
-from fastrnn.sharing import changed, changing, reading
+from fastrnn.sharing import being_read, changed, changing, reading
 from fastrnn.stack import warn_of_dropout
 from fastrnn.text.batches import Streams, cut_text
 from fastrnn.text.checkpoint import (
@@ -149,8 +149,9 @@ class CharRNN(Settings, Scoring, Sampling):
 
     Notes
     -----
-    Any number of threads may call `generate` and `score` at once.  `fit`, `partial_fit` and `use_weights` have
-    the model to themselves for their whole run: a RuntimeError refuses the thread that comes later.
+    Any number of threads may read one model at once (`generate`, `score`, `save` ...).  `fit`, `partial_fit`
+    and `use_weights` have it, and `model_`, to themselves for their whole run: a RuntimeError refuses the
+    thread that comes later.
 
     Examples
     --------
@@ -404,7 +405,9 @@ class CharRNN(Settings, Scoring, Sampling):
     @reading
     def last_weights_(self) -> dict[str, np.ndarray]:
         """Weights of the last step, copied."""
-        return {name: W.copy() for name, W in self._fitted_run().last.items()}
+        run = self._fitted_run()
+        with being_read(run.model, "last_weights_"):
+            return {name: W.copy() for name, W in run.last.items()}
 
     @property
     def start_state_(self) -> np.ndarray:
@@ -510,7 +513,8 @@ class CharRNN(Settings, Scoring, Sampling):
         run = self._fitted_run()
         self._check_params()
         check_unknown(self.unknown, run.vocabulary)
-        write_checkpoint(path, *pack(run, self._own_params(), DEFAULTS))
+        with being_read(run.model, "save"):
+            write_checkpoint(path, *pack(run, self._own_params(), DEFAULTS))
 
     @classmethod
     def load(cls, path: Path, **params: Any) -> Self:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-__all__ = ["Shared", "changed", "changing", "reading", "reading_model"]
+__all__ = ["Shared", "being_read", "changed", "changing", "reading", "reading_model"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -126,22 +126,10 @@ def reading_model(function: Callable[P, R]) -> Callable[P, R]:
         model = args[0] if args else kwargs.get("model")
         if not isinstance(model, Shared):
             return function(*args, **kwargs)
-        with _being_read(model, function.__name__):
+        with being_read(model, function.__name__):
             return function(*args, **kwargs)
 
     return read
-
-
-@contextlib.contextmanager
-def _being_read(model: Shared, name: str) -> Iterator[None]:
-    sharing, call = model._sharing, object()
-    try:
-        sharing.reads[call] = get_ident()
-        if sharing.changes:
-            sharing.check_read(model, name)
-        yield
-    finally:
-        sharing.reads.pop(call, None)
 
 
 def changing(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
@@ -170,6 +158,25 @@ def changing(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate
             changes.pop(call, None)
 
     return change
+
+
+@contextlib.contextmanager
+def being_read(model: Shared, name: str) -> Iterator[None]:
+    """Read a model for the length of a ``with`` block, as a reading method called `name` does.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread changes the model.
+    """
+    sharing, call = model._sharing, object()
+    try:
+        sharing.reads[call] = get_ident()
+        if sharing.changes:
+            sharing.check_read(model, name)
+        yield
+    finally:
+        sharing.reads.pop(call, None)
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ import numpy as np
 
 from fastrnn.checks import INDEX, check_size
 from fastrnn.errors import TextError
-from fastrnn.sharing import Shared, reading
+from fastrnn.sharing import Shared, being_read, reading
 from fastrnn.text.settings import generator
 from fastrnn.text.stop_strings import StopStrings, check_stop
-from fastrnn.text.vocabulary import Vocabulary, check_newline, check_unknown
+from fastrnn.text.vocabulary import check_newline, check_unknown
 
 if TYPE_CHECKING:
     from fastrnn.hints import NewLine, RandomState, Several
@@ -147,15 +147,18 @@ class Sampling(Shared):
         n = check_size(n, "n", minimum=0)
         num_samples = check_size(num_samples, "num_samples")
         strings = check_stop(stop)
-        vocabulary, chunks = self._chunks(
-            n, prompt, num_samples, temperature=temperature, top_k=top_k, top_p=top_p, rng=random_state
-        )
-        decode = vocabulary.decode
-        if strings:
-            samples = _until_stopped(chunks, [StopStrings(strings) for _ in range(num_samples)], decode)
-        else:  # at once, which takes a fraction of the time
-            indices = [np.empty((num_samples, 0), INDEX), *chunks]
-            samples = [decode(row) for row in np.concatenate(indices, axis=1)]
+        run = self._fitted_run()
+        decode = run.vocabulary.decode
+        with being_read(run.model, "generate"):
+            chunks = self._chunks(
+                run, n, prompt, num_samples,
+                temperature=temperature, top_k=top_k, top_p=top_p, rng=random_state,
+            )  # fmt: skip
+            if strings:
+                samples = _until_stopped(chunks, [StopStrings(strings) for _ in range(num_samples)], decode)
+            else:  # at once, which takes a fraction of the time
+                indices = [np.empty((num_samples, 0), INDEX), *chunks]
+                samples = [decode(row) for row in np.concatenate(indices, axis=1)]
         return samples[0] if num_samples == 1 else samples
 
     @reading
@@ -199,19 +202,21 @@ class Sampling(Shared):
         if n is not None:
             n = check_size(n, "n", minimum=0)
         ending = StopStrings(check_stop(stop))
-        vocabulary, chunks = self._chunks(
-            n, prompt, 1, temperature=temperature, top_k=top_k, top_p=top_p, rng=random_state
-        )
-        return itertools.chain.from_iterable(ending.cut(vocabulary.decode(chunk[0]) for chunk in chunks))
+        run = self._fitted_run()
+        decode = run.vocabulary.decode
+        with being_read(run.model, "stream"):
+            chunks = self._chunks(
+                run, n, prompt, 1, temperature=temperature, top_k=top_k, top_p=top_p, rng=random_state
+            )
+        return itertools.chain.from_iterable(ending.cut(decode(chunk[0]) for chunk in chunks))
 
     def _chunks(
-        self, n: int | None, prompt: Any, num_samples: int, **options: Any
-    ) -> tuple[Vocabulary, Iterator[np.ndarray]]:
-        """Class indices, shape (num_samples, ...), chunk by chunk, and the vocabulary that they are of.
+        self, run: Run, n: int | None, prompt: Any, num_samples: int, **options: Any
+    ) -> Iterator[np.ndarray]:
+        """Class indices, shape (num_samples, ...), chunk by chunk.
 
         Arguments are checked now.  What comes is of the model as it is now, which `fit` may replace.
         """
-        run = self._fitted_run()
         vocabulary = run.vocabulary
         options["rng"] = generator(options["rng"])
         check_unknown(self.unknown)
@@ -232,7 +237,7 @@ class Sampling(Shared):
         h = np.repeat(h, num_samples, axis=1)
         start = np.full(num_samples, read[-1])
         model.sample(h, start, 0, **options)  # checks the options, before anybody asks for a character
-        return vocabulary, _draw(model, h, start, n, options)
+        return _draw(model, h, start, n, options)
 
 
 def _draw(

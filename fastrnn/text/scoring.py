@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.checks import INDEX
-from fastrnn.sharing import Shared, reading
+from fastrnn.sharing import Shared, being_read, reading
 from fastrnn.text.reading import read_indexed
 from fastrnn.text.vocabulary import check_unknown
 
@@ -201,7 +201,8 @@ class Scoring(Shared):
         run = self._fitted_run()
         check_unknown(self.unknown)
         indices = read_indexed(text, self.newline, run.vocabulary, self.unknown).indices
-        return -mean_cross_entropy(run.model, indices, start=run.start)
+        with being_read(run.model, "score"):
+            return -mean_cross_entropy(run.model, indices, start=run.start)
 
     @reading
     def bits_per_char(self, text: Text) -> float:
