@@ -37,7 +37,7 @@ from fastrnn.text.resuming import (
 from fastrnn.text.sampling import Sampling
 from fastrnn.text.scoring import Scoring
 from fastrnn.text.settings import DEFAULTS, OF_MODEL, OF_RUN, Settings, generator, whole
-from fastrnn.text.snapshot import Misfit, Progress, Run, misfits, pack, unpack
+from fastrnn.text.snapshot import Misfit, Progress, Run, misfits, pack, run_of_attributes, unpack
 from fastrnn.text.training import Limits, Training
 from fastrnn.text.vocabulary import Vocabulary, check_unknown
 
@@ -176,9 +176,10 @@ class CharRNN(Settings, Scoring, Sampling):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a pickle holds, which may be older than some hyper-parameters."""
-        vars(self).update(own_arrays(DEFAULTS | state))
+        state = run_of_attributes(own_arrays(DEFAULTS | state))
         if "_run" in state:
-            self._run.followed = {name: DEFAULTS[name] for name in OF_RUN} | self._run.followed
+            state["_run"].followed = {name: DEFAULTS[name] for name in OF_RUN} | state["_run"].followed
+        vars(self).update(state)
 
     def _repr_html_(self) -> str:
         return char_rnn_html(repr(self), getattr(self, "_run", None))

@@ -3,6 +3,7 @@
 import base64
 import copy
 import dataclasses
+import io
 import pickle
 import zlib
 
@@ -308,3 +309,61 @@ def test_old_optimizers():
     new.step(W, {"W": np.ones(2)})
     with pytest.raises(AttributeError, match="no setting 'moment'"):
         new.moment = 1
+
+
+#: A `CharRNN` of version 0.2 with the best weights in use, from before `newline` was there.
+OLD_CHAR_RNN = (
+    "cwXgJX>1!s6m}9P@sWT-BZ{D^fPx4DLJm7efjT9r3|(rX1_5e?hVky$vt+%y-J@wLs3-zTtAQV6pnyQ23ULSo5)wa<fCz**esH%?wVVP"
+    "fj;bI50>t@dcGq@7CEz#v!=CqM-g`6e_};s|^^UEbG5N7f8M~fin!PH;4uS<|?c=aqUo7%De&%+59q(ajs%siCk*jYdTxn)0)2|`}&l1"
+    "PwN)u~$$tGkFlPhtSDq&BhwUbH9_Vg+c4reWHMdPg5aCjmANoYP{I7lNZo(0}_Aup~Py3JYKw45qu#|R2})FCdl42>7Yy2Eqrnq%3P@9"
+    "{#w09G5ZEtR^`aushuu19Q_7g<^oM72y!kV`gWL)WmUTP7+ySQQJnz%zG??;dtcxJ?k*Oq^K|NZ4?gm@2%fg|%wltWCgAWy8YW-~eYG4"
+    "mLHb3g$qFD>0T94ib09THv7)R;P&x&u@htdzQ15N{KpcTe|6i{!E>!+3eDETrn-z(^a>|Z1>G+)0#2G5?Ce6mG)Ao!OxvhNF@*aK2?~g"
+    "$1;JUyU=B<4V5e(mPODYt{nJF$-pTgY?-c*q3MQzRjn#9J-^!E^`wTYHZgUx(!lJPA$o;+QFLqkgh{}PV{PU;eXt+6>^kn3SbDRi;*xJ"
+    "*XBKgGT=a@M7rb_PotT4M!X<taU(Z>B>aJ%=x!UU?U1mf!UleQw9_SG+h>K@(CBa%{x`+U!JO}G0GO_1EA{^>m-SgG?%UMb$Ld5+%x9y"
+    "=Pl%H9$;$UEk>@4J8IbkyO;tAI`x+o(`$wfAC!jyxYJvf*w-@AnP!kc4Cimq0g>4k;-XS)v``S$y5bi7C>3i&tl^yx#|o(5fXO=0YlrR"
+    "(<G`006}XeJUpIJ)t)OJ6#dju-N8eER#fXT0nS75lb5e8q7`?pmbc%U#Qp4`lZHgmsp{`zQ#Fi)2DXfzl~5`Z!x66SNnpmP2}BO&ne2E"
+    "Dd#HRZD)k3>h}Zd+y8x+GF?quqOZd==A(4w@=KYA7k?(tHJ^i0V-$t&Rcdsh<c!Kn$G9NVsY)C@W~$~=JAr!tTf-uS<^W8L?olzP<b1="
+    "u5RhVvE*}aeXt_`^4qtqdVJ%KRh&)*vh)fmnJVen4PPPT5~18)HgSQGJtr^E-?Z>_-AZ)&@Dm@dI`;C@<`<m~Zza&C@lN|De|i3e`@eX"
+    "8+1-!i&zL<ckZQP7LRyKWA{)8k$5tI+Zt#N0hR+hUu&}rY6XY_0Y&~4E6xTMI|GV=Sn5P^5ga0V{N2gKkA3a6&|KJ{K{tK@pk?mL&K!2"
+    "Clo0Y6qfj2BM8ST~(E<UXbq-`ndp2S%!5MH*bN!I34JdhjWYz&X!zS3}x<odItxooaa9U$fYa(Otbl}GvpfK<tdhI50X+5SN_mmMS{xp"
+    "H}^R2~}54G-srMtA`7a36xJqT@ux$<h*41hP4v#8Sg@UF0r+%!GiCMZAs~xVJS^7fi}x4bdko@{k!IScY{u0>44K4$TS4tWjcqiS{>!;"
+    "hmLz^UJq4%^&C=%x_wKu?$0#2*i#kPul~dGR0V2B;A69jlMvzsV+#pe|1bmv1}QJHA6I+#jW73Hl>L!tv6Acq$%32#AyQdx@*lCdPLRI"
+    "hyg`$d=z~Hn-w2d2$DNcCYOYab&{?nLIyd2zg63B=;X~v6VpL6qQT!L@s~!L4o8EA2i+hon_+#x=>)Vl4c#Qz(LHEGaSxjmdO7Gfe7+O"
+    "9<xxfv6rdoTqCJ3#9a3e(NRULeB)$bS37~*QM_?6#UL`KSN*4SEC{4}d7@`E5!b(Gv^Prh?)^<s-QG2?`bDM;a5!T#>@E^(Y(&Vom@=Q"
+    "VbbSa&J?kH!stHGRYU^P+#Smx`7r-O%Bt83`00C**)#ESyn;gTOI8KpZQ5D+ITrv`)uM4vJc5IPWJ%0xhzKujv@CE>#W09n{@Yx*uI-3"
+    "z+*fr|G)@_i84@3R(1)O~l*rh>t%7umWxZNN;HL8wAZ;$Ud`NQED`Bt62q5jfcU`&QKLYHHNVP!`@dIbMMOIXPSicXlq2t{nhJgyTyO{"
+    "dHGY*V(^yef;E0r)O7O-2Y&5_YX1F0%gf}Wgd06OguZd{mL6o{AuOE1GldBS&Bkm@L}A8%!m0cA(o^9y%nmLow(pqi%g${kUhHv`DXBB"
+    "G)0IuMK<|zI-TR!#F_+@EaI*`b<fu=($75*vRETHw0|@9$I!~5OYe(4ReX5sJ+E>)$(sF!woNZPO4E)<0IkH&1o~!Pl5<$f2C%IXiMId"
+    "8ZY4&ry{}#SOnmEM$mbNACU%I`MJRYp2N0?N1n%@py?+56{QYw"
+)
+
+#: What has moved since, and where to.
+MOVED = {
+    ("fastrnn.vocabulary", "Vocabulary"): "fastrnn.text.vocabulary",
+    ("fastrnn.training", "Progress"): "fastrnn.text.snapshot",
+    ("fastrnn.shown", "History"): "fastrnn.text.history",
+}
+
+
+class Moved(pickle.Unpickler):
+    def find_class(self, module, name):
+        return super().find_class(MOVED.get((module, name), module), name)
+
+
+def test_an_old_char_rnn():
+    model = Moved(io.BytesIO(zlib.decompress(base64.b85decode(OLD_CHAR_RNN)))).load()
+    assert (model.weights_, model.step_, model.epoch_, model.best_step_) == ("best", 16, 2, 16)
+    assert model.newline is None
+    assert sorted(name for name in vars(model) if name not in model.get_params()) == [
+        "_diverged", "_kept_step", "_run",
+    ]  # fmt: skip
+    assert [entry["train_nats"] for entry in model.history_] == pytest.approx(
+        [0.6891, 0.6123, 0.4254], abs=1e-4
+    )
+    assert model.best_valid_nats_ == pytest.approx(0.24127167)
+    assert model.score("abab") == pytest.approx(-0.21356108, rel=1e-5)
+    with pytest.warns(UserWarning, match="checkpoint is None"):
+        model.set_params(epochs=4).fit("ab" * 40, resume=True)
+    assert (model.step_, len(model.history_)) == (32, 7)
+    assert model.score("abab") == pytest.approx(-0.04627879, rel=1e-4)
+    assert model.generate(8, "a", temperature=0) == "babababa"

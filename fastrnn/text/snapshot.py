@@ -23,7 +23,7 @@ from fastrnn.text.vocabulary import Vocabulary, check_unknown
 if TYPE_CHECKING:
     from fastrnn.hints import OptimizerState, Weights
 
-__all__ = ["Misfit", "Progress", "Run", "misfits", "pack", "plain", "unpack"]
+__all__ = ["Misfit", "Progress", "Run", "misfits", "pack", "plain", "run_of_attributes", "unpack"]
 
 #: Kinds of generators whose state can be in a file.
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
@@ -128,6 +128,22 @@ class Run(OwnsArrays):
             self.model.load_state_dict(self.set_aside)
             self.set_aside = None
         self.weights = which
+
+
+#: Attributes of the `CharRNN` of version 0.2, and what they are of a run.
+_ATTRIBUTES = {
+    "model_": "model", "_optimizer": "optimizer", "vocabulary_": "vocabulary", "_progress": "progress",
+    "_followed": "followed", "_state": "state", "_starts": "starts", "history_": "history",
+    "weights_": "weights", "best_weights_": "best", "_last_weights": "set_aside",
+}  # fmt: skip
+
+
+def run_of_attributes(state: dict[str, Any]) -> dict[str, Any]:
+    """State of a `CharRNN` with its run under ``_run``; that of version 0.2 has attributes in its place."""
+    if "model_" not in state:
+        return state
+    run = Run(**{member: state[name] for name, member in _ATTRIBUTES.items()})
+    return {name: value for name, value in state.items() if name not in _ATTRIBUTES} | {"_run": run}
 
 
 def plain(value: Any) -> Any:
