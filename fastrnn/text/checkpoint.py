@@ -35,16 +35,8 @@ from fastrnn._version import __version__
 from fastrnn.errors import CheckpointError
 
 __all__ = [
-    "CheckpointError",
-    "all_finite",
-    "brief",
-    "check_is_no_text",
-    "check_writable",
-    "is_finite",
-    "only_writer",
-    "previous_of",
-    "read_checkpoint",
-    "write_checkpoint",
+    "CheckpointError", "all_finite", "brief", "check_is_no_text", "check_writable", "is_finite", "only_writer",
+    "previous_of", "read_checkpoint", "write_checkpoint",
 ]  # fmt: skip
 
 FORMAT = "fastrnn"
@@ -326,8 +318,8 @@ class _Held:
     file: _OpenLock | None
 
 
-#: Locks of this process by the names of their files.  They live in the frames of `only_writer` alone: one that an
-#: interrupt kept from giving up its lock is gone with it.
+#: Locks of this process by the names of their files.  They live in the frames of `only_writer` alone: one
+#: that an interrupt kept from giving up its lock is gone with it.
 _held: weakref.WeakValueDictionary[str, _Held] = weakref.WeakValueDictionary()
 _guard = threading.Lock()
 
