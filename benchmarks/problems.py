@@ -10,6 +10,7 @@ import numpy as np
 from sizes import VOCABULARY
 
 from fastrnn import LanguageModel, ReferenceRNN
+from fastrnn.simple_weights import PARAMETERS
 
 SEED = 1
 
@@ -19,6 +20,9 @@ CLAMP = 5.0
 #: Learning rate while the clock runs: the same work, but the weights stay what they are however
 #: often the step is repeated.
 STILL_LR = 1e-9
+
+#: Weights of a `Problem`, under the notes' names.
+WEIGHT_NAMES = PARAMETERS
 
 #: Parameters of a `Batch`, under `LanguageModel`'s names.
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_out", "bias_out")
