@@ -313,7 +313,12 @@ def test_ctrl_c_is_told_in_one_place(folder, monkeypatch, name):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    for place in ("char_rnn.CharRNN.load", "char_rnn.CharRNN.fit", "cli.comparison.compare", "show_config"):
+    for place in (
+        "char_rnn.CharRNN.load",
+        "char_rnn.CharRNN.fit",
+        "cli.comparison.compare",
+        "config.show_config",
+    ):
         monkeypatch.setattr(f"fastrnn.{place}", interrupted)
     monkeypatch.chdir(folder)
     result = invoke(*COMMANDS[name])

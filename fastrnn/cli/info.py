@@ -7,11 +7,11 @@ import io
 import re
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-import fastrnn
 from fastrnn.cli.help import Command, option
 from fastrnn.cli.shared import FileName, columns, describe_model, echo_json, json_option
 from fastrnn.terminal import decimals, printable
@@ -54,10 +54,12 @@ def info(model: str | None, as_json: bool, completion: bool) -> None:
         click.echo(COMPLETION)
         return
     if model is None:
+        from fastrnn.config import show_config
+
         if as_json:
-            echo_json(fastrnn.show_config(mode="dict") or {})
+            echo_json(show_config(mode="dict") or {})
         else:
-            _echo_config()
+            _echo_config(show_config)
         return
     from fastrnn.char_rnn import CharRNN
 
@@ -94,11 +96,11 @@ def _echo_below(name: str, lines: list[str], width: int) -> None:
         click.echo(f"{'' if i else name:<{width}}  {line}")
 
 
-def _echo_config() -> None:
+def _echo_config(show_config: Callable[[], None]) -> None:
     """What `fastrnn.show_config` prints; on a terminal no line is longer than one."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
-        fastrnn.show_config()
+        show_config()
     for line in shown.getvalue().splitlines():
         beside = re.match(r".*?  +|", line)
         indent = " " * len(beside[0] if beside else "")

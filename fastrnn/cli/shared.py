@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import fastrnn
-from fastrnn.backends import BACKENDS, load
+from fastrnn import backends
 from fastrnn.cli.help import did_you_mean, option
+from fastrnn.errors import CheckpointError, TextError
 from fastrnn.terminal import Shown
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class OrNone(_ParamType):
 
 SIZE = click.IntRange(1, 100_000)
 DTYPE = Choice(("float64", "float32"))
-BACKEND = Choice(tuple(BACKENDS))
+BACKEND = Choice(tuple(backends.BACKENDS))
 POSITIVE = _Positive()
 
 json_option = option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
@@ -157,8 +157,6 @@ backend_option = option(
 def check_readable(*names: str) -> None:
     """Refuse a text that is not there or cannot be read, before any work; - and pipes are not asked."""
     from pathlib import Path
-
-    from fastrnn.errors import TextError
 
     for name in names:
         if name == "-":
@@ -233,12 +231,12 @@ def load_model(path: str, weights: Any, **params: Any) -> CharRNN:
         check_unknown(model.unknown, model.vocabulary_)
         if weights is not None:
             model.use_weights(weights)
-    except (fastrnn.CheckpointError, fastrnn.TextError):
+    except (CheckpointError, TextError):
         raise
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if not all(np.isfinite(W).all() for W in (*model.model_.parameters.values(), model.start_state_)):
-        raise fastrnn.CheckpointError(
+        raise CheckpointError(
             f"the {model.weights_} weights in {path!r} hold NaN or infinity, as after a training that diverged: "
             f"there is nothing to be had from them"
         )
@@ -298,7 +296,7 @@ def check_converged(model: CharRNN) -> None:
 
 def backend_in_use() -> BackendName:
     try:
-        return fastrnn.backend()
+        return backends.backend()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
@@ -306,10 +304,12 @@ def backend_in_use() -> BackendName:
 def get_kernels_ready(backend: Any, dtype: Any) -> Any:
     """Compile what has to be, and say so; return the name of the backend that is used."""
     backend = backend or backend_in_use()
-    load(backend)  # one that is missing is told before anything else
+    backends.load(backend)  # one that is missing is told before anything else
     if backend == "numba":
+        from fastrnn.config import warmup
+
         say("Getting the kernels ready (compiled once, then kept) ...")
-        fastrnn.warmup(dtype, backend=backend)
+        warmup(dtype, backend=backend)
     return backend
 
 
