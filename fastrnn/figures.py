@@ -16,6 +16,7 @@ Examples
 >>> figure.savefig("flow.png")                                       # doctest: +SKIP
 """
 
+from fastrnn.diagnostics.canvas import BLUE, GREEN, GREY, ORANGE, RED  # noqa: F401 - for pictures of your own
 from fastrnn.diagnostics.clipping import plot_clip_report, plot_clipping
 from fastrnn.diagnostics.gradients import plot_gradient_flow, plot_gradient_share
 from fastrnn.diagnostics.jacobians import plot_jacobian_norms
