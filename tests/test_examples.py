@@ -90,6 +90,25 @@ def test_serve(example):
     assert out == "8 clients asked 40 times, and every answer is what one thread writes\n"
 
 
+def test_the_servers_test_fails_where_an_answer_is_missing_or_wrong(capsys):
+    serve = runpy.run_path(str(EXAMPLES / "05_serve.py"))
+    model = CharRNN(4, seq_len=4, batch_size=1, verbose=0, random_state=0).partial_fit("hello " * 9)
+    handler = serve["Handler"]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        handler.model = CharRNN(4, verbose=0)  # has learned nothing: each request is refused
+        with pytest.raises(OSError, match="HTTP Error"):
+            serve["self_test"](address, model)
+        handler.model = CharRNN(4, seq_len=4, batch_size=1, verbose=0).partial_fit("hollow " * 9)
+        with pytest.raises(SystemExit, match=r"\d+ of 40 answers are wrong"):
+            serve["self_test"](address, model)
+        handler.model = model
+        serve["self_test"](address, model)
+        server.shutdown()
+    assert "8 clients asked 40 times" in capsys.readouterr().out
+
+
 def test_the_server_says_what_is_wrong_and_learns():
     serve = runpy.run_path(str(EXAMPLES / "05_serve.py"))
     handler, model = (
@@ -100,10 +119,10 @@ def test_the_server_says_what_is_wrong_and_learns():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
-        def ask(path, body=None):
+        def ask(path, body=None, headers=()):
             connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
             with contextlib.closing(connection):
-                connection.request("GET" if body is None else "POST", path, body)
+                connection.request("GET" if body is None else "POST", path, body, dict(headers))
                 answer = connection.getresponse()
                 return answer.status, json.load(answer)
 
@@ -117,6 +136,8 @@ def test_the_server_says_what_is_wrong_and_learns():
             assert (status, words in content["error"]) == (400, True), content
         assert ask("/nothing")[0] == 404
         assert ask("/train", b"")[0] == 400
+        for length in ("many", "-1", "1000001"):
+            assert ask("/train", b"hello", {"Content-Length": length})[0] == 400
         before = model.step_
         assert ask("/train", b"hello hello") == (200, {"steps": model.step_})
         assert model.step_ > before
