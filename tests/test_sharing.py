@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import pickle
+import tempfile
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,10 @@ def same(a, b):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if hasattr(a, "array"):  # what `SimpleRNN.forward` returns
         return same(np.asarray(a.array), np.asarray(b.array))
+    if isinstance(a, np.random.Generator):
+        return a.bit_generator.state == b.bit_generator.state
+    if hasattr(a, "__dict__"):  # what diagnostics return
+        return type(a) is type(b) and same(vars(a), vars(b))
     return np.array_equal(a, b, equal_nan=isinstance(a, float))
 
 
@@ -83,6 +88,20 @@ class Waiting:
         self.step = lambda parameters, grads: wait()
 
 
+def diagnosing(model, x, y):
+    """Every function of the diagnostics that takes such a model, but `gradcheck`, which moves its weights."""
+    for name in (
+        "clip_report",
+        "gradient_flow",
+        *(() if isinstance(model, RNN) else ["training_summary"]),
+    ):
+        yield functools.partial(getattr(diagnostics, name), model, x, y)
+    for name in ("hidden_states", "jacobian_norms", "saturation"):
+        yield functools.partial(getattr(diagnostics, name), model, x)
+    for name in ("singular_values", "spectral_radius", "spectrum"):
+        yield functools.partial(getattr(diagnostics, name), model)
+
+
 def simple_readers(backend, dtype):
     rnn = SimpleRNN(9, 20, 9, rng=0, dtype=dtype, backend=backend)
     g, calls = np.random.default_rng(0), []
@@ -95,7 +114,7 @@ def simple_readers(backend, dtype):
             functools.partial(rnn.loss_and_grads, x, y, h),
             functools.partial(rnn.sample, h, 0, T, rng=T),
         ]
-    return rnn, calls
+    return rnn, [*calls, *diagnosing(rnn, x[:9], y[:9])]
 
 
 def layer_readers(backend, dtype):
@@ -103,6 +122,10 @@ def layer_readers(backend, dtype):
     g = np.random.default_rng(0)
     calls = [functools.partial(rnn.forward, g.normal(size=(T, N, 5))) for T, N in ((1, 1), (7, 3), (4, 40))]
     calls += [functools.partial(rnn.forward, g.integers(0, 5, (6, 2)), lengths=[6, 2]), rnn.state_dict]
+    calls += [
+        functools.partial(rnn, g.normal(size=(2, 2, 5))),
+        *diagnosing(rnn, g.normal(size=(6, 2, 5)), g.normal(size=(6, 2, 32))),
+    ]
     return rnn, calls
 
 
@@ -117,12 +140,7 @@ def language_readers(backend, dtype):
             functools.partial(lm.sample, None, x[0], T, rng=T),
         ]
     x, y = g.integers(0, 9, (6, 2)), g.integers(0, 9, (6, 2))
-    calls += [
-        lambda: diagnostics.gradient_flow(lm, x, y).total,
-        lambda: diagnostics.hidden_states(lm, x).states,
-        lambda: diagnostics.spectral_radius(lm),
-    ]
-    return lm, calls
+    return lm, [*calls, functools.partial(lm, x), *diagnosing(lm, x, y)]
 
 
 def char_readers(backend, dtype):
@@ -138,7 +156,17 @@ def char_readers(backend, dtype):
         functools.partial(model.bits_per_char, TEXT[:50]),
         functools.partial(model.perplexity, TEXT[:80]),
         lambda: model.last_weights_,
+        lambda: saved(model),
+        functools.partial(diagnostics.diagnose, model, TEXT[:90]),
     ]
+
+
+def saved(model):
+    """What is in the file that `save` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model")
+        read = CharRNN.load(f"{folder}/model")
+    return read.last_weights_, read.history_, read.start_state_, read.vocabulary_
 
 
 READERS = {
@@ -158,12 +186,34 @@ def test_readers_get_what_one_thread_gets(name, backend, dtype):
     assert [i for i, result in enumerate(found) if not same(result, wanted[i % len(calls)])] == []
 
 
+#: What a class offers besides that reads and changes nothing that a call of another thread works on.
+FREE = {
+    SimpleRNN: set(),
+    RNN: {"train", "eval"},
+    LanguageModel: {"train", "eval", "initial_state"},
+    CharRNN: {"get_params", "set_params", "load"},
+}
+
+
+@pytest.mark.parametrize("cls", FREE)
+def test_no_method_was_forgotten(cls):
+    methods = {n: m for n in dir(cls) if not n.startswith("_") and callable(m := getattr(cls, n))}
+    # What `reading` and `changing` made keeps the method that it stands for.
+    assert {name for name, method in methods.items() if not hasattr(method, "__wrapped__")} == FREE[cls]
+
+
+def test_no_function_of_the_diagnostics_was_forgotten():
+    functions = [getattr(diagnostics, n) for n in diagnostics.__all__ if n.islower()]
+    assert len(functions) == 11
+    assert all(hasattr(function, "__wrapped__") for function in functions)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_ten_thousand_calls(name, backend):
     model, calls = READERS[name](backend, "float32")
     wanted = [call() for call in calls]
-    found = at_once(calls * (10_000 // len(calls) // THREADS * THREADS))
+    found = at_once(calls * -(-10_000 // len(calls)))
     assert sum(not same(result, wanted[i % len(calls)]) for i, result in enumerate(found)) == 0
 
 
@@ -256,6 +306,66 @@ def test_a_change_is_refused_while_others_read():
             assert pickle.dumps(model) == before
         change()
         assert pickle.dumps(model) != before or change is changes[3][1] or change is changes[5][1]
+
+
+def racing(name, backend):
+    """A new model, a call that changes it, one that reads it, and all that a call may change."""
+    x = np.array([[0, 1], [2, 3], [1, 0]])
+    if name == "SimpleRNN":
+        rnn, h = SimpleRNN(4, 8, 4, rng=0, backend=backend), np.zeros((8, 1))
+        return rnn, lambda: rnn.train_step(x[:, 0], x[:, 1], h), lambda: rnn.loss_and_grads([0], [1], h)
+    if name == "RNN":
+        rnn, other = RNN(4, 8, rng=0, backend=backend), RNN(4, 8, rng=1)
+        return rnn, lambda: rnn.load_state_dict(other.state_dict()), lambda: rnn.forward(x)
+    lm = LanguageModel(4, 8, 2, dropout=0.5, rng=0, backend=backend)
+    return lm, lambda: lm.train_step(x, x, None, optim.SGD(0.1))[0], lambda: lm.loss(x, x)
+
+
+@pytest.mark.parametrize("name", ["SimpleRNN", "RNN", "LanguageModel"])
+def test_changes_that_meet_go_on_alone_or_not_at_all(name, backend):
+    model, change, read = racing(name, backend)
+    results = at_once([change, read, read] * 150)
+    refused = [result for result in results if isinstance(result, RuntimeError)]
+    assert all(REFUSED in str(error) for error in refused)
+    done = sum(not isinstance(result, RuntimeError) for result in results[::3])
+    other, change, _ = racing(name, backend)
+    for _ in range(done):
+        change()
+    assert same(contents(model), contents(other))
+
+
+def contents(model):
+    """All that a call may change, the random stream of dropout included."""
+    names = ("Wxh", "Whh", "Why", "bh", "by") if isinstance(model, SimpleRNN) else ("parameters", "grads")
+    return [getattr(model, name) for name in names if hasattr(model, name)] + [getattr(model, "rng", None)]
+
+
+def test_a_thread_that_changes_a_model_keeps_out_every_method():
+    rnn, layer, h = SimpleRNN(4, 8, 4, rng=0), RNN(4, 8, rng=0), np.zeros((8, 1))
+    steps = rnn.forward([0, 1], h)
+    grads = rnn.backward(*steps, [1, 2])
+    layer.forward([[0], [1]])
+    calls = {
+        rnn: [
+            lambda: rnn.forward([0], h), lambda: rnn.backward(*steps, [1, 2]), lambda: rnn.sample(h, 0, 2),
+            lambda: rnn.loss_and_grads([0], [1], h), lambda: rnn.train_step([0], [1], h),
+            lambda: rnn.update_weights(grads), *diagnosing(rnn, [0, 1], [1, 0]),
+        ],
+        layer: [
+            lambda: layer.forward([[0]]), lambda: layer([[0]]), lambda: layer.backward(np.ones((2, 1, 8))),
+            layer.state_dict, lambda: layer.load_state_dict({}), *diagnosing(layer, [[0], [1]], np.ones((2, 1, 8))),
+        ],
+    }  # fmt: skip
+    np.random.seed(0)
+    for model, methods in calls.items():
+        before, stream = pickle.dumps(model), np.random.get_state()[2]
+        with Inside(lambda wait, model=model: changing(lambda self: wait())(model)):
+            for call in methods:
+                with pytest.raises(RuntimeError, match=REFUSED):
+                    call()
+        assert pickle.dumps(model) == before
+        assert np.random.get_state()[2] == stream
+    layer.backward(np.ones((2, 1, 8)))  # what was refused has not taken the states of the last forward
 
 
 def test_a_refusal_says_what_to_do():
@@ -406,7 +516,7 @@ def test_work_space_goes_with_its_thread():
     gc.collect()
     tracemalloc.start()
     try:
-        for _ in range(20):
+        for _ in range(200):
             use()
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < x.nbytes
