@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-__all__ = ["Shared", "being_read", "changed", "changing", "reading", "reading_model"]
+__all__ = ["Shared", "being_read", "changed", "changing", "changing_model", "reading", "reading_model"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Model = TypeVar("Model", bound="Shared")
 
-#: Held for the moment in which it is decided who goes on.
-_lock = threading.Lock()
+#: Held for the moment in which it is decided who goes on.  A handler of a signal may come in between, and use a
+#: model on the same thread.
+_lock = threading.RLock()
 
 
 class Sharing:
@@ -112,26 +113,6 @@ def reading(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[
     return read
 
 
-def reading_model(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that reads the model that is its first argument, if that is one that threads share.
-
-    Raises
-    ------
-    RuntimeError
-        If another thread changes the model.
-    """
-
-    @functools.wraps(function)
-    def read(*args: P.args, **kwargs: P.kwargs) -> R:
-        model = args[0] if args else kwargs.get("model")
-        if not isinstance(model, Shared):
-            return function(*args, **kwargs)
-        with being_read(model, function.__name__):
-            return function(*args, **kwargs)
-
-    return read
-
-
 def changing(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
     """A method that changes a model, and has it to itself.
 
@@ -198,10 +179,49 @@ def changed(model: Shared, name: str) -> Iterator[None]:
         sharing.changes.pop(call, None)
 
 
+def reading_model(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that reads the model that is its first argument, if that is one that threads share.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread changes the model.
+    """
+    return _within(being_read, function)
+
+
+def changing_model(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that moves the weights of the model that is its first argument, as a changing method does.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread reads or changes the model; nothing is changed then.
+    """
+    return _within(changed, function)
+
+
+def _within(
+    block: Callable[[Shared, str], contextlib.AbstractContextManager[None]], function: Callable[P, R]
+) -> Callable[P, R]:
+    """A function within a ``with`` block for its model, and for the network inside of that."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        model = args[0] if args else kwargs.get("model")
+        with contextlib.ExitStack() as blocks:
+            for one in (model, getattr(model, "model_", None)):
+                if isinstance(one, Shared):
+                    blocks.enter_context(block(one, function.__name__))
+            return function(*args, **kwargs)
+
+    return call
+
+
 def _start_anew() -> None:
     """In a forked child: the other threads are gone, and with them their calls."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     for sharing in list(_all):
         sharing.keep_own()
 

@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import pickle
+import signal
 import tempfile
 import threading
 import tracemalloc
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from support import run_python
 
 from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics, optim
 from fastrnn.sharing import changed, changing, reading
@@ -89,7 +91,7 @@ class Waiting:
 
 
 def diagnosing(model, x, y):
-    """Every function of the diagnostics that takes such a model, but `gradcheck`, which moves its weights."""
+    """Every function of the diagnostics that takes such a model, but `gradcheck`, which changes its weights."""
     for name in (
         "clip_report",
         "gradient_flow",
@@ -366,6 +368,59 @@ def test_a_thread_that_changes_a_model_keeps_out_every_method():
         assert pickle.dumps(model) == before
         assert np.random.get_state()[2] == stream
     layer.backward(np.ones((2, 1, 8)))  # what was refused has not taken the states of the last forward
+
+
+@pytest.mark.parametrize("of", ["SimpleRNN", "RNN", "LanguageModel", "CharRNN", "network of a CharRNN"])
+def test_gradcheck_has_the_model_to_itself(of):
+    """It moves the weights, and puts them back."""
+    x = [0, 1, 2]
+    if of == "SimpleRNN":
+        model, arguments = SimpleRNN(4, 8, 4, rng=0), (x, x)
+    elif of == "RNN":
+        model, arguments = RNN(4, 8, rng=0), (np.ones((3, 1, 4)), np.ones((3, 1, 8)))
+    elif of == "LanguageModel":
+        model, arguments = LanguageModel(4, 8, rng=0), (x, x)
+    else:
+        model = CharRNN(4, seq_len=4, batch_size=1, epochs=1, verbose=0).fit("hello " * 9)
+        arguments = ("hello hell",)
+    shared = model.model_ if of.startswith("network") else model
+    network = getattr(shared, "model_", shared)
+
+    def weights():
+        return [W.copy() for W in getattr(network, "parameters", vars(network)).values() if np.ndim(W)]
+
+    before = weights()
+    with Inside(lambda wait: reading(lambda self: wait())(shared)):
+        with pytest.raises(RuntimeError, match=REFUSED):
+            diagnostics.gradcheck(model, *arguments)
+        assert same(weights(), before)
+    with Inside(lambda wait: changing(lambda self: wait())(shared)):
+        with pytest.raises(RuntimeError, match=REFUSED):
+            diagnostics.gradcheck(model, *arguments)
+        with pytest.raises(RuntimeError, match=REFUSED):
+            diagnostics.spectral_radius(model)
+    checked = diagnostics.gradcheck(model, *arguments)
+    assert checked.ok
+    found = at_once([lambda: diagnostics.gradcheck(model, *arguments)] * THREADS)
+    assert all(isinstance(result, RuntimeError) or str(result) == str(checked) for result in found)
+    assert same(weights(), before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+def test_a_handler_of_a_signal_may_use_a_model():
+    """Wherever it comes, also while the guard decides who goes on."""
+    code = (
+        "import signal, time, numpy as np; from fastrnn import SimpleRNN\n"
+        "rnn, h, inside, count = SimpleRNN(4, 8, 4, rng=0), np.zeros((8, 1)), [], [0]\n"
+        "def handler(number, frame):\n"
+        "    if not inside:\n"
+        "        inside.append(1); rnn.train_step([0], [1], h); rnn.forward([0], h); inside.clear(); count[0] += 1\n"
+        "signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)\n"
+        "end = time.monotonic() + 1\n"
+        "while time.monotonic() < end: rnn.train_step([0], [1], h)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0); print(count[0] > 10)"
+    )
+    assert run_python("-c", code).stdout == "True\n"
 
 
 def test_a_refusal_says_what_to_do():

@@ -14,7 +14,7 @@ from fastrnn.checks import IGNORED, check_number, check_rng, check_size
 from fastrnn.diagnostics.gradients import given_gradient
 from fastrnn.diagnostics.results import open_finite
 from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gradient
-from fastrnn.sharing import reading_model
+from fastrnn.sharing import changing_model
 from fastrnn.shown import Shown
 from fastrnn.simple_weights import PARAMETERS
 
@@ -90,7 +90,7 @@ class GradCheck(Shown):
         return max(self.parameters, key=lambda p: math.inf if math.isnan(p.error) else p.error)
 
 
-@reading_model
+@changing_model
 def gradcheck(
     model: Model,
     inputs: ArrayLike,
