@@ -19,6 +19,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypeA
 
 import numpy as np
 
+from fastrnn.cells import Nonlinearity
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -66,8 +68,6 @@ Clip: TypeAlias = Literal["norm", "value"]
 
 #: How `SimpleRNN` does: ``"step"`` clamps after every time step, as the notes' listing.
 StepClip: TypeAlias = Literal["step", "value", "norm"]
-
-Nonlinearity: TypeAlias = Literal["tanh", "relu"]
 
 #: Of a loss over what counts.  `functional.cross_entropy` takes ``"none"`` too.
 Reduction: TypeAlias = Literal["mean", "sum"]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import threads
+from fastrnn.cells import Cell
 from fastrnn.checks import NO_INDICES, NO_LENGTHS
 from fastrnn.layout import Layout, Shape, aligned
 
@@ -37,8 +38,7 @@ class Net:
     Attributes
     ----------
     dtype : dtype
-    relu : bool
-        The nonlinearity is ``max(z, 0)``, not tanh.
+    cell : Cell
     d, h, q : int
         Inputs, hidden units, and outputs; q is 0 where there is no output layer.
     L, D : int
@@ -48,7 +48,7 @@ class Net:
     """
 
     dtype: np.dtype
-    relu: bool
+    cell: Cell
     d: int
     h: int
     q: int = 0
@@ -347,25 +347,21 @@ class Call:
         """
         space, lengths, layers, key = self.space, self.lengths, self._layers, self.key
         net, packed, hs = space.net, space.packed, span.hs
-        start, stop = space.bounds[part]
-        work, layer_forward = space.works[slot], space.kernels.layer_forward
-        relu, reverse = net.relu, net.reverse
+        rows, work = space.bounds[part], space.works[slot]
+        layer_forward, cell, reverse = space.kernels.layer_forward, net.cell.code, net.reverse
         if net.D == 1 and key is None:
             for i in range(net.L):
-                layer_forward(
-                    layers[i], packed[i], indices, x, lengths, h0[i], hs[i], h_n[i], start, stop, relu,
-                    reverse[0], work,
-                )  # fmt: skip
+                batch = indices, x, lengths, reverse[0]
+                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], h_n[i], rows, cell, work)
                 indices, x = NO_INDICES, hs[i]
             return
         for layer in range(net.L):
             for direction in range(net.D):
                 i = layer * net.D + direction
-                layer_forward(
-                    layers[i], packed[i], indices, x, lengths, h0[i], hs[i], h_n[i], start, stop, relu,
-                    reverse[direction], work,
-                )  # fmt: skip
+                batch = indices, x, lengths, reverse[direction]
+                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], h_n[i], rows, cell, work)
             indices, x = NO_INDICES, span.outputs[layer]
+            start, stop = rows
             if net.D == 2:
                 x[:, start:stop, : net.h] = hs[i - 1][:, start:stop]
                 x[:, start:stop, net.h :] = hs[i][:, start:stop]
@@ -388,8 +384,8 @@ class Call:
         """
         space, lengths = self.space, self.lengths
         net, dropped, none = space.net, self.key is not None, space.none
-        start, stop = space.bounds[part]
-        work, layer_backward, relu = space.works[slot], space.kernels.layer_backward, net.relu
+        rows, work = space.bounds[part], space.works[slot]
+        layer_backward, cell, (start, stop) = space.kernels.layer_backward, net.cell.code, rows
         for layer in range(net.L - 1, lowest - 1, -1):
             dout = span.douts[layer % 2]
             if layer:
@@ -405,10 +401,11 @@ class Call:
                     dhs = span.dhs[direction]
                     columns = slice(direction * net.h, (direction + 1) * net.h)
                     dhs[:, start:stop] = dout[:, start:stop, columns]
+                batch = classes, inputs, lengths, net.reverse[direction]
+                wanted = below[direction], dh0[i], none if dh_all is None else dh_all[i]
                 layer_backward(
-                    self._layers[i], space.packed[i], classes, inputs, lengths, h0[i], span.hs[i], dhs,
-                    dh_n[i], below[direction], dh0[i], none if dh_all is None else dh_all[i], gradients[i],
-                    accumulate, start, stop, relu, net.reverse[direction], work,
+                    self._layers[i], space.packed[i], batch, (h0[i], span.hs[i]), (dhs, dh_n[i]), wanted,
+                    gradients[i], accumulate, rows, cell, work,
                 )  # fmt: skip
             if net.D == 2 and below[0].size:
                 with np.errstate(all="ignore"):
@@ -423,10 +420,9 @@ class Call:
     ) -> float:  # fmt: skip
         """Cross-entropy of the outputs for a part (eqs. 2, 5, 6), its gradients times `scale` (eqs. 7, 8)."""
         space = self.space
-        start, stop = space.bounds[part]
         loss: float = space.kernels.output_loss(
             self._output, space.packed_output, span.hs[-1], targets, scale, dout, gradients, accumulate,
-            start, stop, space.works[slot],
+            space.bounds[part], space.works[slot],
         )  # fmt: skip
         return loss
 
@@ -434,7 +430,7 @@ class Call:
         """Logits of a part (eq. 2)."""
         space = self.space
         space.kernels.output_logits(
-            self._output, space.packed_output, span.hs[-1], out, *space.bounds[part], space.works[slot]
+            self._output, space.packed_output, span.hs[-1], out, space.bounds[part], space.works[slot]
         )
 
     def sample(
@@ -444,8 +440,9 @@ class Call:
         """Draw the sequences of a part; return how many indices of each were drawn."""
         space = self.space
         drawn: int = space.kernels.sample_batch(
-            tuple(self._layers), tuple(space.packed), self._output, space.packed_output, states, first,
-            uniforms, temperature, top_k, top_p, out, *space.bounds[part], space.net.relu, space.works[slot],
+            (tuple(self._layers), tuple(space.packed)), (self._output, space.packed_output), states,
+            (first, uniforms), (temperature, top_k, top_p), out, space.bounds[part], space.net.cell.code,
+            space.works[slot],
         )  # fmt: skip
         return drawn
 

@@ -252,7 +252,7 @@ class SimpleRNN(SimpleWeights):
         hs[0] = h_prev[:, 0]
         space = self._take_space()
         size = kernels.workspace_size(T, self._d, self._h, self._q)
-        kernels.forward(params, indices, x, hs, ps, space.work(size))
+        kernels.forward(params, (indices, x), hs, ps, space.work(size))
         self._spaces.append(space)
         if len(indices):
             return OneHotSteps(indices, self._d, self._dtype), Steps(hs, -1), Steps(ps)
@@ -322,7 +322,7 @@ class SimpleRNN(SimpleWeights):
         grads = self._new_gradients()
         space = self._take_space()
         work = space.work(kernels.workspace_size(T, self._d, self._h, self._q))
-        kernels.backward(params, indices, x, states, probabilities, targets, STEP_LIMIT, grads, work)
+        kernels.backward(params, (indices, x), targets, states, probabilities, STEP_LIMIT, grads, work)
         self._spaces.append(space)
         return grads
 
@@ -415,11 +415,11 @@ class SimpleRNN(SimpleWeights):
         """
         params = self._kernel_params()
         kernels = backends.kernels(self._backend)
-        space, mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
+        space, inputs, targets, hs, ps, mode, work = self._training_arguments(
             kernels, inputs, targets, h_prev, clip, clip_threshold
         )
         grads = self._new_gradients()
-        loss = kernels.loss_and_grads(params, indices, x, targets, hs, ps, mode, threshold, grads, work)
+        loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work)
         h_last = hs[-1:].T.copy()
         self._spaces.append(space)
         return loss, grads, h_last
@@ -469,15 +469,15 @@ class SimpleRNN(SimpleWeights):
         lr = self._check_rate(lr)
         if self._grads is None:
             self._grads = self._new_gradients()
-        space, mode, threshold, indices, x, targets, hs, ps, work = self._training_arguments(
+        space, inputs, targets, hs, ps, mode, work = self._training_arguments(
             kernels, inputs, targets, h_prev, clip, clip_threshold
         )
         grads = self._grads
         loss: float
         if params is self._params:
-            loss = kernels.train_step(params, indices, x, targets, hs, ps, mode, threshold, lr, grads, work)
+            loss = kernels.train_step(params, inputs, targets, hs, ps, mode, lr, grads, work)
         else:
-            loss = kernels.loss_and_grads(params, indices, x, targets, hs, ps, mode, threshold, grads, work)
+            loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work)
             self._descend(grads, lr)
         h_last = hs[-1:].T.copy()
         self._spaces.append(space)
@@ -551,16 +551,16 @@ class SimpleRNN(SimpleWeights):
         self, kernels: ModuleType, inputs: Any, targets: Any, h_prev: Any, clip: Any, clip_threshold: Any
     ) -> tuple[Any, ...]:
         """Check the arguments of one training call; return what the kernels take for them."""
-        mode, threshold = check_clip(clip, clip_threshold, CLIP_MODES)
-        indices, x = check_inputs(inputs, self._d, self._dtype, kernels)
-        T = len(indices) or len(x)
+        clip = check_clip(clip, clip_threshold, CLIP_MODES)
+        inputs = check_inputs(inputs, self._d, self._dtype, kernels)
+        T = len(inputs[0]) or len(inputs[1])
         targets = check_sequence_targets(targets, self._q, kernels, T)
         h_prev = self._check_state(h_prev, "h_prev")
         space = self._take_space()
         hs, ps = space.steps(T, self._h, self._q)
         hs[0] = h_prev[:, 0]
         work = space.work(kernels.workspace_size(T, self._d, self._h, self._q))
-        return space, mode, threshold, indices, x, targets, hs, ps, work
+        return space, inputs, targets, hs, ps, clip, work
 
     def _descend(self, grads: Gradients, lr: float) -> None:
         """Update parameters that kernels cannot take as they are, one after another as the notes do: views

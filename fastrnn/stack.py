@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from fastrnn import backends
+from fastrnn.cells import CELLS
 from fastrnn.checks import (
     check_choice,
     check_dtype,
@@ -73,7 +74,7 @@ class StackedModel(Shared):
     ) -> None:
         self._d, self._h, self._q, self._directions = input_size, hidden_size, output_size, directions
         self._num_layers = check_size(num_layers, "num_layers")
-        self._nonlinearity: Nonlinearity = check_choice(nonlinearity, "nonlinearity", ("tanh", "relu"))
+        self._nonlinearity: Nonlinearity = check_choice(nonlinearity, "nonlinearity", tuple(CELLS))
         self._dropout = check_number(dropout, "dropout")
         if not 0 <= self._dropout <= 1:
             raise ValueError(f"dropout must be a probability, from 0 to 1, got {dropout}")
@@ -129,7 +130,7 @@ class StackedModel(Shared):
     def _set_up(self) -> None:
         """What copies and pickles do not carry."""
         self._net = Net(
-            self._dtype, self._nonlinearity == "relu", self._d, self._h, self._q, self._num_layers,
+            self._dtype, CELLS[self._nonlinearity], self._d, self._h, self._q, self._num_layers,
             self._directions,
         )  # fmt: skip
         self._spaces = Spaces()

@@ -16,3 +16,6 @@ if __name__ == "kernels":
 #: How a gradient is clipped, as the kernels are told: not at all, every accumulator after every time
 #: step (the notes' listing), every entry once after the loop, or by the global norm (eq. 15).
 CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM = range(4)
+
+#: The cells: ``h_t = tanh(z_t)`` and ``h_t = max(z_t, 0)``, of ``z_t = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh``.
+TANH, RELU = range(2)

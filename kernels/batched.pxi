@@ -24,7 +24,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         void *dW_hh
         void *db_ih
         void *db_hh
-        int accumulate, relu, reverse
+        int accumulate, cell, reverse
         Py_ssize_t start, stop
         void *work
     ctypedef struct output_arguments:
@@ -53,7 +53,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         double temperature, top_p
         Py_ssize_t top_k
         int64_t *out
-        int relu
+        int cell
         Py_ssize_t start, stop
         void *work
     ctypedef struct batched_loops:
@@ -82,18 +82,6 @@ cdef void *data_or_null(object array, int typenum, Py_ssize_t size) except? NULL
     return data(array, typenum, size)
 
 
-cdef int check_rows(Py_ssize_t start, Py_ssize_t stop, Py_ssize_t N, Py_ssize_t T) except -1:
-    if not 0 <= start < stop <= N:
-        raise ValueError(f"kernels take rows of the batch, got {start} to {stop} of {N}")
-    if T < 1:
-        raise ValueError(f"kernels take at least one time step, got {T}")
-    return 0
-
-
-cdef int check_reals(object array, int loops, Py_ssize_t size) except -1:
-    data(array, typenum_of(loops), size)
-    return 0
-
 
 cdef int fill_layer(layer_arguments *a, tuple layer, object packed) except -1:
     """Sizes and weights of a layer; returns its element type."""
@@ -113,30 +101,39 @@ cdef int fill_layer(layer_arguments *a, tuple layer, object packed) except -1:
     return loops
 
 
-cdef int fill_sequences(layer_arguments *a, int loops, object indices, object x, object lengths, object h0,
-                        object hs, Py_ssize_t start, Py_ssize_t stop, object work) except -1:
+cdef int fill_rows(Py_ssize_t *start, Py_ssize_t *stop, tuple rows, Py_ssize_t N, Py_ssize_t T) except -1:
+    start[0], stop[0] = rows
+    if not 0 <= start[0] < stop[0] <= N:
+        raise ValueError(f"kernels take rows of the batch, got {start[0]} to {stop[0]} of {N}")
+    if T < 1:
+        raise ValueError(f"kernels take at least one time step, got {T}")
+    return 0
+
+
+cdef int fill_batch(layer_arguments *a, int loops, tuple batch, object h0, object hs, tuple rows, int cell,
+                    object work) except -1:
     """What forward and backward share."""
     cdef int typenum = typenum_of(loops)
     cdef Py_ssize_t packed_size, work_size
     cdef int64_t length
+    indices, x, lengths, a.reverse = batch
+    a.cell = cell
     if cnp.PyArray_NDIM(<cnp.ndarray?>hs) != 3:
         raise ValueError("kernels take three-dimensional states")
     a.T = cnp.PyArray_DIM(<cnp.ndarray>hs, 0)
     a.N = cnp.PyArray_DIM(<cnp.ndarray>hs, 1)
-    check_rows(start, stop, a.N, a.T)
-    a.start = start
-    a.stop = stop
+    fill_rows(&a.start, &a.stop, rows, a.N, a.T)
     a.hs = data(hs, typenum, a.T * a.N * a.h)
     a.h0 = data(h0, typenum, a.N * a.h)
     a.indices = <const int64_t *>data_or_null(indices, cnp.NPY_INT64, a.T * a.N)
     a.x = NULL if a.indices != NULL else data(x, typenum, a.T * a.N * a.d)
     a.lengths = <const int64_t *>data_or_null(lengths, cnp.NPY_INT64, a.N)
     if a.lengths != NULL:
-        for i in range(start, stop):
+        for i in range(a.start, a.stop):
             length = a.lengths[i]
             if not 1 <= length <= a.T:
                 raise ValueError(f"kernels take lengths from 1 to {a.T}, got {length}")
-    fastrnn_batched(loops).layer_sizes(a.T, stop - start, a.d, a.h, &packed_size, &work_size)
+    fastrnn_batched(loops).layer_sizes(a.T, a.stop - a.start, a.d, a.h, &packed_size, &work_size)
     a.work = data(work, typenum, work_size)
     return 0
 
@@ -157,19 +154,16 @@ cdef int fill_output(output_arguments *a, tuple output, object packed) except -1
     return loops
 
 
-cdef int fill_states(output_arguments *a, int loops, object hs, Py_ssize_t start, Py_ssize_t stop,
-                     object work) except -1:
+cdef int fill_states(output_arguments *a, int loops, object hs, tuple rows, object work) except -1:
     cdef int typenum = typenum_of(loops)
     cdef Py_ssize_t packed_size, work_size
     if cnp.PyArray_NDIM(<cnp.ndarray?>hs) != 3:
         raise ValueError("kernels take three-dimensional states")
     a.T = cnp.PyArray_DIM(<cnp.ndarray>hs, 0)
     a.N = cnp.PyArray_DIM(<cnp.ndarray>hs, 1)
-    check_rows(start, stop, a.N, a.T)
-    a.start = start
-    a.stop = stop
+    fill_rows(&a.start, &a.stop, rows, a.N, a.T)
     a.hs = data(hs, typenum, a.T * a.N * a.h)
-    fastrnn_batched(loops).output_sizes(a.T, stop - start, a.h, a.q, &packed_size, &work_size)
+    fastrnn_batched(loops).output_sizes(a.T, a.stop - a.start, a.h, a.q, &packed_size, &work_size)
     a.work = data(work, typenum, work_size)
     return 0
 
@@ -221,25 +215,25 @@ def pack_output(tuple output, Py_ssize_t N, packed):
         fastrnn_batched(loops).pack_output(&a)
 
 
-def layer_forward(tuple layer, packed, indices, x, lengths, h0, hs, h_n, Py_ssize_t start, Py_ssize_t stop,
-                  bint relu, bint reverse, work):
+def layer_forward(tuple layer, packed, tuple batch, h0, hs, h_n, tuple rows, int cell, work):
     """States of a layer (eq. 1)."""
     cdef layer_arguments a
     cdef int loops = fill_layer(&a, layer, packed)
-    fill_sequences(&a, loops, indices, x, lengths, h0, hs, start, stop, work)
+    fill_batch(&a, loops, batch, h0, hs, rows, cell, work)
     a.h_n = data(h_n, typenum_of(loops), a.N * a.h)
-    a.relu = relu
-    a.reverse = reverse
     with nogil:
         fastrnn_batched(loops).layer_forward(&a)
 
 
-def layer_backward(tuple layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, dx, dh0, dh_all, tuple grads,
-                   bint accumulate, Py_ssize_t start, Py_ssize_t stop, bint relu, bint reverse, work):
+def layer_backward(tuple layer, packed, tuple batch, tuple states, tuple upstream, tuple wanted, tuple grads,
+                   bint accumulate, tuple rows, int cell, work):
     """Gradients of a layer by BPTT (eqs. 9 to 13)."""
     cdef layer_arguments a
     cdef int loops = fill_layer(&a, layer, packed), typenum = typenum_of(loops)
-    fill_sequences(&a, loops, indices, x, lengths, h0, hs, start, stop, work)
+    h0, hs = states
+    dhs, dh_n = upstream
+    dx, dh0, dh_all = wanted
+    fill_batch(&a, loops, batch, h0, hs, rows, cell, work)
     a.dhs = data(dhs, typenum, a.T * a.N * a.h)
     a.dh_n = data_or_null(dh_n, typenum, a.N * a.h)
     a.dx = data_or_null(dx, typenum, a.T * a.N * a.d)
@@ -255,29 +249,27 @@ def layer_backward(tuple layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, 
         a.db_ih = data(db_ih, typenum, a.h)
         a.db_hh = data(db_hh, typenum, a.h)
     a.accumulate = accumulate
-    a.relu = relu
-    a.reverse = reverse
     with nogil:
         fastrnn_batched(loops).layer_backward(&a)
 
 
-def output_logits(tuple output, packed, hs, logits, Py_ssize_t start, Py_ssize_t stop, work):
+def output_logits(tuple output, packed, hs, logits, tuple rows, work):
     """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     cdef output_arguments a
     cdef int loops = fill_output(&a, output, packed)
-    fill_states(&a, loops, hs, start, stop, work)
+    fill_states(&a, loops, hs, rows, work)
     a.logits = data(logits, typenum_of(loops), a.T * a.N * a.q)
     with nogil:
         fastrnn_batched(loops).output_logits(&a)
 
 
-def output_loss(tuple output, packed, hs, targets, double scale, dhs, tuple grads, bint accumulate,
-                Py_ssize_t start, Py_ssize_t stop, work):
+def output_loss(tuple output, packed, hs, targets, double scale, dhs, tuple grads, bint accumulate, tuple rows,
+                work):
     """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9)."""
     cdef output_arguments a
     cdef int loops = fill_output(&a, output, packed), typenum = typenum_of(loops)
     cdef double loss
-    fill_states(&a, loops, hs, start, stop, work)
+    fill_states(&a, loops, hs, rows, work)
     a.targets = <const int64_t *>data(targets, cnp.NPY_INT64, a.T * a.N)
     a.scale = scale
     a.dhs = data_or_null(dhs, typenum, a.T * a.N * a.h)
@@ -307,16 +299,16 @@ def reduce_gradients(parts, int clip, double threshold, out):
     return norm
 
 
-def sample_batch(tuple layers, packed_layers, tuple output, packed_output, states, first, uniforms,
-                 double temperature, Py_ssize_t top_k, double top_p, out, Py_ssize_t start, Py_ssize_t stop,
-                 bint relu, work):
+def sample_batch(tuple stack, tuple output, states, tuple draws, tuple choice, out, tuple rows, int cell, work):
     """Draw class indices for the sequences of a batch; returns how many steps were drawn."""
     cdef sample_arguments a
     cdef layer_arguments each
     cdef output_arguments o
     cdef void *packed[64]
-    cdef int loops = fill_output(&o, output, packed_output), typenum = typenum_of(loops)
+    cdef int loops = fill_output(&o, output[0], output[1]), typenum = typenum_of(loops)
     cdef Py_ssize_t drawn, i
+    layers, packed_layers = stack
+    first, uniforms = draws
     a.layers = len(layers)
     if not 1 <= a.layers <= 64:
         raise ValueError(f"kernels take 1 to 64 layers, got {a.layers}")
@@ -330,7 +322,7 @@ def sample_batch(tuple layers, packed_layers, tuple output, packed_output, state
         raise ValueError("kernels take a two-dimensional out")
     a.N = cnp.PyArray_DIM(<cnp.ndarray>out, 0)
     a.n = cnp.PyArray_DIM(<cnp.ndarray>out, 1)
-    check_rows(start, stop, a.N, 1)
+    fill_rows(&a.start, &a.stop, rows, a.N, 1)
     a.h = o.h
     a.q = o.q
     a.packed = packed
@@ -339,14 +331,10 @@ def sample_batch(tuple layers, packed_layers, tuple output, packed_output, state
     a.states = data(states, typenum, a.layers * a.N * a.h)
     a.first = <const int64_t *>data(first, cnp.NPY_INT64, a.N)
     a.uniforms = <const double *>data(uniforms, cnp.NPY_DOUBLE, a.N * a.n)
-    a.temperature = temperature
-    a.top_k = top_k
-    a.top_p = top_p
+    a.temperature, a.top_k, a.top_p = choice
     a.out = <int64_t *>data(out, cnp.NPY_INT64, a.N * a.n)
-    a.start = start
-    a.stop = stop
-    a.relu = relu
-    a.work = data(work, typenum, fastrnn_batched(loops).sample_size(a.N, stop - start, a.h, a.q))
+    a.cell = cell
+    a.work = data(work, typenum, fastrnn_batched(loops).sample_size(a.N, a.stop - a.start, a.h, a.q))
     with nogil:
         drawn = fastrnn_batched(loops).sample_batch(&a)
     return drawn

@@ -97,8 +97,8 @@ cdef int element_type(object array) except -1:
     raise TypeError(f"kernels take float32 or float64, got {array.dtype}")
 
 
-cdef int fill(rnn_arguments *a, int *loops, tuple params, object indices, object x, object hs,
-              object ps, object work) except -1:
+cdef int fill(rnn_arguments *a, int *loops, tuple params, tuple inputs, object hs, object ps,
+              object work) except -1:
     """What all calls share: sizes from the parameters, T from the probabilities."""
     cdef int typenum
     Wxh, Whh, Why, bh, by = params
@@ -118,6 +118,7 @@ cdef int fill(rnn_arguments *a, int *loops, tuple params, object indices, object
         a.T = cnp.PyArray_DIM(<cnp.ndarray?>ps, 0)
         a.ps = data(ps, typenum, a.T * a.q)
         a.hs = data(hs, typenum, (a.T + 1) * a.h)
+        indices, x = inputs
         a.indices = NULL
         a.x = NULL
         if cnp.PyArray_SIZE(<cnp.ndarray?>indices):
@@ -171,20 +172,20 @@ def copy_targets(targets, Py_ssize_t bound, int64_t ignored, out):
     return fastrnn_copy_targets(n, source, bound, ignored, target)
 
 
-def forward(tuple params, indices, x, hs, ps, work):
+def forward(tuple params, tuple inputs, hs, ps, work):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17)."""
     cdef rnn_arguments a
     cdef int loops
-    fill(&a, &loops, params, indices, x, hs, ps, work)
+    fill(&a, &loops, params, inputs, hs, ps, work)
     with nogil:
         fastrnn_loops(loops).forward(&a)
 
 
-def backward(tuple params, indices, x, hs, ps, targets, double limit, tuple grads, work):
+def backward(tuple params, tuple inputs, targets, hs, ps, double limit, tuple grads, work):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
     cdef rnn_arguments a
     cdef int loops
-    fill(&a, &loops, params, indices, x, hs, ps, work)
+    fill(&a, &loops, params, inputs, hs, ps, work)
     fill_gradients(&a, loops, grads, targets)
     a.clip = CLIP_STEP
     a.threshold = limit
@@ -192,31 +193,27 @@ def backward(tuple params, indices, x, hs, ps, targets, double limit, tuple grad
         fastrnn_loops(loops).backward(&a)
 
 
-def loss_and_grads(tuple params, indices, x, targets, hs, ps, int clip, double threshold, tuple grads, work):
+def loss_and_grads(tuple params, tuple inputs, targets, hs, ps, tuple clip, tuple grads, work):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
     cdef rnn_arguments a
     cdef int loops
     cdef double loss
-    fill(&a, &loops, params, indices, x, hs, ps, work)
+    fill(&a, &loops, params, inputs, hs, ps, work)
     fill_gradients(&a, loops, grads, targets)
-    a.clip = clip
-    a.threshold = threshold
+    a.clip, a.threshold = clip
     with nogil:
         loss = fastrnn_loops(loops).loss_and_grads(&a)
     return loss
 
 
-def train_step(
-    tuple params, indices, x, targets, hs, ps, int clip, double threshold, double lr, tuple grads, work
-):
+def train_step(tuple params, tuple inputs, targets, hs, ps, tuple clip, double lr, tuple grads, work):
     """`loss_and_grads` and `update` in one; `grads` is work space."""
     cdef rnn_arguments a
     cdef int loops
     cdef double loss
-    fill(&a, &loops, params, indices, x, hs, ps, work)
+    fill(&a, &loops, params, inputs, hs, ps, work)
     fill_gradients(&a, loops, grads, targets)
-    a.clip = clip
-    a.threshold = threshold
+    a.clip, a.threshold = clip
     with nogil:
         loss = fastrnn_loops(loops).train_step(&a, lr)
     return loss
@@ -248,7 +245,7 @@ def sample(tuple params, h, int64_t start, uniforms, out, work):
     cdef const double *u
     cdef int64_t *chosen
     a.T = cnp.PyArray_SIZE(<cnp.ndarray?>out)
-    fill(&a, &loops, params, None, None, None, None, work)
+    fill(&a, &loops, params, None, None, None, work)
     state = data(h, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, a.h)
     u = <const double *>data(uniforms, cnp.NPY_DOUBLE, a.T)
     chosen = <int64_t *>data(out, cnp.NPY_INT64, a.T)
@@ -263,7 +260,7 @@ def recurrence(tuple params, hs, work):
     cdef rnn_arguments a
     cdef int loops
     a.T = cnp.PyArray_DIM(<cnp.ndarray?>hs, 0) - 1
-    fill(&a, &loops, params, None, None, None, None, work)
+    fill(&a, &loops, params, None, None, None, work)
     a.hs = data(hs, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, (a.T + 1) * a.h)
     with nogil:
         fastrnn_loops(loops).recurrence(&a)

@@ -519,28 +519,32 @@ def copy_targets(targets, bound, ignored, out):
     return _targets(targets, bound, ignored, out)
 
 
-def forward(params, indices, x, hs, ps, work):
+def forward(params, inputs, hs, ps, work):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17)."""
+    indices, x = inputs
     _run(FORWARD, *params, indices, x, indices, hs, ps, 0, 0.0, 0.0, *params, _NO_UNIFORMS, 0, work)
 
 
-def backward(params, indices, x, hs, ps, targets, limit, grads, work):
+def backward(params, inputs, targets, hs, ps, limit, grads, work):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
+    indices, x = inputs
     _run(
         BACKWARD, *params, indices, x, targets, hs, ps, CLIP_STEP, limit, 0.0, *grads, _NO_UNIFORMS, 0, work
     )  # fmt: skip
 
 
-def loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work):
+def loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
+    (indices, x), (clip, threshold) = inputs, clip
     return _run(
         FORWARD | BACKWARD | LOSS, *params, indices, x, targets, hs, ps, clip, threshold, 0.0, *grads,
         _NO_UNIFORMS, 0, work,
     )  # fmt: skip
 
 
-def train_step(params, indices, x, targets, hs, ps, clip, threshold, lr, grads, work):
+def train_step(params, inputs, targets, hs, ps, clip, lr, grads, work):
     """`loss_and_grads` and `update` in one; `grads` is work space.  Returns the loss."""
+    (indices, x), (clip, threshold) = inputs, clip
     return _run(
         FORWARD | BACKWARD | LOSS | UPDATE, *params, indices, x, targets, hs, ps, clip, threshold, lr,
         *grads, _NO_UNIFORMS, 0, work,

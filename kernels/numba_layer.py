@@ -274,10 +274,9 @@ def _empty(dtype):
     return np.empty(0, dtype)
 
 
-def layer_forward(
-    layer, packed, indices, x, lengths, h0, hs, h_n, start, stop, relu, reverse, work
-):  # fmt: skip
+def layer_forward(layer, packed, batch, h0, hs, h_n, rows, cell, work):
     """States of a layer (eq. 1)."""
+    (indices, x, lengths, reverse), (start, stop), relu = batch, rows, cell
     T, N, h = hs.shape
     d = layer[0].shape[1]
     hs, nothing = hs.ravel(), _empty(hs.dtype)
@@ -291,10 +290,11 @@ def layer_forward(
 
 
 def layer_backward(
-    layer, packed, indices, x, lengths, h0, hs, dhs, dh_n, dx, dh0, dh_all, grads, accumulate, start, stop,
-    relu, reverse, work,
+    layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work
 ):  # fmt: skip
     """Gradients of a layer by BPTT (eqs. 9 to 13)."""
+    (indices, x, lengths, reverse), (start, stop), relu = batch, rows, cell
+    (h0, hs), (dhs, dh_n), (dx, dh0, dh_all) = states, upstream, wanted
     T, N, h = hs.shape
     d = layer[0].shape[1]
     indices, x, lengths, h0, hs, dhs, dh_n = map(flat, (indices, x, lengths, h0, hs, dhs, dh_n))

@@ -124,8 +124,9 @@ def _output(
 # ---- what the package calls -------------------------------------------------------------------------
 
 
-def output_logits(output, packed, hs, logits, start, stop, work):
+def output_logits(output, packed, hs, logits, rows, work):
     """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
+    start, stop = rows
     T, N, q = logits.shape
     h = hs.shape[2]
     hs, logits = flat(hs), logits.ravel()
@@ -136,8 +137,9 @@ def output_logits(output, packed, hs, logits, start, stop, work):
         )  # fmt: skip
 
 
-def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, start, stop, work):
+def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, rows, work):
     """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9)."""
+    start, stop = rows
     T, N, h = hs.shape
     q = len(output[1])
     operation = LOSS_AND_GRADS if dhs.size else LOSS

@@ -186,14 +186,13 @@ def _sample(
     return count
 
 
-def sample_batch(
-    layers, packed_layers, output, packed_output, states, first, uniforms, temperature, top_k, top_p, out,
-    start, stop, relu, work,
-):  # fmt: skip
+def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
     """Draw class indices for the sequences of a batch, each fed back as the next input.
 
     Returns how many steps were drawn: fewer than n when the probabilities of the next one are not numbers.
     """
+    (layers, packed_layers), (output, packed_output), (first, uniforms) = stack, output, draws
+    (temperature, top_k, top_p), (start, stop), relu = choice, rows, cell
     L, N, h = states.shape
     real = states.dtype.type
     temperature = max(real(temperature), np.finfo(real).tiny) if temperature else real(0)

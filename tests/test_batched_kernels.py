@@ -11,7 +11,7 @@ import pytest
 from guarded import Guarded
 from support import TOLERANCE, assert_close, bits, central_differences
 
-from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE, numpy_batched
+from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE, RELU, TANH, numpy_kernels
 
 SEQUENCES = (1, 2, 7, 16, 17, 33)
 HIDDEN = (1, 5, 16, 24, 33, 64, 100)
@@ -28,11 +28,11 @@ class Case:
     """Random values of a layer and of an output layer, and the kernels of a backend to run on them."""
 
     def __init__(
-        self, kernels, dtype, seed=0, *, T=5, N=7, d=6, h=16, q=9, one_hot=True, relu=False, reverse=False,
+        self, kernels, dtype, seed=0, *, T=5, N=7, d=6, h=16, q=9, one_hot=True, cell=TANH, reverse=False,
         ragged=False, with_dx=True, with_dh_all=True, with_dh_n=True, offset=0, fill=math.nan,
     ):  # fmt: skip
         self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
-        self.relu, self.reverse = relu, reverse
+        self.cell, self.reverse = cell, reverse
         self.rng = rng = np.random.default_rng(seed)
         self.memory = m = Guarded(dtype, offset, fill)
         self.layer = tuple(
@@ -47,6 +47,7 @@ class Case:
         self.indices = m.given(rng.integers(0, d, (T, N) if one_hot else (0, N)), np.int64)
         self.x = m.given(rng.normal(size=(0, N, d) if one_hot else (T, N, d)))
         self.lengths = m.given(rng.integers(1, T + 1, N if ragged else 0), np.int64)
+        self.batch = self.indices, self.x, self.lengths, reverse
         self.targets = m.given(rng.integers(0, q, (T, N)), np.int64)
         self.h0 = m.given(rng.normal(size=(N, h)) * 0.5)
         self.dhs = m.given(rng.normal(size=(T, N, h)))
@@ -79,8 +80,7 @@ class Case:
         m.keep()
         k.pack_layer(self.layer, self.N, self.one_hot, self.packed)
         k.layer_forward(
-            self.layer, self.packed, self.indices, self.x, self.lengths, self.h0, self.hs, self.h_n, start,
-            stop, self.relu, self.reverse, self.work,
+            self.layer, self.packed, self.batch, self.h0, self.hs, self.h_n, (start, stop), self.cell, self.work
         )  # fmt: skip
 
     def backward(self, start=0, stop=None, accumulate=False):
@@ -88,9 +88,9 @@ class Case:
         self.memory.keep()
         self.memory.poison(self.work)
         self.kernels.layer_backward(
-            self.layer, self.packed, self.indices, self.x, self.lengths, self.h0, self.hs, self.dhs,
-            self.dh_n, self.dx, self.dh0, self.dh_all, self.grads, accumulate, start,
-            self.N if stop is None else stop, self.relu, self.reverse, self.work,
+            self.layer, self.packed, self.batch, (self.h0, self.hs), (self.dhs, self.dh_n),
+            (self.dx, self.dh0, self.dh_all), self.grads, accumulate,
+            (start, self.N if stop is None else stop), self.cell, self.work,
         )  # fmt: skip
 
     def loss(self, start=0, stop=None, scale=1.0, accumulate=False, with_grads=True, with_logits=True):
@@ -101,12 +101,12 @@ class Case:
         m.keep()
         k.pack_output(self.output, self.N, packed)
         if with_logits:
-            k.output_logits(self.output, packed, self.hs, self.logits, start, stop, work)
+            k.output_logits(self.output, packed, self.hs, self.logits, (start, stop), work)
             m.poison(work)
         dhs = self.output_dhs if with_grads else m.new((0, self.N, self.h))
         return k.output_loss(
-            self.output, packed, self.hs, self.targets, scale, dhs, self.output_grads, accumulate, start,
-            stop, work,
+            self.output, packed, self.hs, self.targets, scale, dhs, self.output_grads, accumulate,
+            (start, stop), work,
         )  # fmt: skip
 
 
@@ -124,13 +124,13 @@ def layer_one_by_one(case, start, stop):
         for t in order:
             before[t] = h
             z = W_ih @ inputs[t] + b_ih + W_hh @ h + b_hh
-            h = out["hs"][t, n] = np.maximum(z, 0) if case.relu else np.tanh(z)
+            h = out["hs"][t, n] = np.maximum(z, 0) if case.cell == RELU else np.tanh(z)
         out["h_n"][n] = h
         carry = dh_n[n] if len(dh_n) else np.zeros(case.h)
         for t in reversed(order):
             h = out["hs"][t, n]
             dh = dhs[t, n] + carry
-            dz = dh * ((h > 0) if case.relu else 1 - h * h)
+            dz = dh * ((h > 0) if case.cell == RELU else 1 - h * h)
             out["dh_all"][t, n], out["dx"][t, n] = dh, W_ih.T @ dz
             for g, term in zip(
                 out["grads"], (np.outer(dz, inputs[t]), np.outer(dz, before[t]), dz, dz), strict=True
@@ -150,7 +150,8 @@ def random_options(seed):
         "d": int(rng.choice((1, 3, 8, 30, 65))), "q": int(rng.choice((1, 2, 9, 65))), "one_hot": one_hot,
         "offset": int(rng.choice((0, 1, 3))), "fill": float(rng.choice((math.nan, 1e30, 0.0))),
     }  # fmt: skip
-    for name in ("relu", "reverse", "ragged", "with_dx", "with_dh_all", "with_dh_n"):
+    options["cell"] = int(rng.integers(2))
+    for name in ("reverse", "ragged", "with_dx", "with_dh_all", "with_dh_n"):
         options[name] = bool(rng.integers(2))
     start, stop = sorted(int(n) for n in rng.choice(options["N"] + 1, 2, replace=False))
     if rng.integers(3):
@@ -184,7 +185,7 @@ def test_layer(seed, kernels, dtype):
     case.backward(start, stop, accumulate)
     case.memory.check()
     # ReLU's derivative jumps: take it from the same states.
-    reference = Case(numpy_batched, np.float64, seed, **options | {"fill": 0.0})
+    reference = Case(numpy_kernels, np.float64, seed, **options | {"fill": 0.0})
     for name in ("layer", "x", "h0", "hs", "dhs", "dh_n"):
         setattr(reference, name, case.widened(name)[0])
     reference.packed = reference.work = np.empty(0)
@@ -372,14 +373,14 @@ def test_central_differences(N, one_hot, kernels):
 
 @pytest.mark.parametrize("what", ["layer", "output", "h0", "dhs"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
-@pytest.mark.parametrize("relu", [False, True], ids=["tanh", "relu"])
+@pytest.mark.parametrize("cell", [TANH, RELU], ids=["tanh", "relu"])
 @pytest.mark.parametrize("N", [1, 5])
-def test_what_is_not_finite(N, relu, value, what, kernels, dtype):
+def test_what_is_not_finite(N, cell, value, what, kernels, dtype):
     """Runs through, writes nothing beside the arrays, and shows."""
     arrays = {"layer": range(4), "output": range(2), "h0": [None], "dhs": [None]}[what]
     for which in arrays:
         for ragged in (False, True):
-            case = Case(kernels, dtype, 6, N=N, relu=relu, ragged=ragged, one_hot=ragged, offset=1)
+            case = Case(kernels, dtype, 6, N=N, cell=cell, ragged=ragged, one_hot=ragged, offset=1)
             target = getattr(case, what)
             (target if which is None else target[which])[...] = value
             case.forward()
@@ -445,7 +446,7 @@ def test_reduce_what_is_not_finite(value, clip, kernels, dtype):
     assert not math.isfinite(norm)
     assert np.isnan(norm) == np.isnan(value)
     plain = np.empty(100, dtype)
-    numpy_batched.reduce_gradients(parts, clip, 5.0, plain)
+    numpy_kernels.reduce_gradients(parts, clip, 5.0, plain)
     assert np.array_equal(out, plain, equal_nan=True)
 
 
@@ -474,8 +475,8 @@ def sample(
     m.keep()
     work = m.new((k.sample_size(N, stop - start, q, h, q),))
     return k.sample_batch(
-        tuple(case.layers), tuple(packed), case.output, packed_output, case.states, case.first, uniforms, temperature,
-        top_k, top_p, out, start, stop, case.relu, work,
+        (tuple(case.layers), tuple(packed)), (case.output, packed_output), case.states, (case.first, uniforms),
+        (temperature, top_k, top_p), out, (start, stop), case.cell, work,
     )  # fmt: skip
 
 
@@ -493,10 +494,10 @@ def allowed(y, temperature, top_k, top_p, slack):
     [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 4, 1.0), (1.0, 0, 0.8), (0.7, 5, 0.6), (1.0, 1, 1.0), (1.0, 99, 0.0),
      (0.0, 0, 1.0), (1e-30, 0, 1.0)],
 )  # fmt: skip
-@pytest.mark.parametrize(("N", "h", "q", "relu"), [(1, 24, 30, False), (6, 33, 9, True), (17, 16, 65, False)])
-def test_samples_along_their_own_way(N, h, q, relu, temperature, top_k, top_p, layers, kernels, dtype):
+@pytest.mark.parametrize(("N", "h", "q", "cell"), [(1, 24, 30, TANH), (6, 33, 9, RELU), (17, 16, 65, TANH)])
+def test_samples_along_their_own_way(N, h, q, cell, temperature, top_k, top_p, layers, kernels, dtype):
     """Every draw lies where the probabilities say that come from all draws before it."""
-    case = Case(kernels, dtype, 12, T=1, N=N, d=q, h=h, q=q, relu=relu, offset=1)
+    case = Case(kernels, dtype, 12, T=1, N=N, d=q, h=h, q=q, cell=cell, offset=1)
     n, start, stop = 12, (1 if N > 6 else 0), N - (2 if N > 6 else 0)
     uniforms = case.rng.random((N, n))
     uniforms[:, 3], uniforms[:, 4] = 0.0, math.nextafter(1, 0)
@@ -516,7 +517,7 @@ def test_samples_along_their_own_way(N, h, q, relu, temperature, top_k, top_p, l
             x = np.eye(q)[index]
             for layer, (W_ih, W_hh, b_ih, b_hh) in enumerate(every):
                 z = W_ih @ x + b_ih + W_hh @ states[layer] + b_hh
-                x = states[layer] = np.maximum(z, 0) if relu else np.tanh(z)
+                x = states[layer] = np.maximum(z, 0) if cell == RELU else np.tanh(z)
             y, index = W @ x + b, out[r, i]
             if temperature == 0:
                 assert y[index] >= y.max() - slack * abs(y.max())
@@ -599,15 +600,15 @@ def test_no_time_steps_are_refused_where_memory_is_not_checked(kernels, dtype):
     states, packed = np.empty((0, 2, 3), dtype), np.empty(100_000, dtype)
     inputs, none, rows = np.empty((0, 2, 4), dtype), np.empty((0, 0, 0), dtype), np.ones((2, 3), dtype)
     no_indices = np.empty((0, 0), np.int64)
-    layer = tuple(case.layer), packed, no_indices, inputs, np.empty(0, np.int64), rows, states
+    layer, batch = tuple(case.layer), (no_indices, inputs, np.empty(0, np.int64), False)
     output = tuple(case.output), packed, states
     with pytest.raises(ValueError, match="at least one time step, got 0"):
-        kernels.layer_forward(*layer, rows, 0, 2, False, False, packed)
+        kernels.layer_forward(layer, packed, batch, rows, states, rows, (0, 2), TANH, packed)
     with pytest.raises(ValueError, match="at least one time step, got 0"):
         kernels.layer_backward(
-            *layer, states, none, none, rows, none, (), False, 0, 2, False, False, packed
+            layer, packed, batch, (rows, states), (states, none), (none, rows, none), (), False, (0, 2), TANH, packed
         )  # fmt: skip
     with pytest.raises(ValueError, match="at least one time step, got 0"):
-        kernels.output_logits(*output, np.empty((0, 2, 4), dtype), 0, 2, packed)
+        kernels.output_logits(*output, np.empty((0, 2, 4), dtype), (0, 2), packed)
     with pytest.raises(ValueError, match="at least one time step, got 0"):
-        kernels.output_loss(*output, no_indices, 1.0, none, (), False, 0, 2, packed)
+        kernels.output_loss(*output, no_indices, 1.0, none, (), False, (0, 2), packed)

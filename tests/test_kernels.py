@@ -59,7 +59,7 @@ def test_guards_and_poisoned_buffers(T, d, h, q, fill, offset, real, dtype, kern
     classes = guarded.given(targets, np.int64)
     work = guarded.new((kernels.workspace_size(T, d, h, q),))
 
-    kernels.forward(params, indices, x, hs, ps, work)
+    kernels.forward(params, (indices, x), hs, ps, work)
     guarded.check(hs, ps)
     _, rhs, rps = reference.forward(inputs, h_prev)
     assert_close(hs, np.hstack([rhs[t] for t in range(-1, T)]).T)
@@ -67,7 +67,9 @@ def test_guards_and_poisoned_buffers(T, d, h, q, fill, offset, real, dtype, kern
     for clip, code in CLIPS.items():
         for threshold in (0.25, 5.0):
             guarded.poison(work, ps, hs[1:], *grads)
-            loss = kernels.loss_and_grads(params, indices, x, classes, hs, ps, code, threshold, grads, work)
+            loss = kernels.loss_and_grads(
+                params, (indices, x), classes, hs, ps, (code, threshold), grads, work
+            )
             guarded.check(hs, *grads)
             wanted, wanted_grads, h_last = reference.loss_and_grads(
                 inputs, targets, h_prev, clip=clip, clip_threshold=threshold
@@ -76,10 +78,10 @@ def test_guards_and_poisoned_buffers(T, d, h, q, fill, offset, real, dtype, kern
             assert loss == pytest.approx(wanted, rel=TOLERANCE[np.dtype(dtype)], abs=1e-300)
             assert_close(hs[T], h_last[:, 0])
             assert_all_close(grads, wanted_grads, what=f"clip={clip}")
-    kernels.forward(params, indices, x, hs, ps, work)
+    kernels.forward(params, (indices, x), hs, ps, work)
     for limit in (0.25, 5.0, math.inf):
         guarded.poison(work, *grads)
-        kernels.backward(params, indices, x, hs, ps, classes, limit, grads, work)
+        kernels.backward(params, (indices, x), classes, hs, ps, limit, grads, work)
         guarded.check(*grads)
         steps = [{t: a[i][:, None].astype(np.float64) for i, t in enumerate(range(first, T))}
                  for a, first in ((hs, -1), (ps, 0))]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.cells import CELLS
 from fastrnn.diagnostics.canvas import TITLE, new_figure
 from fastrnn.diagnostics.clipping import ClipReport, clip_report
 from fastrnn.diagnostics.glyphs import as_title
@@ -376,9 +377,9 @@ def _weights(d: Diagnosis) -> _Section:
         meaning += "Near 1: Whh alone would keep its memory."
     else:
         meaning += "Above 1: Whh alone would blow its memory up" + (
-            "; tanh, which flattens large values, is what holds it back."
-            if d.nonlinearity == "tanh"
-            else ", and a ReLU does not hold it back."
+            f"; {d.nonlinearity}, which flattens large values, is what holds it back."
+            if CELLS[d.nonlinearity].saturates
+            else f", and {d.nonlinearity} does not hold it back."
         )
     return "The recurrent weights Whh", numbers, meaning
 
@@ -391,10 +392,10 @@ def _flatness(d: Diagnosis) -> _Section:
         f"pass no gradient at a step       {_percent(shares[1]):>8}",
         f"stuck at every step of the text  {len(s.stuck):>8} of {d.hidden_size} units",
     ]
-    if d.nonlinearity == "relu":
+    if not CELLS[d.nonlinearity].saturates:
         numbers = numbers[1:]
         meaning = (
-            "A ReLU whose state is 0 passes no gradient. Half of them at a time is usual; one that is 0 at "
+            "A unit whose state is 0 passes no gradient. Half of them at a time is usual; one that is 0 at "
             "every step has died and learns nothing more."
         )
     elif shares[0] > 0.3:
@@ -482,7 +483,7 @@ def _advice(d: Diagnosis) -> list[str]:
                 else "a guard that costs nothing while it does nothing."
             )
         )
-    if d.nonlinearity == "tanh" and float(d.saturation.saturated.mean()) > 0.3:
+    if CELLS[d.nonlinearity].saturates and float(d.saturation.saturated.mean()) > 0.3:
         advice.append(
             "Against saturation: a lower learning rate, or smaller first weights from input to hidden state."
         )

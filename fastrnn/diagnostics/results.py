@@ -21,7 +21,6 @@ __all__ = [
     "about_model",
     "check_direction",
     "finite_states",
-    "nonlinearity",
     "open_finite",
 ]
 
@@ -37,7 +36,7 @@ def about_model(m: OpenModel, layer: int, direction: int, batch: Batch | None = 
     """What the pictures and the sentences of a result say of the model, and of what it read."""
     name = "CharRNN" if m.vocabulary is not None else type(m.model).__name__
     count = len(m.layers)
-    model = f"{name}, {m.hidden_size} {nonlinearity(m)} units"
+    model = f"{name}, {m.hidden_size} {m.cell.name} units"
     if count > 1:
         model += f", top of {count} layers" if layer == count - 1 else f", layer {layer} (from 0) of {count}"
     if direction:
@@ -47,10 +46,6 @@ def about_model(m: OpenModel, layer: int, direction: int, batch: Batch | None = 
     T, N = batch.shape
     read = f"{T:,} {'time step' if m.vocabulary is None else 'character'}{'s' * (T != 1)}"
     return {"model": model, "read": read if N == 1 else f"{N:,} sequences of {read}"}
-
-
-def nonlinearity(m: OpenModel) -> str:
-    return "relu" if m.relu else "tanh"
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.cells import CELLS
 from fastrnn.checks import check_number, check_size
 from fastrnn.diagnostics.canvas import (
     BLUE,
@@ -34,7 +35,6 @@ from fastrnn.diagnostics.results import (
     about_model,
     check_direction,
     finite_states,
-    nonlinearity,
     open_finite,
 )
 from fastrnn.diagnostics.unroll import check_layer, forward, open_batch, open_model
@@ -157,7 +157,7 @@ def saturation(
         u = forward(m, batch)
     hs = finite_states(u, number, direction)
     slopes = u.slopes(number, direction)
-    flat = np.zeros(hs.shape, bool) if m.relu else np.abs(hs) > limit
+    flat = np.abs(hs) > limit if m.cell.saturates else np.zeros(hs.shape, bool)
     dead = slopes < DEAD_SLOPE
     return Saturation(
         flat.mean(axis=(1, 2)),
@@ -166,7 +166,7 @@ def saturation(
         limit,
         slopes.mean(axis=(1, 2)),
         **about_model(m, number, direction, batch),
-        nonlinearity=nonlinearity(m),
+        nonlinearity=m.cell.name,
     )
 
 
@@ -178,7 +178,7 @@ def _saturation_sentences(r: Saturation) -> list[str]:
         if len(r.stuck)
         else "No unit is so at every step."
     )
-    if r.nonlinearity == "relu":
+    if not CELLS[r.nonlinearity].saturates:
         flat = f"On average {percent(dead)} of the units are 0 and pass no gradient; half of them is usual."
     else:
         flat = (
@@ -192,7 +192,7 @@ def _saturation_sentences(r: Saturation) -> list[str]:
         f"The mean slope is {percent(float(r.mean_slope.mean()))} of the largest possible: that share of a "
         "gradient gets through.",
     ]
-    if r.nonlinearity != "relu" and saturated > 0.3:
+    if saturated > 0.3:
         lines.append(
             "That is much: saturated units hardly learn. Try a lower learning rate or smaller weights."
         )
@@ -220,7 +220,7 @@ def plot_saturation(result: Saturation, *, ax: Any = None) -> Figure:
     figure, ax = new_axes(ax)
     steps = np.arange(1, len(result.saturated) + 1)
     style = line_style(len(steps))
-    if result.nonlinearity == "relu":  # it has no upper end to be near to
+    if not CELLS[result.nonlinearity].saturates:  # it has no upper end to be near to
         ax.plot(steps, result.dead, color=RED, label="pass no gradient: the state is 0", **style)
     else:
         ax.plot(

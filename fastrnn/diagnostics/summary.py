@@ -92,6 +92,7 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
         hs = u.hs[top][0]
         slopes = u.slopes(top)
         broken = not np.isfinite(hs).all()
+        flat = float((np.abs(hs) > SATURATED).mean()) if m.cell.saturates else 0.0
         W = m.recurrent_weights(top)
         changed = 0.0
         if clip == "norm":
@@ -105,7 +106,7 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
             rate = fit_decay(np.arange(len(from_last)), np.log(from_last[::-1]))[0]
         return {
             "spectral_radius": estimate_radius(W),
-            "saturated": math.nan if broken else 0.0 if m.relu else float((np.abs(hs) > SATURATED).mean()),
+            "saturated": math.nan if broken else flat,
             "dead": math.nan if broken else float((slopes < DEAD_SLOPE).mean()),
             "gradient_share": float(from_last[0] / from_last[-1]),
             "half_life": half_life_of(rate),

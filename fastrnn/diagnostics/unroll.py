@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn import backends, threads
+from fastrnn.cells import CELLS, TANH, Cell
 from fastrnn.checks import (
     INDEX,
     NO_INDICES,
@@ -70,8 +71,7 @@ class OpenModel:
         Of the model's backend.
     dtype : dtype
         float32 or float64, of every array here.
-    relu : bool
-        The nonlinearity is ``max(z, 0)``, not tanh.
+    cell : Cell
     layers : tuple of tuple of Layer
         For each layer its one or two directions.
     output : tuple of ndarray, shapes (q, h) and (q,), or None
@@ -89,7 +89,7 @@ class OpenModel:
     kind: str
     kernels: ModuleType
     dtype: np.dtype
-    relu: bool
+    cell: Cell
     layers: tuple[tuple[Layer, ...], ...]
     output: tuple[np.ndarray, np.ndarray] | None = None
     batch_first: bool = False
@@ -193,7 +193,7 @@ def _open_simple(model: Any) -> OpenModel:
 
     layer = (ready(model.Wxh), ready(model.Whh), ready(model.bh).reshape(h), np.zeros(h, dtype))
     return OpenModel(
-        model, "SimpleRNN", backends.kernels(getattr(model, "_backend", None)), dtype, False, ((layer,),),
+        model, "SimpleRNN", backends.kernels(getattr(model, "_backend", None)), dtype, TANH, ((layer,),),
         (ready(model.Why), ready(model.by).reshape(-1)),
     )  # fmt: skip
 
@@ -219,7 +219,7 @@ def _open_layers(model: Any, parameters: dict[str, np.ndarray]) -> OpenModel:
         "RNN" if output is None else "LanguageModel",
         backends.kernels(getattr(model, "_backend", None)),
         dtype,
-        model.nonlinearity == "relu",
+        CELLS[model.nonlinearity],
         tuple(tuple(layer(number, ending) for ending in endings) for number in range(model.num_layers)),
         output,
         bool(getattr(model, "batch_first", False)),
@@ -418,8 +418,7 @@ class Unrolled:
 
     def slopes(self, layer: int, direction: int = 0) -> np.ndarray:
         """Derivative of the nonlinearity at every step, from its value (eq. 4), (T, N, h) in float64."""
-        hs = self.hs[layer][direction].astype(np.float64)
-        return (hs > 0).astype(np.float64) if self.m.relu else 1 - hs * hs
+        return self.m.cell.slope(self.hs[layer][direction].astype(np.float64))
 
 
 def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
@@ -431,7 +430,7 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     h, L, D = m.hidden_size, len(m.layers), m.directions
     arrays = L * D * (2 if D == 2 else 1) + more
     memory = Memory(arrays * (T * N * h + 16), m.dtype)
-    net = Net(m.dtype, m.relu, m.input_size, h, 0 if m.output is None else len(m.output[1]), L, D)
+    net = Net(m.dtype, m.cell, m.input_size, h, 0 if m.output is None else len(m.output[1]), L, D)
     space = Space(m.kernels, net, T, N, bool(batch.indices.size), keep=True, take=memory.take)
     call = Call(space, [layer for directions in m.layers for layer in directions], m.output)
     hs = [space.hs[layer * D : (layer + 1) * D] for layer in range(L)]
@@ -570,27 +569,18 @@ def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
         before[first] = norms_of(h0)
         before[others] = norms_of(hs)[1:] if direction else norms_of(hs)[:-1]
         with np.errstate(all="ignore"):
-            if m.relu:
-                dz = states * (hs > 0)
-            else:
-                dz = hs * hs
-                np.subtract(1, dz, out=dz)
-                dz *= states
+            dz = m.cell.slope(hs)
+            dz *= states
             norms = norms_of(dz) * before
         return norms
     norms = np.empty(T)
     count = threads.workers(min(T, 8), float(T) * N * N * h, u.num_threads)
 
     def steps(part: int, slot: int) -> None:
-        dz = np.empty((N, h), m.dtype)
         with np.errstate(all="ignore"):  # is told to each thread by itself
             for t in range(part * T // count, (part + 1) * T // count):
-                if m.relu:
-                    np.multiply(states[t], hs[t] > 0, out=dz)
-                else:
-                    np.multiply(hs[t], hs[t], out=dz)
-                    np.subtract(1, dz, out=dz)
-                    np.multiply(states[t], dz, out=dz)
+                dz = m.cell.slope(hs[t])
+                dz *= states[t]
                 before = t + 1 if direction else t - 1
                 norms[t] = _product_norm(dz, hs[before] if 0 <= before < T else h0)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn import backends
+from fastrnn.cells import CELLS
 from fastrnn.checks import (
     INDEX,
     NO_INDICES,
@@ -199,13 +200,13 @@ class _Layer:
         backend: str | None, num_threads: Any,
     ) -> None:  # fmt: skip
         self.kernels = backends.kernels(backend)
-        relu = check_choice(nonlinearity, "nonlinearity", ("tanh", "relu")) == "relu"
+        cell = CELLS[check_choice(nonlinearity, "nonlinearity", tuple(CELLS))]
         reverse = check_flag(reverse, "reverse")
         self.num_threads = None if num_threads is None else check_size(num_threads, "num_threads")
         self.arrays = _layer_parameters(parameters)
         h, d = self.arrays[0].shape
         dtype = self.arrays[0].dtype
-        self.net = Net(dtype, relu, d, h, reverse=(reverse,))
+        self.net = Net(dtype, cell, d, h, reverse=(reverse,))
         steps, self.classes, _ = check_steps(x, "x", d, dtype, one=False)
         self.T, self.N = T, N = steps.shape[:2]
         self.lengths = check_lengths(lengths, T, N)

@@ -165,7 +165,7 @@ static void FN(forward_alone)(const layer_arguments *a, const FN(packed_layer) *
         const REAL *z = row;
         if (a->indices) z = p->input + a->indices[t] * ldh;
         else FN(copy_padded)(row, hs + t * h, h);
-        if (a->relu) {
+        if (a->cell == RELU) {
             FN(gemv)(p->forward, h, h, before, EPILOGUE_ADD, z, z, row, i & 1);
             FN(activate)(1, ldh, row);
         } else {
@@ -199,7 +199,7 @@ static void FN(layer_forward)(const layer_arguments *a) {
         REAL *z = (REAL *)a->hs + (t * a->N + a->start) * h;
         FN(project_step)(a, &p, t, z);
         FN(times_panels)(m, h, h, before, h, p.forward, z, h, 1);
-        FN(activate)(a->relu, m * h, z);
+        FN(activate)(a->cell == RELU, m * h, z);
         if (!lengths) {
             before = z;
             continue;
@@ -249,7 +249,7 @@ static void FN(backward_step)(const layer_arguments *a, const FN(packed_layer) *
         if (ended) FN(fill)(row + r * ldz, h, 0);
         if (a->dh_all) FN(copy_row)((REAL *)a->dh_all + place + r * h, row + r * ldz, h);
         if (ended) continue;
-        if (a->relu) FN(times_derivative)(1, h, row + r * ldz, (const REAL *)a->hs + place + r * h);
+        if (a->cell == RELU) FN(times_derivative)(1, h, row + r * ldz, (const REAL *)a->hs + place + r * h);
         else FN(times_derivative)(0, h, row + r * ldz, (const REAL *)a->hs + place + r * h);
         if (lengths && a->reverse && t == lengths[r] - 1) FN(copy_padded)(s->firsts + r * ldz, row + r * ldz, h);
     }
@@ -622,8 +622,8 @@ static void FN(sample_alone)(const sample_arguments *a, const FN(sample_space) *
     } else {
         z = p.input + index * ldh;
     }
-    FN(gemv)(p.forward, h, h, state, a->relu ? EPILOGUE_ADD : EPILOGUE_TANH, z, z, row, i & 1);
-    if (a->relu) FN(activate)(1, ldh, row);
+    FN(gemv)(p.forward, h, h, state, a->cell == RELU ? EPILOGUE_ADD : EPILOGUE_TANH, z, z, row, i & 1);
+    if (a->cell == RELU) FN(activate)(1, ldh, row);
     FN(copy_row)(state, row, h);
 }
 
@@ -636,7 +636,7 @@ static void FN(sample_step)(const sample_arguments *a, const FN(sample_space) *s
         FN(copy_row)(s->z + r * ldh, x ? p.bias : p.input + s->indices[r] * ldh, ldh);
     if (x) FN(times_panels)(m, ldh, d, x, d, p.input, s->z, ldh, 1);
     FN(times_panels)(m, ldh, h, state, h, p.forward, s->z, ldh, 1);
-    FN(activate)(a->relu, m * ldh, s->z);
+    FN(activate)(a->cell == RELU, m * ldh, s->z);
     for (ptrdiff_t r = 0; r < m; r++) FN(copy_row)(state + r * h, s->z + r * ldh, h);
 }
 

@@ -12,6 +12,9 @@
 /* How gradients are clipped: the numbers of fastrnn.kernels. */
 enum { CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM };
 
+/* The cells: likewise. */
+enum { TANH, RELU };
+
 /* Parameters or their gradients, in this order: Wxh (h,d), Whh (h,h), Why (q,h), bh (h), by (q). */
 enum { WXH, WHH, WHY, BH, BY, PARAMETERS };
 
@@ -63,7 +66,7 @@ typedef struct {
     void *dh0;              /* (N,h) */
     void *dh_all;              /* (T,N,h) */
     void *dW_ih, *dW_hh, *db_ih, *db_hh;
-    int accumulate, relu, reverse;
+    int accumulate, cell, reverse;
     ptrdiff_t start, stop;
     void *work;
 } layer_arguments;
@@ -96,7 +99,7 @@ typedef struct {
     double temperature, top_p;
     ptrdiff_t top_k;
     int64_t *out; /* (N,n) */
-    int relu;
+    int cell;
     ptrdiff_t start, stop;
     void *work;
 } sample_arguments;

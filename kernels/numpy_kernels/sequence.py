@@ -1,4 +1,4 @@
-"""Kernels in plain NumPy, vectorised over all that is not sequential: runs wherever NumPy does.
+"""One sequence, the class of the study notes, in plain NumPy: vectorised over all that is not sequential.
 
 Equations are those of the study notes, with one-hot targets ``p``::
 
@@ -15,33 +15,17 @@ is 0; where NaN or infinity take part, the products with zeros count as well.
 
 Arrays are C-contiguous and of one dtype.  ``params = (Wxh (h,d), Whh (h,h), Why (q,h), bh (h,1),
 by (q,1))`` and ``grads`` alike; ``hs (T+1,h)`` holds the state before the first input in row 0;
-``ps (T,q)``.  Inputs are either class indices ``indices (T,)`` (int64, in [0,d); then ``x`` has no
-rows) or vectors ``x (T,d)`` (then ``indices`` is empty).  ``work`` is scratch space of
-`workspace_size` elements.
+``ps (T,q)``.  ``inputs = (indices, x)`` are either class indices ``indices (T,)`` (int64, in [0,d); then ``x``
+has no rows) or vectors ``x (T,d)`` (then ``indices`` is empty).  ``clip = (how, threshold)``, `how` being one of
+``CLIP_NONE`` to ``CLIP_NORM``.  ``work`` is scratch space of `workspace_size` elements.
 """
 
 import math
 
 import numpy as np
 
-from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE
-from fastrnn.kernels.numpy_batched import (  # noqa: F401 - each backend's file has all its kernels
-    layer_backward,
-    layer_forward,
-    layer_sizes,
-    output_logits,
-    output_loss,
-    output_sizes,
-    pack_layer,
-    pack_output,
-    reduce_gradients,
-    sample_batch,
-    sample_size,
-)
-from fastrnn.kernels.numpy_optimizers import adagrad, adam, rmsprop, sgd  # noqa: F401 - likewise
-
-NAME = "numpy"
-USES_BLAS = True  # of as many threads as it likes
+from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE, TANH
+from fastrnn.kernels.numpy_kernels import cells
 
 
 def workspace_size(T, d, h, q):
@@ -49,34 +33,12 @@ def workspace_size(T, d, h, q):
     return 0
 
 
-def wrap_indices(indices, bound, out):
-    """Copy class indices to `out`, negative ones counted from the end.
-
-    Returns the position of the first index outside ``[-bound, bound)``, or -1.
-    """
-    np.add(indices, np.where(indices < 0, bound, 0), out=out)
-    bad = (out < 0) | (out >= bound)
-    return int(bad.argmax()) if bad.any() else -1
-
-
-def copy_targets(targets, bound, ignored, out):
-    """Copy targets to `out`, -1 where they equal `ignored`: those do not count.
-
-    Returns how many count; or ``-1 - position`` of the first that is neither `ignored` nor in
-    ``[0, bound)``.
-    """
-    out[:] = targets
-    out[targets == ignored] = -1
-    bad = (out >= bound) | ((targets < 0) & (targets != ignored))
-    return -1 - int(bad.argmax()) if bad.any() else int(np.count_nonzero(out >= 0))
-
-
-def forward(params, indices, x, hs, ps, work):
+def forward(params, inputs, hs, ps, work):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17).
 
     Reads ``hs[0]``; writes ``hs[1:]`` and `ps`.
     """
-    Wxh, Whh, Why, bh, by = params
+    (Wxh, Whh, Why, bh, by), (indices, x) = params, inputs
     with np.errstate(all="ignore"):
         if len(indices):
             _look_up(Wxh, indices, hs[1:])
@@ -85,8 +47,7 @@ def forward(params, indices, x, hs, ps, work):
         hs[1:] += bh.T
         for t in range(len(ps)):
             z = hs[t + 1]
-            z += Whh @ hs[t]
-            np.tanh(z, out=z)
+            cells.forward(TANH, z, Whh @ hs[t], (hs[t],), (z,))
         np.matmul(hs[1:], Why.T, out=ps)
         ps += by.T
         ps -= ps.max(axis=1, keepdims=True)
@@ -94,23 +55,22 @@ def forward(params, indices, x, hs, ps, work):
         ps /= ps.sum(axis=1, keepdims=True)
 
 
-def backward(params, indices, x, hs, ps, targets, limit, grads, work):
+def backward(params, inputs, targets, hs, ps, limit, grads, work):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), written to `grads`.
 
     Every accumulator is clamped to [-limit, limit] after every time step; no clamp when it is inf.
     """
-    _, Whh, Why, _, _ = params
+    (_, Whh, Why, _, _), (indices, x) = params, inputs
     dWxh, dWhh, dWhy, dbh, dby = grads
     T = len(ps)
     with np.errstate(all="ignore"):
         dy = ps.copy()
         dy[np.arange(T), targets] -= 1
         dz = dy @ Why
-        slope = 1 - hs[1:] * hs[1:]
-        dz[T - 1] *= slope[T - 1]
-        for t in range(T - 2, -1, -1):
-            dz[t] += dz[t + 1] @ Whh
-            dz[t] *= slope[t]
+        for t in range(T - 1, -1, -1):
+            if t < T - 1:
+                dz[t] += dz[t + 1] @ Whh
+            cells.backward(TANH, (hs[t + 1],), (dz[t],), dz[t])
         _accumulate(dz, hs[:-1], limit, dWhh)
         _accumulate(dy, hs[1:], limit, dWhy)
         _accumulate(dz, np.ones((T, 1), dz.dtype), limit, dbh)
@@ -152,20 +112,21 @@ def _accumulate(left, right, limit, out):
         np.clip(out, -limit, limit, out=out)
 
 
-def loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work):
+def loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`.
 
     Reads ``hs[0]``; writes ``hs[1:]`` and `grads`, and uses `ps` as work space.  Returns the loss.
     """
-    forward(params, indices, x, hs, ps, work)
+    how, threshold = clip
+    forward(params, inputs, hs, ps, work)
     with np.errstate(all="ignore"):
         loss = -np.log(ps[np.arange(len(ps)), targets].astype(np.float64)).sum()
-        limit = threshold if clip == CLIP_STEP else math.inf
-        backward(params, indices, x, hs, ps, targets, limit, grads, work)
-        if clip == CLIP_VALUE:
+        limit = threshold if how == CLIP_STEP else math.inf
+        backward(params, inputs, targets, hs, ps, limit, grads, work)
+        if how == CLIP_VALUE:
             for g in grads:
                 np.clip(g, -threshold, threshold, out=g)
-        elif clip == CLIP_NORM:
+        elif how == CLIP_NORM:
             norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))
             scale = threshold / np.maximum(threshold, norm)
             if scale != 1:
@@ -181,9 +142,9 @@ def update(params, grads, lr):
             W -= lr * dW
 
 
-def train_step(params, indices, x, targets, hs, ps, clip, threshold, lr, grads, work):
+def train_step(params, inputs, targets, hs, ps, clip, lr, grads, work):
     """`loss_and_grads` and `update` in one; `grads` is work space.  Returns the loss."""
-    loss = loss_and_grads(params, indices, x, targets, hs, ps, clip, threshold, grads, work)
+    loss = loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work)
     update(params, grads, lr)
     return loss
 
@@ -201,7 +162,7 @@ def sample(params, h, start, uniforms, out, work):
     with np.errstate(all="ignore"):
         for t in range(len(out)):
             _look_up(Wxh, [index], column)
-            h[:] = np.tanh(column.T + Whh @ h + bh)
+            cells.forward(TANH, column.T, Whh @ h + bh, (h,), (h,))
             y = Why @ h + by
             p = np.exp(y - y.max())
             p /= p.sum()

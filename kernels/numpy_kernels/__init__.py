@@ -1,0 +1,31 @@
+"""The kernels in plain NumPy: they run wherever NumPy does, and say what the other backends compute.
+
+One file a concept, its equations at the top: `sequence` the class of the study notes, `cells`, `layer`,
+`output`, `sampling`, `gradients`, `optimizers`, and `indices`.
+"""
+
+from fastrnn.kernels.numpy_kernels.gradients import reduce_gradients
+from fastrnn.kernels.numpy_kernels.indices import copy_targets, wrap_indices
+from fastrnn.kernels.numpy_kernels.layer import layer_backward, layer_forward, layer_sizes, pack_layer
+from fastrnn.kernels.numpy_kernels.optimizers import adagrad, adam, rmsprop, sgd
+from fastrnn.kernels.numpy_kernels.output import output_logits, output_loss, output_sizes, pack_output
+from fastrnn.kernels.numpy_kernels.sampling import sample_batch, sample_size
+from fastrnn.kernels.numpy_kernels.sequence import (
+    backward,
+    forward,
+    loss_and_grads,
+    sample,
+    train_step,
+    update,
+    workspace_size,
+)
+
+__all__ = [
+    "NAME", "USES_BLAS", "adagrad", "adam", "backward", "copy_targets", "forward", "layer_backward",
+    "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss", "output_sizes",
+    "pack_layer", "pack_output", "reduce_gradients", "rmsprop", "sample", "sample_batch", "sample_size", "sgd",
+    "train_step", "update", "workspace_size", "wrap_indices",
+]  # fmt: skip
+
+NAME = "numpy"
+USES_BLAS = True  # of as many threads as it likes
