@@ -282,11 +282,8 @@ def _numba_kernels() -> dict[str, Any]:
 
 def _numba_cache() -> str | None:
     """Where Numba keeps the compiled kernels; None when it is not loaded or keeps them nowhere."""
-    for kernel in _numba_kernels().values():
-        folder = getattr(getattr(kernel, "stats", None), "cache_path", None)
-        if folder is not None:
-            return str(folder)
-    return None
+    cache_folder = _numba_kernels().get("cache_folder")
+    return None if cache_folder is None else cache_folder()
 
 
 def _lines(config: dict[str, Any]) -> list[str]:

@@ -19,3 +19,7 @@ CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM = range(4)
 
 #: The cells: ``h_t = tanh(z_t)`` and ``h_t = max(z_t, 0)``, of ``z_t = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh``.
 TANH, RELU = range(2)
+
+#: Rows, time steps times sequences, from which on matrices are packed in the order in which they are read;
+#: for fewer, they are used as they are.
+PACK_FROM = 8

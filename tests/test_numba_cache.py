@@ -20,10 +20,10 @@ pytest.importorskip("numba")
 
 import fastrnn
 import fastrnn.kernels
-from fastrnn.kernels import jit
+from fastrnn.kernels.numba_kernels import jit
 
 HELPER = """
-from fastrnn.kernels.jit import inlined
+from fastrnn.kernels.numba_kernels.jit import inlined
 
 FACTOR = 2
 
@@ -38,7 +38,7 @@ import sys
 
 import numpy as np
 
-from fastrnn.kernels.jit import cache_folder, kernel
+from fastrnn.kernels.numba_kernels.jit import cache_folder, kernel
 from fastrnn.kernels.probe_helper import times
 
 @kernel
@@ -326,7 +326,7 @@ def test_upgraded_package(installation):
         "x = np.full(1, 50.0); k.tanh(x); x[0] -= 1; print(json.dumps(x.tolist()))"
     )
     assert installation.run(code) == [0.0]
-    source = installation.kernels / "elementary.py"
+    source = installation.kernels / "numba_kernels" / "elementary.py"
     source.write_text(
         source.read_text().replace("tanh_flat = -746.0, 710.0, 20.0", "tanh_flat = -746.0, 710.0, 0.0")
     )

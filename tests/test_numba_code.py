@@ -13,20 +13,21 @@ pytest.importorskip("numba")
 PRINT_CODE = """
 import json
 import numpy as np
-from fastrnn.kernels.vectors import VECTOR_BYTES
+from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
 {call}
 (code,) = {function}.inspect_asm().values()
 print(json.dumps({{"width": VECTOR_BYTES, "code": code}}))
 """
 
 ONE_SEQUENCE = {
-    "call": "from fastrnn.kernels import numba_kernels as kernels; kernels.tanh(np.zeros(1, np.float32))",
-    "function": "kernels._run",
+    "call": "from fastrnn import SimpleRNN; rnn = SimpleRNN(1, 1, 1, dtype=np.float32, backend='numba');"
+    "rnn.train_step([0], [0], np.zeros((1, 1))); from fastrnn.kernels.numba_kernels import sequence",
+    "function": "sequence._train",
 }
 BATCH = {
-    "call": "from fastrnn import RNN; RNN(1, 1, backend='numba').forward(np.zeros((1, 2, 1), np.float32));"
-    "from fastrnn.kernels import numba_layer as kernels",
-    "function": "kernels._layer",
+    "call": "from fastrnn import RNN; rnn = RNN(1, 1, backend='numba'); rnn.forward(np.zeros((9, 2, 1)));"
+    "rnn.backward(np.zeros((9, 2, 1))); from fastrnn.kernels.numba_kernels import layer",
+    "function": "layer._backward",
 }
 
 REGISTER = {64: "zmm", 32: "ymm", 16: "xmm"}

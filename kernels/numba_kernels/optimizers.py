@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from fastrnn.kernels.jit import inlined, kernel
+from fastrnn.kernels.numba_kernels.jit import inlined, kernel
 
 # ---- loops ----------------------------------------------------------------------------------------
 

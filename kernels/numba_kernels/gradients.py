@@ -5,22 +5,22 @@ import math
 import numpy as np
 
 from fastrnn.kernels import CLIP_NORM, CLIP_VALUE
-from fastrnn.kernels.elementary import add, clamp, copy, scale, sum_of_squares
-from fastrnn.kernels.jit import flat, kernel
+from fastrnn.kernels.numba_kernels.elementary import add, clamp, copy, scale, sum_of_squares
+from fastrnn.kernels.numba_kernels.jit import kernel, ready
 
 PIECE = 1024  # elements of a gradient that are in the first cache while they are summed
 
 
 @kernel
-def _reduce(parts, count, n, clip, threshold, out):
-    """Sum of `count` gradients of n elements; returns its norm."""
+def _reduce(parts, clip, threshold, out):
+    count, n = parts.shape
     squares = 0.0
     for first in range(0, n, PIECE):
-        m = min(PIECE, n - first)
-        copy(m, out, first, parts, first)
+        piece = out[first : first + PIECE]
+        copy(piece, parts[0, first : first + PIECE])
         for part in range(1, count):
-            add(m, out, first, out, first, parts, part * n + first)
-        squares += np.float64(sum_of_squares(m, out, first))
+            add(piece, piece, parts[part, first : first + PIECE])
+        squares += np.float64(sum_of_squares(piece))
     norm = math.sqrt(squares)
     if norm == math.inf:  # squares may be beyond the largest number where their root is not
         squares = 0.0
@@ -29,9 +29,9 @@ def _reduce(parts, count, n, clip, threshold, out):
             squares += x * x
         norm = math.sqrt(squares) * 2.0**600
     if clip == CLIP_VALUE:
-        clamp(n, out, 0, out, 0, threshold)
-    if clip == CLIP_NORM and not norm <= threshold:
-        scale(n, out, 0, out, 0, threshold / norm)
+        clamp(out, out, threshold)
+    if clip == CLIP_NORM and not norm <= threshold:  # eq. 15
+        scale(out, out, threshold / norm)
     return norm
 
 
@@ -40,5 +40,4 @@ def reduce_gradients(parts, clip, threshold, out):
 
     Returns the norm before the clipping.
     """
-    count, n = parts.shape
-    return _reduce(flat(parts), count, n, clip, float(threshold), out)
+    return _reduce(ready(parts), clip, float(threshold), out)

@@ -36,10 +36,11 @@ OPTIONS = {
     "fastmath": {"contract", "nsz"},
     "boundscheck": False,  # only checked arguments come here
     "no_cfunc_wrapper": True,  # nobody calls them from C; it would be compiled for nothing
+    "_nrt": False,  # nothing is allocated: no references are counted when a loop takes a row
     # Never "parallel": its threading layers abort the process or kill a forked child.
 }
 
-_HERE = Path(__file__).parent
+_KERNELS = Path(__file__).parents[1]
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 #: Flags of `os.open`; systems that lack them do without.
@@ -66,21 +67,21 @@ inlined = numba.njit(inline="always", **OPTIONS)
 inlined_and_python = register_jitable(inline="always")
 
 
-def flat(array):
-    """An input as one row; one that is read-only would have everything compiled once more for itself."""
-    row = array.ravel()
-    return row if row.flags.writeable else row.copy()
+def ready(array):
+    """An input as the compiled functions know it; a read-only one would have them all compiled once more."""
+    flags = array.flags
+    return array if flags.writeable and flags.c_contiguous else np.array(array, order="C")
 
 
 @functools.cache
 def _source_hash():
     """Of all kernels and of what compiles them: an edit or an upgrade never meets old machine code."""
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    sources = sorted(_HERE.glob("*.py"))
+    sources = sorted(_KERNELS.rglob("*.py"))
     if not sources:
-        raise FileNotFoundError(f"no sources in {_HERE}")
+        raise FileNotFoundError(f"no sources in {_KERNELS}")
     for path in sources:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(path.relative_to(_KERNELS).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
 
 
@@ -90,7 +91,7 @@ def _folders():
     if config.CACHE_DIR:
         roots = [Path(config.CACHE_DIR).absolute()]
     else:
-        roots = [_HERE / "__pycache__", Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)]
+        roots = [_KERNELS / "__pycache__", Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)]
     try:
         # A relative one is a "~" that nobody could expand.
         return [root / f"fastrnn-{_source_hash()}{_USER}" for root in roots if root.is_absolute()]
@@ -100,6 +101,8 @@ def _folders():
 
 def cache_folder():
     """Folder in which compiled kernels are kept, or None where there is none that can be written."""
+    if config.DISABLE_JIT:
+        return None
     for folder in _folders():
         existing = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
         if existing == folder and not _is_ours(folder.lstat(), stat.S_IFDIR):

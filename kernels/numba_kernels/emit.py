@@ -2,8 +2,8 @@
 
 Numba's own loops leave it to the compiler which registers hold what, and at which width.  The inner
 loops of this package want that said: `routine` makes one of them from a function that is run once,
-at compile time, with an `Emitter` and `Value` arguments, and becomes a function of its own in the
-machine code, called from jitted code with arrays, offsets, integers and real numbers.
+at compile time, with an `Emitter` and arguments of the classes below, and becomes a function of its own in
+the machine code, called from jitted code with arrays and numbers.
 
 The width is the host's: 64 bytes with AVX-512, 32 with AVX, else 16.
 """
@@ -185,6 +185,9 @@ class Pointer:
         offset = self.emitter.index(offset)
         return Pointer(self.emitter, self.emitter.builder.gep(self.ir, [offset.ir]))
 
+    def here(self):
+        return self
+
     def _at(self, lanes):
         kind = ir.VectorType(self.emitter.element, lanes) if lanes > 1 else self.emitter.element
         return self.emitter.builder.bitcast(self.ir, kind.as_pointer())
@@ -196,6 +199,38 @@ class Pointer:
 
     def store(self, value):
         self.emitter.builder.store(value.ir, self._at(value.lanes), align=self.emitter.bits // 8)
+
+
+class Row(Pointer):
+    """An array that lies in one piece: `n` elements from here on."""
+
+    __slots__ = ("n",)
+
+    def __init__(self, place, n):
+        super().__init__(place.emitter, place.ir)
+        self.n = place.emitter.index(n)
+
+    @property
+    def parts(self):
+        return self.ir, self.n.ir
+
+
+class Matrix(Pointer):
+    """A matrix from here on: element (i, j) is ``i * ld + j * step`` elements away."""
+
+    __slots__ = ("cols", "ld", "rows", "step")
+
+    def __init__(self, place, rows, cols, ld, step):
+        super().__init__(place.emitter, place.ir)
+        self.rows, self.cols, self.ld, self.step = rows, cols, ld, step
+
+    @property
+    def parts(self):
+        return self.ir, self.rows.ir, self.cols.ir, self.ld.ir, self.step.ir
+
+    def row(self, i):
+        """Row i, where the elements of a row follow each other."""
+        return Row(self + i * self.ld, self.cols)
 
 
 class Variable:
@@ -298,18 +333,30 @@ class Routine:
         name = f"fastrnn.{self.name}.{element}"
         if name in module.globals:
             return module.globals[name]
-        kinds = {"a": element.as_pointer(), "i": INDEX, "r": element}
+        place = element.as_pointer()
+        parts = {"a": [place], "v": [place, INDEX], "m": [place] + 4 * [INDEX], "i": [INDEX], "r": [element]}
         result = element if self.returns else ir.VoidType()
-        function = ir.Function(module, ir.FunctionType(result, [kinds[kind] for kind in self.kinds]), name)
+        wanted = [part for kinds in self.kinds for kind in kinds for part in parts[kind]]
+        function = ir.Function(module, ir.FunctionType(result, wanted), name)
         function.linkage = "internal"
         function.attributes.add("nounwind")
         function.attributes.add("noinline")
         emitter = Emitter(ir.IRBuilder(function.append_basic_block("entry")), element)
-        arguments = [
-            (Pointer if kind == "a" else Value)(emitter, argument)
-            for kind, argument in zip(self.kinds, function.args, strict=True)
-        ]
-        value = self.emit(emitter, *arguments)
+        given = iter(function.args)
+
+        def argument(kind):
+            first, *sizes = (next(given) for _ in parts[kind])
+            if kind in "ir":
+                return Value(emitter, first)
+            start = Pointer(emitter, first)
+            return {"a": Pointer.here, "v": Row, "m": Matrix}[kind](
+                start, *(Value(emitter, n) for n in sizes)
+            )
+
+        value = self.emit(
+            emitter,
+            *(argument(kinds) if len(kinds) == 1 else tuple(map(argument, kinds)) for kinds in self.kinds),
+        )
         if self.returns:
             emitter.builder.ret(value.ir)
         else:
@@ -318,43 +365,47 @@ class Routine:
 
     def call(self, emitter, arguments):
         function = self._function(emitter.builder.module, emitter.element)
-        arguments = [a if hasattr(a, "ir") else emitter.index(a) for a in arguments]
-        result = emitter.builder.call(function, [a.ir for a in arguments])
+        parts = []
+        for kinds, given in zip(self.kinds, arguments, strict=True):
+            for kind, argument in zip(kinds, given if len(kinds) > 1 else [given], strict=True):
+                value = argument if hasattr(argument, "ir") else emitter.index(argument)
+                parts += value.parts if kind in "vm" else [value.ir]
+        result = emitter.builder.call(function, parts)
         return Value(emitter, result) if self.returns else None
 
     def typed(self, typing_context, *given):
-        """Numba's side: arrays come with the offset of their first element."""
-        arrays = [given[i] for i in self._positions()]
-        dtype = arrays[0].dtype
-        wanted, rest = [], iter(given)
-        for kind in self.kinds:
-            if kind == "a":
-                wanted += [next(rest), types.intp]
-                next(rest)
-            else:
-                next(rest)
-                wanted.append(types.intp if kind == "i" else dtype)
+        """Numba's side."""
+        dtype = next(argument.dtype for argument, kind in zip(given, self.kinds, strict=True) if kind in "vm")
+        numbers = {"i": types.intp, "r": dtype}
+        wanted = [
+            argument
+            if kinds in "vm"
+            else types.Tuple([numbers[kind] for kind in kinds])
+            if len(kinds) > 1
+            else numbers[kinds]
+            for argument, kinds in zip(given, self.kinds, strict=True)
+        ]
         signature = (dtype if self.returns else types.void)(*wanted)
         return signature, functools.partial(self._lower, dtype)
 
-    def _positions(self):
-        """Where the arrays stand among the arguments."""
-        at = 0
-        for kind in self.kinds:
-            if kind == "a":
-                yield at
-            at += 2 if kind == "a" else 1
-
     def _lower(self, dtype, context, builder, signature, values):
         emitter = Emitter(builder, context.get_data_type(dtype))
-        arguments, given = [], iter(zip(values, signature.args, strict=True))
-        for kind in self.kinds:
-            value, numba_type = next(given)
-            if kind == "a":
-                data = context.make_array(numba_type)(context, builder, value).data
-                arguments.append(Pointer(emitter, data) + Value(emitter, next(given)[0]))
-            else:
-                arguments.append(Value(emitter, value))
+        arguments = []
+        for kind, value, numba_type in zip(self.kinds, values, signature.args, strict=True):
+            if kind not in "vm":
+                parts = cgutils.unpack_tuple(builder, value) if len(kind) > 1 else [value]
+                numbers = tuple(Value(emitter, part) for part in parts)
+                arguments.append(numbers if len(kind) > 1 else numbers[0])
+                continue
+            array = context.make_array(numba_type)(context, builder, value)
+            start = Pointer(emitter, array.data)
+            if kind == "v":
+                arguments.append(Row(start, Value(emitter, array.nitems)))
+                continue
+            shape = [Value(emitter, n) for n in cgutils.unpack_tuple(builder, array.shape, 2)]
+            bytes_apart = [Value(emitter, n) for n in cgutils.unpack_tuple(builder, array.strides, 2)]
+            shift = (emitter.bits // 8).bit_length() - 1
+            arguments.append(Matrix(start, *shape, *(apart >> shift for apart in bytes_apart)))
         result = self.call(emitter, arguments)
         return context.get_dummy_value() if result is None else result.ir
 
@@ -362,10 +413,11 @@ class Routine:
 def routine(kinds, plain, *, returns=False):
     """Decorate the emitting function of a routine.
 
-    `kinds` has a letter for each of its arguments: ``a`` an array, which callers give as the array and
-    the offset of its first element, ``i`` an integer, ``r`` a number of the arrays' dtype.  `plain` does
-    the same in NumPy, given flat arrays that start at the offset; it stands in where
-    ``NUMBA_DISABLE_JIT`` is set.  With `returns`, the result is a number of the arrays' dtype.
+    `kinds` has a letter for each of its arguments: ``v`` an array that lies in one piece, which is taken as one
+    row, ``m`` a matrix, also a transposed one or a part of one, ``i`` an integer, ``r`` a number of the arrays'
+    dtype; and ``a``, for calls from other routines only, the place where numbers begin.  `plain` does the same in
+    NumPy; it stands in where ``NUMBA_DISABLE_JIT`` is set.  With `returns`, the result is a number of the
+    arrays' dtype.
     """
 
     def decorate(emit):
@@ -375,11 +427,8 @@ def routine(kinds, plain, *, returns=False):
             return described.typed(typing_context, *given)
 
         def interpreted(*given):
-            arguments, rest = [], iter(given)
-            for kind in kinds:
-                first = next(rest)
-                arguments.append(first.reshape(-1)[next(rest) :] if kind == "a" else first)
-            return plain(*arguments)
+            arguments = zip(kinds, given, strict=True)
+            return plain(*(argument.reshape(-1) if kind == "v" else argument for kind, argument in arguments))
 
         if config.DISABLE_JIT:
             return functools.update_wrapper(interpreted, emit)
@@ -387,7 +436,7 @@ def routine(kinds, plain, *, returns=False):
         typed.__signature__ = inspect.Signature(
             [
                 inspect.Parameter(f"given{i}", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-                for i in range(1 + len(kinds) + kinds.count("a"))
+                for i in range(1 + len(kinds))
             ]
         )
         return intrinsic(typed)

@@ -1,0 +1,402 @@
+"""One layer over a batch of sequences, compiled by Numba at first use and kept on disk.
+
+The functions, their arguments and the equations are those of `fastrnn.kernels.numpy_kernels.layer`::
+
+    z_t  = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh,  h_t = cell(z_t)                          (1)
+    dh_t = d output_t + W_hh' dz_{t+1},  dz_t = dh_t slope(h_t)                             (9), (12), (10)
+    dW_hh = sum dz_t h_{t-1}',  dW_ih = sum dz_t x_t',  db = sum dz_t,  dx_t = W_ih' dz_t   (11), (13)
+
+A thread takes its sequences through all time steps, `ROWS` at a time, in products with packed weights: a step is
+then one product of the rows of its sequences with panels that are read in order.  One sequence alone has products
+with vectors; and for a few steps of a few sequences the weights are used as they are.  Gradients of weights are
+products over blocks of steps, which have about `ROWS` rows of a step and sequence in all.
+
+A row of a product does not depend on the rows beside it, so what belongs to one sequence does not depend on how
+the batch is shared among threads.
+
+``ldh`` is h rounded up to whole vectors; ``ldz`` is such a row an odd number of vectors apart from the next, so
+that rows below each other don't compete for the same place in the cache.
+"""
+
+import functools
+
+from fastrnn.kernels.numba_kernels import cells
+from fastrnn.kernels.numba_kernels.batch import ROWS, groups, pieces
+from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_padded, copy_tile, fill, gather_column
+from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
+from fastrnn.kernels.numba_kernels.jit import inlined, inlined_and_python, kernel, ready
+from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
+from fastrnn.kernels.numba_kernels.packing import (
+    GEMM_VECTORS,
+    pack_for_gemm,
+    pack_for_gemv,
+    pack_rows,
+    transpose,
+)
+from fastrnn.kernels.numba_kernels.products import STRIP, add_rows_times, add_times, gemv, multiply
+
+AHEAD = 16  # with fewer sequences than this, inputs are multiplied for many time steps at once
+
+# ---- memory -----------------------------------------------------------------------------------------
+
+
+@inlined_and_python
+def _panels_layout(N, d, h, lanes, start):
+    """Offsets in the packed weights of a layer, from `start` on; the last is their end."""
+    nr, ldh = GEMM_VECTORS * lanes, padded(h, lanes)
+    wide_d, wide_h = (d + nr - 1) // nr * nr, (h + nr - 1) // nr * nr
+    bias = start  # (1, ldh)
+    recurrent = after(bias, ldh)  # W_hh transposed
+    back = after(recurrent, h * wide_h)  # W_hh
+    inputs = after(back, h * wide_h)  # W_ih transposed: (d, ldh) with the bias added, or panels
+    inputs_back = after(inputs, d * wide_h)  # W_ih
+    alone = after(inputs_back, h * wide_d)  # W_ih transposed, to sample one sequence
+    end = alone + (d * ldh if N == 1 else 0)
+    return bias, recurrent, back, inputs, inputs_back, alone, end
+
+
+@inlined
+def layer_panels(packed, place, N, d, h):
+    """The packed weights that begin at ``packed[place]``, as matrices: the bias, W_hh' and W_hh, each for
+    matrix-vector products where N is 1, W_ih' with the bias added, W_ih' and W_ih for products, and W_ih' to
+    sample one sequence."""
+    lanes = VECTOR_BYTES // packed.itemsize
+    nr, ldh = GEMM_VECTORS * lanes, padded(h, lanes)
+    wide_d, wide_h = (d + nr - 1) // nr * nr, (h + nr - 1) // nr * nr
+    width = ldh if N == 1 else wide_h
+    bias, recurrent, back, inputs, inputs_back, alone, _ = _panels_layout(N, d, h, lanes, place)
+    return (
+        matrix(packed, bias, 1, ldh)[0],
+        matrix(packed, recurrent, h, width),
+        matrix(packed, back, h, width),
+        matrix(packed, inputs, d, ldh),
+        matrix(packed, inputs, d, wide_h),
+        matrix(packed, inputs_back, h, wide_d),
+        matrix(packed, alone, d if N == 1 else 0, ldh),
+    )
+
+
+@inlined_and_python
+def _layout(T, rows, d, h, lanes, start):
+    """Time steps of a block and row length of its gradients, then offsets in the work space."""
+    nr, vectors = GEMM_VECTORS * lanes, (h + lanes - 1) // lanes
+    ldh, ldz = vectors * lanes, (vectors | 1) * lanes
+    wide_d, wide_h = (d + nr - 1) // nr * nr, (h + nr - 1) // nr * nr
+    steps = min(T, max(1, ROWS // rows))
+    dz = start  # (max(steps, 2) * rows, ldz)
+    panels = after(dz, max(steps, 2) * rows * ldz)  # states or inputs of a block
+    columns = after(panels, max(steps * rows * max(wide_d, wide_h), rows * ldz))  # (d, ldh) dW_ih, transposed
+    sums = after(columns, d * ldh)  # (1, ldh)
+    end = sums + ldh
+    return steps, ldz, dz, panels, columns, sums, end
+
+
+@functools.lru_cache(maxsize=256)
+def layer_sizes(T, N, rows, d, h):
+    """Elements of `packed` and of `work` for a layer, N sequences, at most `rows` of them at once."""
+    return largest_end(_panels_layout, N, d, h), max(largest_end(_layout, T, r, d, h) for r in pieces(rows))
+
+
+# ---- packing ----------------------------------------------------------------------------------------
+
+
+@kernel
+def _pack(layer, N, one_hot, packed):
+    W_ih, W_hh, b_ih, b_hh = layer
+    h, d = W_ih.shape
+    bias, recurrent, back, rows_of_inputs, inputs, inputs_back, alone = layer_panels(
+        packed, first_line(packed), N, d, h
+    )
+    copy_padded(bias, b_ih)
+    add(bias[:h], bias[:h], b_hh)
+    if N == 1:
+        pack_for_gemv(recurrent, W_hh.T)
+        pack_for_gemv(back, W_hh)
+    else:
+        pack_for_gemm(recurrent, W_hh.T)
+        pack_for_gemm(back, W_hh)
+    if one_hot:
+        transpose(rows_of_inputs, W_ih)
+        for c in range(d):
+            add(rows_of_inputs[c], rows_of_inputs[c], bias)
+    else:
+        pack_for_gemm(inputs, W_ih.T)
+        pack_for_gemm(inputs_back, W_ih)
+        if N == 1:
+            pack_for_gemv(alone, W_ih.T)
+
+
+def pack_layer(layer, N, one_hot, packed):
+    """Bring the weights of a layer into the order in which N sequences will read them.
+
+    `one_hot` says that the inputs are class indices.
+    """
+    _pack(tuple(map(ready, layer)), N, bool(one_hot), packed)
+
+
+# ---- forward ----------------------------------------------------------------------------------------
+
+
+@kernel
+def _forward_few(layer, batch, h0, hs, h_n, rows, cell, work):
+    """A few steps: the weights as they are.  The plainest form of the three; the others pack."""
+    (W_ih, W_hh, b_ih, b_hh), (indices, x, lengths, reverse), (start, stop) = layer, batch, rows
+    T, _, h = hs.shape
+    lanes = VECTOR_BYTES // work.itemsize
+    bias = matrix(work, first_line(work), 1, padded(h, lanes))[0]
+    copy_padded(bias, b_ih)
+    add(bias[:h], bias[:h], b_hh)
+    for n in range(start, stop):
+        copy(h_n[n], h0[n])
+    for k in range(T):
+        t = T - 1 - k if reverse else k
+        # z_t = W_ih x_t + b
+        for n in range(start, stop):
+            if len(indices) > 0:
+                gather_column(hs[t, n], W_ih, indices[t, n], bias)
+            else:
+                copy(hs[t, n], bias)
+        # z_t += W_ih x_t, z_t += W_hh h_{t-1}, a strip of a matrix for all sequences
+        for i in range(0, h, STRIP):
+            for n in range(start, stop):
+                z = hs[t, n, i:]
+                if len(indices) == 0:
+                    add_rows_times(z, W_ih[i : i + STRIP], x[t, n])
+                add_rows_times(z, W_hh[i : i + STRIP], h_n[n])
+        # h_t = cell(z_t); h_n is what each sequence has reached
+        for n in range(start, stop):
+            if len(lengths) > 0 and t >= lengths[n]:
+                fill(hs[t, n], 0.0)
+            else:
+                cells.forward(cell, hs[t, n], hs[t, n, :0], (h_n[n],), (hs[t, n],))
+                copy(h_n[n], hs[t, n])
+
+
+@kernel
+def _forward_one(packed, batch, h0, hs, h_n, d, cell, work):
+    """One sequence: products of matrices with vectors."""
+    indices, x, lengths, reverse = batch
+    T, _, h = hs.shape
+    bias, recurrent, _, rows_of_inputs, inputs, _, _ = layer_panels(packed, first_line(packed), 1, d, h)
+    states = matrix(work, first_line(work), 2, len(bias))  # h_{t-1} and h_t take turns
+    if len(indices) == 0:  # W_ih x_t + b for many steps at once
+        for t0 in range(0, T, ROWS):
+            n = min(ROWS, T - t0)
+            for t in range(t0, t0 + n):
+                copy(hs[t, 0], bias)
+            multiply(hs[t0 : t0 + n, 0], x[t0 : t0 + n, 0], inputs, 1)
+    met = 0
+    copy_padded(states[0], h0[0])
+    for k in range(T):
+        t = T - 1 - k if reverse else k
+        if len(lengths) > 0 and t >= lengths[0]:
+            fill(hs[t, 0], 0.0)
+            continue
+        before, row = states[met & 1], states[1 - (met & 1)]
+        # z_t = W_ih x_t + b
+        if len(indices) > 0:
+            copy(row, rows_of_inputs[indices[t, 0]])
+        else:
+            copy_padded(row, hs[t, 0])
+        # h_t = cell(z_t + W_hh h_{t-1})
+        gemv(row, row, before, recurrent, k & 1)
+        cells.forward(cell, row, row[:0], (before,), (row,))
+        copy(hs[t, 0], row)
+        met += 1
+    copy(h_n[0], states[met & 1])
+
+
+@kernel
+def _forward_rows(packed, batch, h0, hs, h_n, rows, d, cell):
+    """Several sequences: a step is a product of matrices."""
+    (indices, x, lengths, reverse), (start, stop) = batch, rows
+    T, N, h = hs.shape
+    bias, recurrent, _, rows_of_inputs, inputs, _, _ = layer_panels(packed, first_line(packed), N, d, h)
+    one_hot, ragged = len(indices) > 0, len(lengths) > 0
+    # Few sequences: W_ih x_t + b for many steps at once.  (All sequences: their rows follow each other.)
+    ahead = not one_hot and stop - start == N and N < AHEAD
+    if ahead:
+        z, vectors = hs.reshape(T * N, h), x.reshape(T * N, d)
+        for first in range(0, T * N, ROWS):
+            last = min(first + ROWS, T * N)
+            for r in range(first, last):
+                copy(z[r], bias)
+            multiply(z[first:last], vectors[first:last], inputs, 1)
+    for k in range(T):
+        t = T - 1 - k if reverse else k
+        before = h0[start:stop]
+        if k > 0:
+            before = hs[t + 1 if reverse else t - 1, start:stop]
+        now = hs[t, start:stop]
+        # z_t = W_ih x_t + b
+        if one_hot:
+            for n in range(start, stop):
+                copy(hs[t, n], rows_of_inputs[indices[t, n]])
+        elif not ahead:
+            for n in range(start, stop):
+                copy(hs[t, n], bias)
+            multiply(now, x[t, start:stop], inputs, 1)
+        if ragged and reverse and k > 0:  # a sequence that begins here does so with its first state
+            for n in range(start, stop):
+                if lengths[n] == t + 1:
+                    copy(hs[t + 1, n], h0[n])
+        # h_t = cell(z_t + W_hh h_{t-1})
+        multiply(now, before, recurrent, 1)
+        cells.forward(cell, now, now[:0], (before,), (now,))
+        if ragged:
+            for n in range(start, stop):
+                if lengths[n] == t + 1 and reverse and k > 0:
+                    fill(hs[t + 1, n], 0.0)
+                elif lengths[n] == t + 1 and not reverse:
+                    copy(h_n[n], hs[t, n])
+                elif lengths[n] <= t:
+                    fill(hs[t, n], 0.0)
+    if reverse:
+        copy(h_n[start:stop], hs[0, start:stop])
+    elif not ragged:
+        copy(h_n[start:stop], hs[T - 1, start:stop])
+
+
+def layer_forward(layer, packed, batch, h0, hs, h_n, rows, cell, work):
+    """States of a layer (eq. 1)."""
+    indices, x, lengths, reverse = batch
+    batch, h0 = (ready(indices), ready(x), ready(lengths), bool(reverse)), ready(h0)
+    d = layer[0].shape[1]
+    if not packed.size:
+        _forward_few(tuple(map(ready, layer)), batch, h0, hs, h_n, rows, cell, work)
+    elif hs.shape[1] == 1:
+        _forward_one(packed, batch, h0, hs, h_n, d, cell, work)
+    else:
+        for group in groups(rows):
+            _forward_rows(packed, batch, h0, hs, h_n, group, d, cell)
+
+
+# ---- backward ---------------------------------------------------------------------------------------
+
+
+@inlined
+def _end(upstream, lengths, reverse, t, start, dz):
+    """dh_t of sequences that are shorter: nothing after the end, and at the last step what comes from h_n."""
+    dhs, dh_n = upstream
+    for r in range(len(dz)):
+        row, length = dz[r, : dhs.shape[2]], lengths[start + r]
+        if length <= t:
+            fill(row, 0.0)
+        elif length == t + 1 and not reverse:
+            copy(row, dhs[t, start + r])
+            if len(dh_n) > 0:
+                add(row, row, dh_n[start + r])
+
+
+@kernel
+def _backward(layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work):
+    """BPTT.  `k` counts steps in the layer's order, t is the time step."""
+    (W_ih, W_hh, _, _), (indices, x, lengths, reverse), (h0, hs) = layer, batch, states
+    (dhs, dh_n), (dx, dh0, dh_all), (dW_ih, dW_hh, db_ih, db_hh) = upstream, wanted, grads
+    (start, stop), (T, N, h), d = rows, hs.shape, W_ih.shape[1]
+    lanes, count = VECTOR_BYTES // work.itemsize, stop - start
+    nr, ldh = GEMM_VECTORS * lanes, padded(h, lanes)
+    one, one_hot, ragged, weights = N == 1, len(indices) > 0, len(lengths) > 0, len(dW_hh) > 0
+    _, _, back, _, _, inputs_back, _ = layer_panels(packed, first_line(packed), N, d, h)
+    if len(packed) == 0:
+        back, inputs_back = back[:0], inputs_back[:0]
+
+    steps, ldz, place, panels, columns, sums, _ = _layout(T, count, d, h, lanes, first_line(work))
+    dz_rows = matrix(work, place, max(steps, 2) * count, ldz)
+    spare = matrix(work, panels, count, ldh)
+    columns, sums = matrix(work, columns, d, ldh), matrix(work, sums, 1, ldh)[0]
+    fill(dz_rows, 0.0)  # for the padding
+    fill(sums, 0.0)
+    if one_hot and accumulate and weights:
+        transpose(columns, dW_ih)
+    elif one_hot:
+        fill(columns, 0.0)
+    more, following = 1 if accumulate else 0, dz_rows[:count]
+    for first in range((T - 1) // steps * steps, -1, -steps):
+        n = min(steps, T - first)
+        # Where blocks are one step long, two places for dz take turns: it is read one step later.
+        base = (first & 1) * count if steps == 1 else 0
+        for k in range(first + n - 1, first - 1, -1):
+            t = T - 1 - k if reverse else k
+            dz = dz_rows[base + (k - first) * count : base + (k - first + 1) * count]
+            # dh_t = d output_t + W_hh' dz_{t+1}  (eqs. 9, 12)
+            copy_tile(dz[:, :h], dhs[t, start:stop])
+            if k < T - 1:
+                add_times(dz[:, :ldh], following, W_hh, back, k & 1 if one else -1)
+            elif len(dh_n) > 0 and (reverse or not ragged):
+                for r in range(count):
+                    add(dz[r, :h], dz[r, :h], dh_n[start + r])
+            if ragged:
+                _end(upstream, lengths, reverse, t, start, dz)
+            if len(dh_all) > 0:
+                copy_tile(dh_all[t, start:stop], dz)
+            # dz_t = dh_t slope(h_t)  (eq. 10);  db = sum dz_t
+            cells.backward_rows(cell, dz, hs[t, start:stop], sums)
+            if ragged and reverse:  # dh0 = W_hh' dz, where a sequence has its first step
+                for r in range(count):
+                    if lengths[start + r] == t + 1:
+                        fill(spare[0], 0.0)
+                        add_times(spare[:1], dz[r : r + 1], W_hh, back, 0 if one else -1)
+                        copy(dh0[start + r], spare[0])
+            following = dz
+        block = dz_rows[base : base + n * count]
+        # dx_t = W_ih' dz_t
+        if len(dx) > 0 and not one_hot:
+            for k in range(first, first + n):
+                t, at = T - 1 - k if reverse else k, (k - first) * count
+                fill(dx[t, start:stop], 0.0)
+                add_times(dx[t, start:stop], block[at : at + count], W_ih, inputs_back, -1)
+        if not weights:
+            continue
+        # dW_hh = sum dz_t h_{t-1}'  (eqs. 11, 13)
+        before = matrix(work, panels, n * count, (h + nr - 1) // nr * nr)
+        for k in range(first, first + n):
+            t, at = T - 1 - k if reverse else k, (k - first) * count
+            if k == 0:
+                pack_rows(before, at, h0[start:stop])
+            else:
+                pack_rows(before, at, hs[t + 1 if reverse else t - 1, start:stop])
+            if ragged and reverse and k > 0:
+                for r in range(count):
+                    if lengths[start + r] == t + 1:
+                        pack_rows(before, at + r, h0[start + r : start + r + 1])
+        multiply(dW_hh, block.T, before, more)
+        # dW_ih = sum dz_t x_t'
+        vectors = matrix(work, panels, n * count, (d + nr - 1) // nr * nr)
+        for k in range(first, first + n):
+            t, at = T - 1 - k if reverse else k, (k - first) * count
+            if one_hot:
+                for r in range(count):
+                    column = columns[indices[t, start + r]]
+                    add(column, column, block[at + r])
+            else:
+                pack_rows(vectors, at, x[t, start:stop])
+        if not one_hot:
+            multiply(dW_ih, block.T, vectors, more)
+        more = 1
+    if not (ragged and reverse):  # dh0 = W_hh' dz_1
+        fill(spare, 0.0)
+        add_times(spare, following, W_hh, back, 0 if one else -1)
+        copy_tile(dh0[start:stop], spare)
+    if one_hot and weights:
+        transpose(dW_ih, columns)
+    if weights and accumulate:
+        add(db_ih, db_ih, sums)
+        add(db_hh, db_hh, sums)
+    elif weights:
+        copy(db_ih, sums)
+        copy(db_hh, sums)
+
+
+def layer_backward(
+    layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work
+):  # fmt: skip
+    """Gradients of a layer by BPTT (eqs. 9 to 13)."""
+    indices, x, lengths, reverse = batch
+    arguments = (
+        tuple(map(ready, layer)), packed, (ready(indices), ready(x), ready(lengths), bool(reverse)),
+        tuple(map(ready, states)), tuple(map(ready, upstream)), wanted,
+        grads or tuple(W[:0] for W in layer),
+    )  # fmt: skip
+    for group in groups(rows):
+        _backward(*arguments, bool(accumulate) or group[0] > rows[0], group, cell, work)

@@ -1,0 +1,175 @@
+"""The output layer of a language model in batches, compiled by Numba: logits, loss and gradients.
+
+The functions, their arguments and the equations are those of `fastrnn.kernels.numpy_kernels.output`::
+
+    y_t = W h_t + b,  L = -sum log softmax(y_t)[target_t],  dy_t = softmax(y_t) - p_t   (2), (5) to (7)
+    dW = sum dy_t h_t',  db = sum dy_t,  d output_t = W' dy_t                           (8), (9)
+
+`layer` says how a batch is worked on.  ``ldq`` is q rounded up to whole vectors; rows of logits are ``ldy``
+apart, an odd number of vectors.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from fastrnn.kernels.numba_kernels.batch import ROWS, groups, pieces
+from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_tile, exponentials, fill, largest, scale
+from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
+from fastrnn.kernels.numba_kernels.jit import inlined, inlined_and_python, kernel, ready
+from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
+from fastrnn.kernels.numba_kernels.packing import GEMM_VECTORS, pack_for_gemm, pack_for_gemv, pack_rows
+from fastrnn.kernels.numba_kernels.products import multiply
+
+_NO_TARGETS = np.empty((0, 0), np.int64)
+
+# ---- memory -----------------------------------------------------------------------------------------
+
+
+@inlined_and_python
+def _panels_layout(N, h, q, lanes, start):
+    """Offsets in the packed weights of an output layer, from `start` on; the last is their end."""
+    nr, ldq = GEMM_VECTORS * lanes, padded(q, lanes)
+    wide_q, wide_h = (q + nr - 1) // nr * nr, (h + nr - 1) // nr * nr
+    bias = start  # (1, ldq), minus infinity in the padding
+    forward = after(bias, ldq)  # W transposed
+    back = after(forward, h * wide_q)  # W
+    alone = after(back, q * wide_h)  # W transposed, to sample one sequence
+    end = alone + (h * ldq if N == 1 else 0)
+    return bias, forward, back, alone, end
+
+
+@inlined
+def output_panels(packed, N, h, q):
+    """The packed weights as matrices: the bias, W' and W for products, and W' to sample one sequence."""
+    lanes = VECTOR_BYTES // packed.itemsize
+    nr, ldq = GEMM_VECTORS * lanes, padded(q, lanes)
+    bias, forward, back, alone, _ = _panels_layout(N, h, q, lanes, first_line(packed))
+    return (
+        matrix(packed, bias, 1, ldq)[0],
+        matrix(packed, forward, h, (q + nr - 1) // nr * nr),
+        matrix(packed, back, q, (h + nr - 1) // nr * nr),
+        matrix(packed, alone, h if N == 1 else 0, ldq),
+    )
+
+
+@inlined_and_python
+def _layout(T, rows, h, q, lanes, start):
+    """Time steps of a block and row length of its logits, then offsets in the work space."""
+    nr, vectors = GEMM_VECTORS * lanes, (q + lanes - 1) // lanes
+    ldq, ldy = vectors * lanes, (vectors | 1) * lanes
+    steps = min(T, max(1, ROWS // rows))
+    dy = start  # (steps * rows, ldy) logits, then their gradient
+    panels = after(dy, steps * rows * ldy)  # states of a block
+    sums = after(panels, steps * rows * ((h + nr - 1) // nr * nr))  # (1, ldq)
+    end = sums + ldq
+    return steps, ldy, dy, panels, sums, end
+
+
+@functools.lru_cache(maxsize=256)
+def output_sizes(T, N, rows, h, q):
+    """Elements of `packed` and of `work` for an output layer, N sequences, at most `rows` at once."""
+    return largest_end(_panels_layout, N, h, q), max(largest_end(_layout, T, r, h, q) for r in pieces(rows))
+
+
+# ---- packing ----------------------------------------------------------------------------------------
+
+
+@kernel
+def _pack(output, N, packed):
+    W, b = output
+    q, h = W.shape
+    bias, forward, back, alone = output_panels(packed, N, h, q)
+    fill(bias, -math.inf)
+    copy(bias[:q], b)
+    pack_for_gemm(forward, W.T)
+    pack_for_gemm(back, W)
+    if N == 1:
+        pack_for_gemv(alone, W.T)
+
+
+def pack_output(output, N, packed):
+    """Bring the weights of an output layer into the order in which N sequences will read them."""
+    _pack(tuple(map(ready, output)), N, packed)
+
+
+# ---- logits, loss and gradients ---------------------------------------------------------------------
+
+
+@kernel
+def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, work):
+    """Logits where `logits` has elements; else the loss, and its gradients times `factor` where `dhs` has some."""
+    (dW, db), (start, stop), (T, N, h) = grads, rows, hs.shape
+    q, wants_gradients = len(db), len(dhs) > 0
+    count, lanes = stop - start, VECTOR_BYTES // work.itemsize
+    bias, forward, back, _ = output_panels(packed, N, h, q)
+    steps, ldy, y, panels, sums, _ = _layout(T, count, h, q, lanes, first_line(work))
+    y, ldq = matrix(work, y, steps * count, ldy), len(bias)
+    sums = matrix(work, sums, 1, ldq)[0]
+    wide_h = (h + GEMM_VECTORS * lanes - 1) // (GEMM_VECTORS * lanes) * (GEMM_VECTORS * lanes)
+    more = 1 if accumulate else 0
+    loss, product = 0.0, 1.0
+    fill(sums, 0.0)
+    for t0 in range(0, T, steps):
+        n = min(steps, T - t0)
+        # y_t = W h_t + b  (eq. 2)
+        for r in range(n * count):
+            copy(y[r], bias)
+        for k in range(n):
+            of_step = y[k * count : (k + 1) * count, :ldq]
+            multiply(of_step, hs[t0 + k, start:stop], forward, 1)
+            if len(logits) > 0:
+                copy_tile(logits[t0 + k, start:stop], of_step)
+        if len(logits) > 0:
+            continue
+        # L = -sum log softmax(y_t)[target_t]  (eqs. 5, 6);  dy_t = softmax(y_t) - p_t  (eq. 7)
+        for r in range(n * count):
+            row, target = y[r, :ldq], targets[t0 + r // count, start + r % count]
+            if target < 0:  # does not count
+                fill(row, 0.0)
+                continue
+            chosen, top = row[target], largest(row)
+            total = exponentials(row, top)
+            loss += np.float64(top) - np.float64(chosen)
+            product *= np.float64(total)
+            if product > 1e200:  # one logarithm for many rows
+                loss += math.log(product)
+                product = 1.0
+            if wants_gradients:
+                scale(row, row, factor / total)
+                row[target] -= factor
+                add(sums, sums, row)
+        # d output_t = W' dy_t  (eq. 9);  dW = sum dy_t h_t'  (eq. 8);  db = sum dy_t
+        if wants_gradients:
+            states = matrix(work, panels, n * count, wide_h)
+            for k in range(n):
+                multiply(dhs[t0 + k, start:stop], y[k * count : (k + 1) * count], back, 0)
+                pack_rows(states, k * count, hs[t0 + k, start:stop])
+            multiply(dW, y[: n * count].T, states, more)
+            more = 1
+    if wants_gradients and accumulate:
+        add(db, db, sums)
+    elif wants_gradients:
+        copy(db, sums)
+    return loss + math.log(product)
+
+
+def output_logits(output, packed, hs, logits, rows, work):
+    """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
+    hs = ready(hs)
+    nothing, factor = hs[:0], hs.dtype.type(0)
+    for group in groups(rows):
+        _output(packed, hs, logits, _NO_TARGETS, factor, nothing, output, False, group, work)
+
+
+def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, rows, work):
+    """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9)."""
+    hs, targets, factor = ready(hs), ready(targets), hs.dtype.type(scale)
+    if not dhs.size:
+        grads = output  # not written then
+    loss = 0.0
+    for group in groups(rows):
+        more = bool(accumulate) or group[0] > rows[0]
+        loss += _output(packed, hs, hs[:0], targets, factor, dhs, grads, more, group, work)
+    return float(loss)
