@@ -169,7 +169,13 @@ def _warmup_steps(dtype: Dtype, backend: BackendName) -> list[tuple[str, Callabl
         ],
         (f"train_step of vectors, {dtype}", lambda: rnn.train_step(vectors, targets, h)),
         (f"sample, {dtype}", lambda: rnn.sample(h, 0, 2, rng=0)),
-        (f"RNN, {dtype}", lambda: layer.backward(layer.forward(vectors[None])[0])),
+        *[
+            (
+                f"RNN, {T} steps of {N}, {dtype}",
+                lambda T=T, N=N: layer.backward(layer.forward(np.zeros((T, N, 2), dtype))[0]),
+            )
+            for T, N in ((1, 1), (8, 1), (8, 2))
+        ],
         *[
             (
                 f"LanguageModel.train_step, {type(optimizer).__name__}, {dtype}",

@@ -551,7 +551,7 @@ def _check_not_none(y: Any) -> None:
 
 
 def _sampling_space(kernels: ModuleType, net: Net, N: int) -> Space:
-    space = Space(kernels, net, 1, N, one_hot=True)
+    space = Space(kernels, net, 1, N, one_hot=True, pack=True)
     space.work_size = max(space.work_size, kernels.sample_size(N, space.rows, net.q, net.h, net.q))
     return space
 

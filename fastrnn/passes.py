@@ -132,6 +132,9 @@ class Space:
         Of a call that drops.
     hs : list of ndarray or None
         States that are there already.
+    pack : bool or None
+        Whether the weights are brought into the order in which the kernels read them; None does so unless there
+        are too few rows, `steps` times `N`, to pay for it.
     take : callable
         Makes the arrays.
     """
@@ -139,7 +142,7 @@ class Space:
     def __init__(
         self, kernels: ModuleType, net: Net, T: int, N: int, one_hot: bool, *, steps: int | None = None,
         keep: bool = False, backward: bool = False, dropout: float = 0.0, hs: list[np.ndarray] | None = None,
-        take: _Take = aligned,
+        pack: bool | None = None, take: _Take = aligned,
     ) -> None:  # fmt: skip
         self.kernels, self.net, self.T, self.N = kernels, net, T, N
         self.steps = steps = T if steps is None else steps
@@ -153,7 +156,8 @@ class Space:
         h, L, D, widths = net.h, net.L, net.D, net.widths
 
         sizes = [kernels.layer_sizes(steps, N, rows, d, h) for d in widths]
-        self.packed = [self.buffer(packed) for packed, _ in sizes]
+        packs = steps * N >= kernels.PACK_FROM if pack is None else pack
+        self.packed = [self.buffer(packed if packs else 0) for packed, _ in sizes]
         self.work_size: int = max(work for _, work in sizes)
         if net.q:
             packed, work = kernels.output_sizes(steps, N, rows, h, net.q)
@@ -305,7 +309,8 @@ class Call:
         # In the order in which the kernels read them.
         pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
         for place, packed in enumerate(space.packed):
-            pack_layer(layers[place], N, one_hot and place < space.net.D, packed)
+            if packed.size:
+                pack_layer(layers[place], N, one_hot and place < space.net.D, packed)
         if output is not None:
             space.kernels.pack_output(output, N, space.packed_output)
 

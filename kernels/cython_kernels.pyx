@@ -50,6 +50,7 @@ cdef extern from "csrc/dispatch.h" nogil:
 
 NAME = "cython"
 USES_BLAS = False
+PACK_FROM = 0  # every layer, however few the steps
 
 
 def simd_levels():

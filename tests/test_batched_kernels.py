@@ -29,10 +29,11 @@ class Case:
 
     def __init__(
         self, kernels, dtype, seed=0, *, T=5, N=7, d=6, h=16, q=9, one_hot=True, cell=TANH, reverse=False,
-        ragged=False, with_dx=True, with_dh_all=True, with_dh_n=True, offset=0, fill=math.nan,
+        ragged=False, with_dx=True, with_dh_all=True, with_dh_n=True, packs=True, offset=0, fill=math.nan,
     ):  # fmt: skip
         self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
         self.cell, self.reverse = cell, reverse
+        self.packs = packs or not kernels.PACK_FROM
         self.rng = rng = np.random.default_rng(seed)
         self.memory = m = Guarded(dtype, offset, fill)
         self.layer = tuple(
@@ -76,9 +77,10 @@ class Case:
         stop = self.N if stop is None else stop
         k, m = self.kernels, self.memory
         packed, work = k.layer_sizes(self.T, self.N, most or stop - start, self.d, self.h)
-        self.packed, self.work = m.new((packed,)), m.new((work,))
+        self.packed, self.work = m.new((packed if self.packs else 0,)), m.new((work,))
         m.keep()
-        k.pack_layer(self.layer, self.N, self.one_hot, self.packed)
+        if self.packs:
+            k.pack_layer(self.layer, self.N, self.one_hot, self.packed)
         k.layer_forward(
             self.layer, self.packed, self.batch, self.h0, self.hs, self.h_n, (start, stop), self.cell, self.work
         )  # fmt: skip
@@ -151,7 +153,7 @@ def random_options(seed):
         "offset": int(rng.choice((0, 1, 3))), "fill": float(rng.choice((math.nan, 1e30, 0.0))),
     }  # fmt: skip
     options["cell"] = int(rng.integers(2))
-    for name in ("reverse", "ragged", "with_dx", "with_dh_all", "with_dh_n"):
+    for name in ("packs", "reverse", "ragged", "with_dx", "with_dh_all", "with_dh_n"):
         options[name] = bool(rng.integers(2))
     start, stop = sorted(int(n) for n in rng.choice(options["N"] + 1, 2, replace=False))
     if rng.integers(3):

@@ -21,7 +21,7 @@ from fastrnn.kernels.numpy_kernels.sequence import (
 )
 
 __all__ = [
-    "NAME", "USES_BLAS", "adagrad", "adam", "backward", "copy_targets", "forward", "layer_backward",
+    "NAME", "PACK_FROM", "USES_BLAS", "adagrad", "adam", "backward", "copy_targets", "forward", "layer_backward",
     "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss", "output_sizes",
     "pack_layer", "pack_output", "reduce_gradients", "rmsprop", "sample", "sample_batch", "sample_size", "sgd",
     "train_step", "update", "workspace_size", "wrap_indices",
@@ -29,3 +29,4 @@ __all__ = [
 
 NAME = "numpy"
 USES_BLAS = True  # of as many threads as it likes
+PACK_FROM = 0  # it packs nothing
