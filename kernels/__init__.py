@@ -1,10 +1,13 @@
-"""The loops of `fastrnn`, one file a backend, installed as ``fastrnn.kernels``.
+"""The loops of `fastrnn`, a folder or a module for each backend, installed as ``fastrnn.kernels``.
 
-Every backend file defines the same functions with the same signatures; `fastrnn.backends` chooses
-one, and only checked arguments reach it.  Dimension letters, as everywhere in the project: ``N``
-sequences in a batch, ``T`` time steps, ``d`` input size, ``h`` hidden size, ``q`` output size.
+`CONTRACT` says what every backend has.  `fastrnn.backends` chooses one, and only checked arguments reach it; what
+each function does stands in `fastrnn.kernels.numpy_kernels`, and ``tests/test_contract.py`` holds all of them to it.
+Dimension letters, as everywhere in the project: ``N`` sequences in a batch, ``T`` time steps, ``d`` input size,
+``h`` hidden size, ``q`` output size.
 
-Nothing here imports `fastrnn`: imports run ``fastrnn -> fastrnn.backends -> fastrnn.kernels``.
+Kernels write to arrays that the caller gives, and neither allocate in a loop over time, nor print, nor draw random
+numbers; they check nothing but what would let them write beside an array.  Nothing here imports `fastrnn`: imports
+run ``fastrnn -> fastrnn.backends -> fastrnn.kernels``.
 """
 
 if __name__ == "kernels":
@@ -20,6 +23,56 @@ CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM = range(4)
 #: The cells: ``h_t = tanh(z_t)`` and ``h_t = max(z_t, 0)``, of ``z_t = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh``.
 TANH, RELU = range(2)
 
-#: Rows, time steps times sequences, from which on matrices are packed in the order in which they are read;
-#: for fewer, they are used as they are.
+#: Time steps of one sequence from which on its matrices are packed, in the order in which they are read; and rows,
+#: time steps times sequences, from which on those of a layer are.  For fewer, they are used as they are.
 PACK_FROM = 8
+PACK_ROWS_FROM = 12
+
+#: Functions of every backend, and their arguments.  With them go ``NAME``; ``USES_BLAS``, whether products are
+#: BLAS's, on as many threads as that likes; and ``PACK_ROWS_FROM``, 0 where it makes no difference.
+CONTRACT = {
+    # one sequence: the class of the study notes
+    "workspace_size": ("T", "d", "h", "q"),
+    "forward": ("params", "inputs", "hs", "ps", "work"),
+    "backward": ("params", "inputs", "targets", "hs", "ps", "limit", "grads", "work"),
+    "loss_and_grads": ("params", "inputs", "targets", "hs", "ps", "clip", "grads", "work"),
+    "train_step": ("params", "inputs", "targets", "hs", "ps", "clip", "lr", "grads", "work"),
+    "update": ("params", "grads", "lr"),
+    "sample": ("params", "h", "start", "uniforms", "out", "work"),
+    "recurrence": ("params", "hs", "work"),
+    # a layer over a batch
+    "layer_sizes": ("T", "N", "rows", "d", "h"),
+    "pack_layer": ("layer", "N", "one_hot", "packed"),
+    "layer_forward": ("layer", "packed", "batch", "h0", "hs", "h_n", "rows", "cell", "work"),
+    "layer_backward": (
+        "layer", "packed", "batch", "states", "upstream", "wanted", "grads", "accumulate", "rows", "cell",
+        "work",
+    ),
+    # the output of a language model
+    "output_sizes": ("T", "N", "rows", "h", "q"),
+    "pack_output": ("output", "N", "packed"),
+    "output_logits": ("output", "packed", "hs", "logits", "rows", "work"),
+    "output_loss": (
+        "output", "packed", "hs", "targets", "scale", "dhs", "grads", "accumulate", "rows", "work",
+    ),
+    # sampling in batches
+    "sample_size": ("N", "rows", "d", "h", "q"),
+    "sample_batch": ("stack", "output", "states", "draws", "choice", "out", "rows", "cell", "work"),
+    # gradients and optimizers
+    "reduce_gradients": ("parts", "clip", "threshold", "out"),
+    "sgd": (
+        "params", "grads", "buffers", "lr", "momentum", "dampening", "weight_decay", "nesterov", "step",
+    ),
+    "adagrad": ("params", "grads", "sums", "lr", "lr_decay", "weight_decay", "eps", "step"),
+    "rmsprop": (
+        "params", "grads", "squares", "buffers", "means", "lr", "alpha", "eps", "weight_decay", "momentum",
+    ),
+    "adam": (
+        "params", "grads", "means", "squares", "lr", "beta1", "beta2", "eps", "weight_decay", "step",
+    ),
+    # what users give, and what tests look at
+    "wrap_indices": ("indices", "bound", "out"),
+    "copy_targets": ("targets", "bound", "ignored", "out"),
+    "tanh": ("x",),
+    "exp": ("x",),
+}  # fmt: skip

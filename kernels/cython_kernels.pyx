@@ -50,7 +50,7 @@ cdef extern from "csrc/dispatch.h" nogil:
 
 NAME = "cython"
 USES_BLAS = False
-PACK_FROM = 0  # every layer, however few the steps
+PACK_ROWS_FROM = 0  # every layer, however few the steps
 
 
 def simd_levels():

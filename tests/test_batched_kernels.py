@@ -33,7 +33,7 @@ class Case:
     ):  # fmt: skip
         self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
         self.cell, self.reverse = cell, reverse
-        self.packs = packs or not kernels.PACK_FROM
+        self.packs = packs or not kernels.PACK_ROWS_FROM
         self.rng = rng = np.random.default_rng(seed)
         self.memory = m = Guarded(dtype, offset, fill)
         self.layer = tuple(

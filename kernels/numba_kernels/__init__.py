@@ -7,7 +7,7 @@ NumPy beside it, and written in `emit`, which says what registers hold; `memory`
 `jit` has Numba's options.
 """
 
-from fastrnn.kernels import PACK_FROM
+from fastrnn.kernels import PACK_ROWS_FROM
 from fastrnn.kernels.numba_kernels.gradients import reduce_gradients
 from fastrnn.kernels.numba_kernels.indices import copy_targets, wrap_indices
 from fastrnn.kernels.numba_kernels.jit import cache_folder
@@ -29,7 +29,7 @@ from fastrnn.kernels.numba_kernels.sequence import (
 )
 
 __all__ = [
-    "NAME", "PACK_FROM", "USES_BLAS", "adagrad", "adam", "backward", "cache_folder", "copy_targets", "exp", "forward",
+    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "adagrad", "adam", "backward", "cache_folder", "copy_targets", "exp", "forward",
     "layer_backward", "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss",
     "output_sizes", "pack_layer", "pack_output", "recurrence", "reduce_gradients", "rmsprop", "sample",
     "sample_batch", "sample_size", "sgd", "tanh", "train_step", "update", "workspace_size", "wrap_indices",

@@ -12,21 +12,24 @@ from fastrnn.kernels.numpy_kernels.output import output_logits, output_loss, out
 from fastrnn.kernels.numpy_kernels.sampling import sample_batch, sample_size
 from fastrnn.kernels.numpy_kernels.sequence import (
     backward,
+    exp,
     forward,
     loss_and_grads,
+    recurrence,
     sample,
+    tanh,
     train_step,
     update,
     workspace_size,
 )
 
 __all__ = [
-    "NAME", "PACK_FROM", "USES_BLAS", "adagrad", "adam", "backward", "copy_targets", "forward", "layer_backward",
+    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "adagrad", "adam", "backward", "copy_targets", "exp", "forward", "layer_backward",
     "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss", "output_sizes",
-    "pack_layer", "pack_output", "reduce_gradients", "rmsprop", "sample", "sample_batch", "sample_size", "sgd",
-    "train_step", "update", "workspace_size", "wrap_indices",
+    "pack_layer", "pack_output", "recurrence", "reduce_gradients", "rmsprop", "sample", "sample_batch", "sample_size", "sgd",
+    "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
 NAME = "numpy"
 USES_BLAS = True  # of as many threads as it likes
-PACK_FROM = 0  # it packs nothing
+PACK_ROWS_FROM = 0  # it packs nothing

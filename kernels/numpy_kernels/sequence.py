@@ -173,3 +173,22 @@ def sample(params, h, start, uniforms, out, work):
             index = int(cdf.searchsorted(uniforms[t], side="right"))
             out[t] = index
     return len(out)
+
+
+def recurrence(params, hs, work):
+    """The recurrent part of `forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place."""
+    Whh = params[1]
+    with np.errstate(all="ignore"):
+        for t in range(1, len(hs)):
+            cells.forward(TANH, hs[t], Whh @ hs[t - 1], (hs[t - 1],), (hs[t],))
+
+
+def tanh(x):
+    """Hyperbolic tangent of each element, in place."""
+    np.tanh(x, out=x)
+
+
+def exp(x):
+    """Exponential of each element, in place."""
+    with np.errstate(all="ignore"):
+        np.exp(x, out=x)

@@ -1,0 +1,287 @@
+"""Every backend has what `fastrnn.kernels.CONTRACT` says, and computes what the NumPy kernels compute."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+from support import TOLERANCE, assert_close
+
+from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE, CONTRACT, RELU, TANH, numpy_kernels
+
+#: What a backend may have beside it.
+OWN = {"cache_folder", "simd_level", "simd_levels"}
+
+
+def test_a_backend_has_the_functions_of_the_contract_and_no_others(kernels):
+    public = {
+        name
+        for name, value in vars(kernels).items()
+        if callable(value) and not name.startswith("_") and not inspect.isclass(value)
+    }
+    assert public - OWN == set(CONTRACT)
+    assert kernels.NAME in ("cython", "numba", "numpy")
+    assert type(kernels.USES_BLAS) is bool
+    assert type(kernels.PACK_ROWS_FROM) is int
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_the_arguments_of_the_contract(name, kernels):
+    assert tuple(inspect.signature(getattr(kernels, name)).parameters) == CONTRACT[name]
+
+
+# ---- results ---------------------------------------------------------------------------------------
+
+
+class Random:
+    """Random sizes and arrays of one case, the same for every backend and dtype."""
+
+    def __init__(self, seed, dtype):
+        self.rng, self.dtype = np.random.default_rng(seed), np.dtype(dtype)
+        choice = self.rng.choice
+        self.T, self.N = int(choice([1, 2, 7, 8, 13, 65])), int(choice([1, 2, 5, 17]))
+        self.d, self.h, self.q = (int(n) for n in choice([1, 2, 5, 8, 16, 17, 33], 3))
+        self.one_hot, self.cell = bool(self.rng.integers(2)), int(choice([TANH, RELU]))
+        self.clip = int(choice([CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM])), float(choice([0.1, 5.0]))
+
+    def reals(self, *shape, size=0.5):
+        # Of few digits: what float32 holds just so.
+        return (np.round(self.rng.normal(size=shape) * size * 1024) / 1024).astype(self.dtype)
+
+    def recurrent(self):
+        # A larger matrix is chaotic: what float32 rounds would be another sequence in the end.
+        return self.reals(self.h, self.h, size=0.5 / math.sqrt(self.h))
+
+    def indices(self, bound, *shape):
+        return self.rng.integers(0, bound, shape)
+
+    def yes(self):
+        return bool(self.rng.integers(2))
+
+    # -- one sequence
+
+    def sequence(self, kernels):
+        """Arguments that its functions share, with room for states, probabilities and gradients."""
+        T, d, h, q = self.T, self.d, self.h, self.q
+        shapes = (h, d), (h, h), (q, h), (h, 1), (q, 1)
+        params = tuple(self.recurrent() if i == 1 else self.reals(*shape) for i, shape in enumerate(shapes))
+        indices = self.indices(d, T if self.one_hot else 0)
+        inputs = indices, self.reals(0 if self.one_hot else T, d)
+        hs, ps = self.reals(T + 1, h), np.zeros((T, q), self.dtype)
+        grads = tuple(np.zeros(shape, self.dtype) for shape in shapes)
+        work = np.full(kernels.workspace_size(T, d, h, q), math.nan, self.dtype)
+        return params, inputs, self.indices(q, T), hs, ps, grads, work
+
+    def forward(self, kernels):
+        params, inputs, _, hs, ps, _, work = self.sequence(kernels)
+        kernels.forward(params, inputs, hs, ps, work)
+        return hs, ps
+
+    def backward(self, kernels):
+        params, inputs, targets, hs, ps, grads, work = self.sequence(kernels)
+        numpy_kernels.forward(params, inputs, hs, ps, work)
+        kernels.backward(params, inputs, targets, hs, ps, self.clip[1], grads, work)
+        return grads
+
+    def loss_and_grads(self, kernels):
+        params, inputs, targets, hs, ps, grads, work = self.sequence(kernels)
+        loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, self.clip, grads, work)
+        return loss, hs, *grads
+
+    def train_step(self, kernels):
+        params, inputs, targets, hs, ps, grads, work = self.sequence(kernels)
+        loss = kernels.train_step(params, inputs, targets, hs, ps, self.clip, 0.1, grads, work)
+        return loss, hs, *params
+
+    def update(self, kernels):
+        params, grads = self.sequence(kernels)[0], tuple(map(np.ones_like, self.sequence(kernels)[0]))
+        kernels.update(params, grads, 0.25)
+        return params
+
+    def recurrence(self, kernels):
+        params, _, _, hs, _, _, work = self.sequence(kernels)
+        kernels.recurrence(params, hs, work)
+        return (hs,)
+
+    def sample(self, kernels):
+        params, _, _, hs, _, _, _ = self.sequence(kernels)
+        params = (self.reals(self.h, self.q), *params[1:])
+        out, state = np.full(self.T, -1), hs[0].reshape(-1, 1).copy()
+        work = np.full(kernels.workspace_size(self.T, self.q, self.h, self.q), math.nan, self.dtype)
+        drawn = kernels.sample(params, state, 0, self.rng.random(self.T), out, work)
+        return np.float64(drawn), out, state
+
+    # -- a batch
+
+    def batch(self):
+        T, N, d, h = self.T, self.N, self.d, self.h
+        layer = self.reals(h, d), self.recurrent(), self.reals(h), self.reals(h)
+        indices = self.indices(d, *((T, N) if self.one_hot else (0, N)))
+        x = self.reals(*((0, N, d) if self.one_hot else (T, N, d)))
+        lengths = self.rng.integers(1, T + 1, N if self.yes() else 0)
+        start = int(self.rng.integers(N))
+        rows = start, int(self.rng.integers(start + 1, N + 1))
+        return layer, (indices, x, lengths, self.yes()), rows
+
+    def layer_forward(self, kernels):
+        layer, batch, rows = self.batch()
+        states = self.reals(self.N, self.h), np.zeros((self.T, self.N, self.h), self.dtype)
+        return self.run_layer(kernels, layer, batch, rows, *states)
+
+    def run_layer(self, kernels, layer, batch, rows, h0, hs):
+        h_n = np.zeros_like(h0)
+        packed, work = kernels.layer_sizes(self.T, self.N, self.N, self.d, self.h)
+        packs = not kernels.PACK_ROWS_FROM or self.yes()
+        self.packed = np.full(packed if packs else 0, math.nan, self.dtype)
+        self.work = np.full(work, math.nan, self.dtype)
+        if packs:
+            kernels.pack_layer(layer, self.N, self.one_hot, self.packed)
+        kernels.layer_forward(layer, self.packed, batch, h0, hs, h_n, rows, self.cell, self.work)
+        return hs, h_n
+
+    def layer_backward(self, kernels):
+        layer, batch, rows = self.batch()
+        T, N, d, h, dtype = self.T, self.N, self.d, self.h, self.dtype
+        upstream = self.reals(T, N, h), self.reals(N if self.yes() else 0, h)
+        grads = tuple(self.reals(*W.shape) for W in layer) if self.yes() else ()
+        wanted = (
+            np.zeros((0 if self.one_hot or self.yes() else T, N, d), dtype),
+            np.zeros((N, h), dtype),
+            np.zeros((T if self.yes() else 0, N, h), dtype),
+        )
+        accumulate = self.yes()
+        states = self.reals(N, h), np.zeros((T, N, h), dtype)
+        self.run_layer(kernels, layer, batch, rows, *states)
+        kernels.layer_backward(
+            layer, self.packed, batch, states, upstream, wanted, grads, accumulate, rows, self.cell, self.work
+        )  # fmt: skip
+        return *wanted, *grads
+
+    pack_layer = layer_forward
+
+    def output(self, kernels):
+        output, hs = (self.reals(self.q, self.h), self.reals(self.q)), self.reals(self.T, self.N, self.h)
+        packed, work = kernels.output_sizes(self.T, self.N, self.N, self.h, self.q)
+        packed, work = (np.full(n, math.nan, self.dtype) for n in (packed, work))
+        kernels.pack_output(output, self.N, packed)
+        start = int(self.rng.integers(self.N))
+        return output, packed, hs, (start, int(self.rng.integers(start + 1, self.N + 1))), work
+
+    def output_logits(self, kernels):
+        output, packed, hs, rows, work = self.output(kernels)
+        logits = np.zeros((self.T, self.N, self.q), self.dtype)
+        kernels.output_logits(output, packed, hs, logits, rows, work)
+        return (logits,)
+
+    pack_output = output_logits
+
+    def output_loss(self, kernels):
+        output, packed, hs, rows, work = self.output(kernels)
+        targets = self.rng.integers(-1, self.q, (self.T, self.N))
+        dhs = np.zeros((self.T if self.yes() else 0, self.N, self.h), self.dtype)
+        grads = tuple(self.reals(*W.shape) for W in output) if dhs.size else ()
+        loss = kernels.output_loss(output, packed, hs, targets, 0.5, dhs, grads, self.yes(), rows, work)
+        return loss, dhs, *grads
+
+    def sample_batch(self, kernels):
+        N, h, q, L, n = self.N, self.h, self.q, int(self.rng.integers(1, 4)), 9
+        layers = tuple(
+            (self.reals(h, q if i == 0 else h, size=0.2), self.recurrent(), self.reals(h), self.reals(h))
+            for i in range(L)
+        )
+        packed = []
+        for i, layer in enumerate(layers):
+            size, _ = kernels.layer_sizes(n, N, N, q if i == 0 else h, h)
+            packed.append(np.full(size, math.nan, self.dtype))
+            kernels.pack_layer(layer, N, i == 0, packed[-1])
+        output, (size, _) = (self.reals(q, h), self.reals(q)), kernels.output_sizes(n, N, N, h, q)
+        packed_output = np.full(size, math.nan, self.dtype)
+        kernels.pack_output(output, N, packed_output)
+        draws = self.indices(q, N), self.rng.random((N, n))
+        choice = (
+            float(self.rng.choice([0.0, 0.7, 1.0])),
+            int(self.rng.choice([0, 3])),
+            float(self.rng.choice([0.8, 1.0])),
+        )
+        states, out = self.reals(L, N, h), np.full((N, n), -1)
+        work = np.full(kernels.sample_size(N, N, q, h, q), math.nan, self.dtype)
+        drawn = kernels.sample_batch(
+            (layers, tuple(packed)), (output, packed_output), states, draws, choice, out, (0, N), self.cell, work
+        )  # fmt: skip
+        return np.float64(drawn), out, states
+
+    # -- gradients, optimizers, and the rest
+
+    def reduce_gradients(self, kernels):
+        out = np.zeros(self.T * self.h, self.dtype)
+        how, threshold = self.clip
+        how = CLIP_NONE if how == CLIP_STEP else how
+        norm = kernels.reduce_gradients(self.reals(3, out.size), how, threshold, out)
+        return norm, out
+
+    def optimizer(self, name, kernels, states, *settings):
+        shapes = self.T * self.h, self.q
+        params, grads = (tuple(self.reals(n) for n in shapes) for _ in range(2))
+        given = [tuple(np.abs(self.reals(n)) for n in shapes) if wanted else () for wanted in states]
+        getattr(kernels, name)(params, grads, *given, *settings)
+        return *params, *(a for arrays in given for a in arrays)
+
+    def sgd(self, kernels):
+        momentum = self.yes()
+        return self.optimizer(
+            "sgd", kernels, [momentum], 0.1, 0.9, 0.0, 0.01 * self.yes(), momentum and self.yes(), 2
+        )
+
+    def adagrad(self, kernels):
+        return self.optimizer("adagrad", kernels, [True], 0.1, 0.01, 0.01 * self.yes(), 1e-3, 3)
+
+    def rmsprop(self, kernels):
+        kinds = [True, self.yes(), False]
+        return self.optimizer("rmsprop", kernels, kinds, 0.1, 0.9, 1e-3, 0.01 * self.yes(), 0.9)
+
+    def adam(self, kernels):
+        return self.optimizer("adam", kernels, [True, True], 0.1, 0.9, 0.99, 1e-3, 0.01 * self.yes(), 3)
+
+    def wrap_indices(self, kernels):
+        indices = self.rng.integers(-self.q, self.q + self.yes(), self.T)
+        out = np.zeros(self.T, np.int64)
+        bad = kernels.wrap_indices(indices, self.q, out)
+        return np.float64(bad), out[: bad if bad >= 0 else None]
+
+    def copy_targets(self, kernels):
+        targets = self.rng.integers(-1, self.q + self.yes(), self.T)
+        out = np.zeros(self.T, np.int64)
+        counted = kernels.copy_targets(targets, self.q, -1, out)
+        return np.float64(counted), out[: -1 - counted if counted < 0 else None]
+
+    def tanh(self, kernels):
+        x = self.reals(self.T * self.h, size=3.0)
+        kernels.tanh(x)
+        return (x,)
+
+    def exp(self, kernels):
+        x = self.reals(self.T * self.h, size=3.0)
+        kernels.exp(x)
+        return (x,)
+
+
+SIZES = {name for name in CONTRACT if name.endswith("_size") or name.endswith("_sizes")}
+
+
+def test_every_function_is_compared():
+    assert {name for name in CONTRACT if hasattr(Random, name)} == set(CONTRACT) - SIZES
+
+
+@pytest.mark.parametrize("name", sorted(set(CONTRACT) - SIZES))
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.few(2)
+def test_the_results_of_the_numpy_kernels(name, seed, dtype, kernels):
+    case, plain = Random(seed, dtype), Random(seed, np.float64)
+    got, wanted = getattr(case, name)(kernels), getattr(plain, name)(numpy_kernels)
+    assert len(got) == len(wanted)
+    about = f"{name} of {kernels.NAME}, {np.dtype(dtype)}, seed {seed}: T={case.T} N={case.N} d={case.d} h={case.h} q={case.q}"
+    for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert a.shape == b.shape, about
+        if a.size:
+            assert_close(a, b, 40 * TOLERANCE[np.dtype(dtype)], what=f"{about}, result {i}")
