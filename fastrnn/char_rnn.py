@@ -64,8 +64,9 @@ class CharRNN(Settings, Scoring, Sampling):
         Characters that one step reads in each stream, which is how far BPTT looks back.
     batch_size : int, default 64
         Parallel streams.  A short text gets fewer, with a warning.
-    optimizer : {"adam", "sgd", "momentum", "adagrad", "rmsprop"}, default "adam"
-        `fastrnn.optim` with the defaults there; ``"momentum"`` is SGD with momentum 0.9.
+    optimizer : str, default "adam"
+        A key of `fastrnn.optim.OPTIMIZERS`, such as ``"adam"`` or ``"sgd"``, with the defaults there;
+        ``"momentum"`` is SGD with momentum 0.9.
     lr : float, default 2e-3
         Learning rate of the first epoch.
     lr_decay : float, default 1.0

@@ -37,7 +37,6 @@ __all__ = [
     "NewLine",
     "Nonlinearity",
     "NormMethod",
-    "OptimizerName",
     "OptimizerState",
     "Path",
     "RadiusMethod",
@@ -71,9 +70,6 @@ StepClip: TypeAlias = Literal["step", "value", "norm"]
 
 #: Of a loss over what counts.  `functional.cross_entropy` takes ``"none"`` too.
 Reduction: TypeAlias = Literal["mean", "sum"]
-
-#: Names of `CharRNN`'s optimizers.
-OptimizerName: TypeAlias = Literal["sgd", "momentum", "adagrad", "rmsprop", "adam"]
 
 #: Which weights a `CharRNN` uses: of the last step, or of the best validation.
 Weights: TypeAlias = Literal["last", "best"]

@@ -7,9 +7,10 @@ defaults and results are those of `torch.optim`.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from fastrnn.checks import check_flag, check_number
 from fastrnn.optimizer import Bound, Optimizer, Setting, number
@@ -17,7 +18,7 @@ from fastrnn.optimizer import Bound, Optimizer, Setting, number
 if TYPE_CHECKING:
     from fastrnn.hints import BackendName
 
-__all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "Optimizer", "RMSprop"]
+__all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 
 def __dir__() -> list[str]:
@@ -107,11 +108,9 @@ class SGD(Optimizer):
 
     def _update(self, kernels: ModuleType, bound: Bound, step: int) -> None:
         o = self._options
-        buffers = bound.flat_state.get("momentum_buffer", ())
-        kernels.sgd(
-            bound.flat_params, bound.flat_grads, buffers, o["lr"], o["momentum"], o["dampening"],
-            o["weight_decay"], o["nesterov"], 1 if step == bound.first_step else 2,
-        )  # fmt: skip
+        fresh = 1.0 if step == bound.first_step else 1.0 - o["dampening"]
+        numbers = o["lr"], o["momentum"], fresh, o["weight_decay"], float(o["nesterov"])
+        bound.optimize(kernels, "sgd", ("momentum_buffer",), numbers)
 
 
 class Adagrad(Optimizer):
@@ -196,10 +195,8 @@ class Adagrad(Optimizer):
 
     def _update(self, kernels: ModuleType, bound: Bound, step: int) -> None:
         o = self._options
-        kernels.adagrad(
-            bound.flat_params, bound.flat_grads, bound.flat_state["sum"], o["lr"], o["lr_decay"],
-            o["weight_decay"], o["eps"], step,
-        )  # fmt: skip
+        numbers = o["lr"] / (1.0 + (step - 1) * o["lr_decay"]), o["eps"], o["weight_decay"]
+        bound.optimize(kernels, "adagrad", ("sum",), numbers)
 
 
 class RMSprop(Optimizer):
@@ -289,11 +286,9 @@ class RMSprop(Optimizer):
         return slots
 
     def _update(self, kernels: ModuleType, bound: Bound, step: int) -> None:
-        o, state = self._options, bound.flat_state
-        kernels.rmsprop(
-            bound.flat_params, bound.flat_grads, state["square_avg"], state.get("momentum_buffer", ()),
-            state.get("grad_avg", ()), o["lr"], o["alpha"], o["eps"], o["weight_decay"], o["momentum"],
-        )  # fmt: skip
+        o = self._options
+        numbers = o["lr"], o["alpha"], 1.0 - o["alpha"], o["momentum"], o["eps"], o["weight_decay"]
+        bound.optimize(kernels, "rmsprop", ("square_avg", "momentum_buffer", "grad_avg"), numbers)
 
 
 def _pair(value: Any, name: str) -> tuple[float, float]:
@@ -309,7 +304,8 @@ class Adam(Optimizer):
     """Adam: running averages of the gradient and of its square.
 
     With ``x = g + weight_decay w``: ``m = beta1 m + (1 - beta1) x``, ``v = beta2 v + (1 - beta2) x^2`` and
-    ``w -= lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)``.
+    ``w -= lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)``.  AMSGrad has the largest v so far
+    under the root, ``top = max(top, v)``.
 
     Parameters
     ----------
@@ -320,7 +316,10 @@ class Adam(Optimizer):
     eps : float, default 1e-8
         At least 0.
     weight_decay : float, default 0.0
-        At least 0; it is added to the gradient, as in `torch.optim.Adam`, not decoupled as in AdamW.
+        At least 0; it is added to the gradient, as in `torch.optim.Adam`; `AdamW` has it apart.
+    amsgrad : bool, default False
+        Let no step be longer than the largest gradient so far allows.  It can be turned on before the first step
+        only, as the largest v must be known; it can be turned off at any time.
     backend : {"cython", "numba", "numpy"} or None
         None follows `fastrnn.backend` at every step.
 
@@ -343,8 +342,11 @@ class Adam(Optimizer):
     __slots__ = ()
     name = "adam"
 
+    _added: ClassVar[dict[str, Any]] = {"amsgrad": False}
+
     betas = Setting(_pair)
     eps = Setting(number)
+    amsgrad = Setting(check_flag)
 
     def __init__(
         self,
@@ -352,10 +354,11 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
         *,
         backend: BackendName | None = None,
     ) -> None:
-        super().__init__(backend, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(backend, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
 
     @staticmethod
     def _as_options(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -371,28 +374,96 @@ class Adam(Optimizer):
             "beta2": number(options["beta2"], "betas[1]", "[0, 1)", lambda x: x < 1),
             "eps": number(options["eps"], "eps"),
             "weight_decay": number(options["weight_decay"], "weight_decay"),
+            "amsgrad": check_flag(options["amsgrad"], "amsgrad"),
         }
 
     @staticmethod
     def _slots(options: dict[str, Any]) -> dict[str, float]:
-        return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+        slots = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+        return slots | {"max_exp_avg_sq": 0.0} if options["amsgrad"] else slots
 
     def _arguments(self) -> dict[str, Any]:
         o = self._options
         betas = (o["beta1"], o["beta2"])
-        return {"lr": o["lr"], "betas": betas, "eps": o["eps"], "weight_decay": o["weight_decay"]}
+        rest = {name: o[name] for name in ("eps", "weight_decay", "amsgrad")}
+        return {"lr": o["lr"], "betas": betas} | rest
 
     def _update(self, kernels: ModuleType, bound: Bound, step: int) -> None:
-        o, state = self._options, bound.flat_state
-        kernels.adam(
-            bound.flat_params, bound.flat_grads, state["exp_avg"], state["exp_avg_sq"], o["lr"], o["beta1"],
-            o["beta2"], o["eps"], o["weight_decay"], step,
+        o = self._options
+        beta1, beta2 = o["beta1"], o["beta2"]
+        decay, shrink = self._decay()
+        numbers = (
+            o["lr"] / (1.0 - beta1**step), beta1, 1.0 - beta1, beta2, 1.0 - beta2,
+            1.0 / math.sqrt(1.0 - beta2**step), o["eps"], decay, shrink,
         )  # fmt: skip
+        bound.optimize(kernels, "adam", ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), numbers)
+
+    def _decay(self) -> tuple[float, float]:
+        """The share of the parameters that is added to their gradient, and the one that they lose themselves."""
+        return self._options["weight_decay"], 0.0
+
+
+class AdamW(Adam):
+    """Adam whose weight decay is apart from the gradient.
+
+    Before each step of `Adam` with ``x = g``, the parameters shrink: ``w *= 1 - lr weight_decay``.
+
+    Parameters
+    ----------
+    lr : float, default 0.001
+        Learning rate, at least 0.
+    betas : pair of float, default (0.9, 0.999)
+        What the two averages keep, each in [0, 1).
+    eps : float, default 1e-8
+        At least 0.
+    weight_decay : float, default 0.01
+        At least 0.
+    amsgrad : bool, default False
+        As for `Adam`.
+    backend : {"cython", "numba", "numpy"} or None
+        None follows `fastrnn.backend` at every step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not one of the above.
+    BackendUnavailable
+        If the backend that was named is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> W = np.array([1.0])
+    >>> AdamW(0.1, weight_decay=0.5).step({"W": W}, {"W": np.array([5.0])})
+    >>> W.round(6)
+    array([0.85])
+    """
+
+    __slots__ = ()
+    name = "adamw"
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        backend: BackendName | None = None,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay, amsgrad, backend=backend)
+
+    def _decay(self) -> tuple[float, float]:
+        return 0.0, self._options["lr"] * self._options["weight_decay"]
 
 
 def _momentum(lr: float, *, backend: BackendName | None = None) -> SGD:
     return SGD(lr, momentum=0.9, backend=backend)
 
+
+#: Names of `CharRNN`'s optimizers: the keys of `OPTIMIZERS`.
+OptimizerName: TypeAlias = Literal["adam", "adamw", "sgd", "momentum", "adagrad", "rmsprop"]
 
 #: Name -> maker of an optimizer from a learning rate and, by keyword, a backend.
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -401,4 +472,5 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adagrad": Adagrad,
     "rmsprop": RMSprop,
     "adam": Adam,
+    "adamw": AdamW,
 }

@@ -43,6 +43,14 @@ class Bound(NamedTuple):
     #: The step that the state of these arrays was made for.
     first_step: int
 
+    def optimize(
+        self, kernels: ModuleType, name: str, slots: tuple[str, ...], numbers: tuple[float, ...]
+    ) -> None:
+        """Run the kernel called `name`, on these kinds of state."""
+        state = self.flat_state
+        states = tuple([state.get(slot, ()) for slot in slots])
+        kernels.optimize(name, self.flat_params, self.flat_grads, states, numbers)
+
 
 _writeable = attrgetter("flags.writeable")
 
@@ -89,7 +97,7 @@ class Setting(Generic[_T]):
 class Optimizer(abc.ABC):
     """What the optimizers share: checks, state, and the step itself.
 
-    Use one of `SGD`, `Adagrad`, `RMSprop` and `Adam`.  An optimizer belongs to one set of parameters, told
+    Use one of its kinds, such as `SGD` or `Adam`.  An optimizer belongs to one set of parameters, told
     apart by their names: its state is made at the first step.  It is used from one thread at a time, and so are the
     parameters that it updates.
 
@@ -118,6 +126,9 @@ class Optimizer(abc.ABC):
 
     #: Kinds of state that can be made after the first step, when a setting asks for them.
     _late: ClassVar[frozenset[str]] = frozenset()
+
+    #: Options that states of older versions do not have, with what they mean there.
+    _added: ClassVar[dict[str, Any]] = {}
 
     _backend: str | None
     _options: dict[str, Any]
@@ -218,6 +229,10 @@ class Optimizer(abc.ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in own_arrays(state).items():
+            if name == "_options":
+                value = value | {
+                    added: default for added, default in self._added.items() if added not in value
+                }
             setattr(self, name, value)
 
     def step(
@@ -334,7 +349,7 @@ class Optimizer(abc.ABC):
         _check_keys(given, _STATE_KEYS, "mapping")
         if given["name"] != self.name:
             raise ValueError(f"mapping['name'] must be {self.name!r}, got {given['name']!r}")
-        options = _as_dict(given["options"], "mapping['options']")
+        options = self._added | _as_dict(given["options"], "mapping['options']")
         _check_keys(options, self._options, "mapping['options']")
         options = self._checked({name: options[name] for name in self._options})
         step = check_size(given["step"], "mapping['step']", minimum=0)

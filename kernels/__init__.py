@@ -60,16 +60,7 @@ CONTRACT = {
     "sample_batch": ("stack", "output", "states", "draws", "choice", "out", "rows", "cell", "work"),
     # gradients and optimizers
     "reduce_gradients": ("parts", "clip", "threshold", "out"),
-    "sgd": (
-        "params", "grads", "buffers", "lr", "momentum", "dampening", "weight_decay", "nesterov", "step",
-    ),
-    "adagrad": ("params", "grads", "sums", "lr", "lr_decay", "weight_decay", "eps", "step"),
-    "rmsprop": (
-        "params", "grads", "squares", "buffers", "means", "lr", "alpha", "eps", "weight_decay", "momentum",
-    ),
-    "adam": (
-        "params", "grads", "means", "squares", "lr", "beta1", "beta2", "eps", "weight_decay", "step",
-    ),
+    "optimize": ("name", "params", "grads", "states", "numbers"),
     # what users give, and what tests look at
     "wrap_indices": ("indices", "bound", "out"),
     "copy_targets": ("targets", "bound", "ignored", "out"),

@@ -3,9 +3,9 @@
 import numpy as np
 from support import TOLERANCE, assert_close
 
-from fastrnn.optim import SGD, Adagrad, Adam, RMSprop
+from fastrnn.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-CLASSES = {"sgd": SGD, "adagrad": Adagrad, "rmsprop": RMSprop, "adam": Adam}
+CLASSES = {"sgd": SGD, "adagrad": Adagrad, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
 #: Around the vectors' lengths, and the shapes of a model.
 SHAPES = {"matrix": (17, 9), "wide": (3, 40), "vector": (33,), "single": (1,), "number": (), "none": (0, 4)}
 STEPS = 25
@@ -40,7 +40,9 @@ def options_of(kind, seed):
             options["centered"] = True
         if on[4]:
             options["eps"] = 1e-3
-    if kind == "adam":
+    if kind in ("adam", "adamw"):
+        if on[3]:
+            options["amsgrad"] = True
         if on[1]:
             options["betas"] = (float(rng.uniform(0, 0.95)), float(rng.uniform(0.5, 0.999)))
         if on[2]:

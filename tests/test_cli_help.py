@@ -161,7 +161,7 @@ def test_exit_statuses_are_told():
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
         (["evaluate"], "Did you mean 'eval'?"),
         (["train", "t", "--out", "m", "--hiden-size", "3"], "'--hidden-size'"),
-        (["train", "t", "--out", "m", "--optimizer", "adm"], "Did you mean 'adam'?"),
+        (["train", "t", "--out", "m", "--optimizer", "adm"], "Did you mean 'adam' or 'adamw'?"),
         (["train", "t", "--out", "m", "--clip", "nrom"], "nor the word none. Did you mean 'norm'?"),
         (["train", "t", "--out", "m", "--backend", "nunpy"], "Did you mean 'numpy'?"),
         (["demo", "--dtype", "float23"], "Did you mean 'float32'"),

@@ -8,6 +8,7 @@ import pytest
 from support import TOLERANCE, assert_close
 
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE, CONTRACT, RELU, TANH, numpy_kernels
+from fastrnn.kernels.numpy_kernels.optimizers import OPTIMIZERS
 
 #: What a backend may have beside it.
 OWN = {"cache_folder", "simd_level", "simd_levels"}
@@ -219,28 +220,31 @@ class Random:
         norm = kernels.reduce_gradients(self.reals(3, out.size), how, threshold, out)
         return norm, out
 
-    def optimizer(self, name, kernels, states, *settings):
+    def optimize(self, kernels):
+        # The states that a formula needs, those that settings turn on, and numbers with flags at their places.
+        settings = {
+            "sgd": ((False,), (0.1, 0.9, 0.5, 0.01 * self.yes(), float(self.yes()))),
+            "adagrad": ((True,), (0.1, 1e-3, 0.01 * self.yes())),
+            "rmsprop": ((True, False, False), (0.1, 0.9, 0.1, 0.5, 1e-3, 0.01 * self.yes())),
+            "adam": (
+                (True, True, False),
+                (0.1, 0.9, 0.1, 0.99, 0.01, 2.0, 1e-3, 0.01 * self.yes(), 0.5 * self.yes()),
+            ),
+        }
+        assert set(settings) == set(OPTIMIZERS)
+        name = str(self.rng.choice(sorted(settings)))
+        needed, numbers = settings[name]
         shapes = self.T * self.h, self.q
         params, grads = (tuple(self.reals(n) for n in shapes) for _ in range(2))
-        given = [tuple(np.abs(self.reals(n)) for n in shapes) if wanted else () for wanted in states]
-        getattr(kernels, name)(params, grads, *given, *settings)
-        return *params, *(a for arrays in given for a in arrays)
-
-    def sgd(self, kernels):
-        momentum = self.yes()
-        return self.optimizer(
-            "sgd", kernels, [momentum], 0.1, 0.9, 0.0, 0.01 * self.yes(), momentum and self.yes(), 2
+        # Means are 0, else a centered variance would be below 0.
+        states = tuple(
+            tuple(np.abs(self.reals(n)) * (name != "rmsprop" or i < 2) for n in shapes)
+            if wanted or self.yes()
+            else ()
+            for i, wanted in enumerate(needed)
         )
-
-    def adagrad(self, kernels):
-        return self.optimizer("adagrad", kernels, [True], 0.1, 0.01, 0.01 * self.yes(), 1e-3, 3)
-
-    def rmsprop(self, kernels):
-        kinds = [True, self.yes(), False]
-        return self.optimizer("rmsprop", kernels, kinds, 0.1, 0.9, 1e-3, 0.01 * self.yes(), 0.9)
-
-    def adam(self, kernels):
-        return self.optimizer("adam", kernels, [True, True], 0.1, 0.9, 0.99, 1e-3, 0.01 * self.yes(), 3)
+        kernels.optimize(name, params, grads, states, numbers)
+        return *params, *(a for arrays in states for a in arrays)
 
     def wrap_indices(self, kernels):
         indices = self.rng.integers(-self.q, self.q + self.yes(), self.T)
@@ -265,7 +269,19 @@ class Random:
         return (x,)
 
 
-SIZES = {name for name in CONTRACT if name.endswith("_size") or name.endswith("_sizes")}
+SIZES = {name for name in CONTRACT if name.endswith(("_size", "_sizes"))}
+
+
+def test_an_optimizer_that_is_not_there_or_misses_something(kernels):
+    w, g = (np.ones(3),), (np.ones(3),)
+    for name, states, numbers in (
+        ("newton", ((),), (1.0,)),
+        ("sgd", ((),), (0.1,)),
+        ("adam", ((),), (0.1,) * 9),
+    ):
+        with pytest.raises(ValueError, match=name):
+            kernels.optimize(name, w, g, states, numbers)
+    assert w[0].tolist() == [1, 1, 1]
 
 
 def test_every_function_is_compared():

@@ -17,7 +17,8 @@ from support import parameters as parameters_of
 
 import fastrnn
 from fastrnn import backends, optim
-from fastrnn.optim import OPTIMIZERS, SGD, Adagrad, Adam, Optimizer, RMSprop
+from fastrnn.kernels.numpy_kernels.optimizers import OPTIMIZERS as FORMULAS
+from fastrnn.optim import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 
 class Scalar:
@@ -26,14 +27,17 @@ class Scalar:
     def __init__(self, kind, w, options):
         self.w, self.step = w, 0
         self.update = getattr(self, kind)
-        self.decay = options.pop("weight_decay", 0.0)
+        self.decay = 0.0 if kind == "adamw" else options.pop("weight_decay", 0.0)
         self.options = options
         self.square = options.pop("initial_accumulator_value", 0.0)
-        self.mean = self.buffer = 0.0
+        self.mean = self.buffer = self.top = 0.0
+        if kind == "adamw":  # its decay is apart from the gradient
+            self.apart = options.pop("weight_decay", 0.01)
 
     def descend(self, g):
         self.step += 1
-        self.w -= self.update(g + self.decay * self.w, **self.options)
+        step = self.update(g + self.decay * self.w, **self.options)
+        self.w -= step
 
     def sgd(self, x, lr, momentum=0.0, dampening=0.0, nesterov=False):
         if momentum == 0:
@@ -52,10 +56,16 @@ class Scalar:
         self.buffer = momentum * self.buffer + x / (math.sqrt(variance) + eps)
         return lr * self.buffer
 
-    def adam(self, x, lr=0.001, betas=(0.9, 0.999), eps=1e-8):
+    def adamw(self, x, lr=0.001, **options):
+        self.w -= lr * self.apart * self.w
+        return self.adam(x, lr, **options)
+
+    def adam(self, x, lr=0.001, betas=(0.9, 0.999), eps=1e-8, amsgrad=False):
         self.mean = betas[0] * self.mean + (1 - betas[0]) * x
         self.square = betas[1] * self.square + (1 - betas[1]) * x * x
-        mean, square = self.mean / (1 - betas[0] ** self.step), self.square / (1 - betas[1] ** self.step)
+        self.top = max(self.top, self.square)
+        square = (self.top if amsgrad else self.square) / (1 - betas[1] ** self.step)
+        mean = self.mean / (1 - betas[0] ** self.step)
         return lr * mean / (math.sqrt(square) + eps)
 
 
@@ -163,7 +173,7 @@ def test_nan_and_infinity_stay_where_they_are(kind, bad, seed, dtype, backend):
 def test_infinite_parameter_without_decay(kind, dtype, backend):
     """0 times infinity is NaN, and a weight decay of 0 is none."""
     W = np.array([math.inf, -math.inf, 1.0] * 20, dtype)
-    optimizer = CLASSES[kind](0.1, backend=backend)
+    optimizer = CLASSES[kind](0.1, weight_decay=0.0, backend=backend)
     for _ in range(3):
         optimizer.step({"W": W}, {"W": np.ones(60, dtype)})
     assert (W[0::3] == math.inf).all()
@@ -198,7 +208,7 @@ def test_zero_gradient(dtype, backend):
     """No division by zero: the eps keeps 0 / 0 away."""
     for kind, make in CLASSES.items():
         W = np.ones(40, dtype)
-        optimizer = make(0.1, backend=backend)
+        optimizer = make(0.1, **({"weight_decay": 0} if kind == "adamw" else {}), backend=backend)
         for _ in range(2):
             optimizer.step({"W": W}, {"W": np.zeros(40, dtype)})
         assert (W == 1).all(), kind
@@ -226,18 +236,12 @@ def test_nothing_is_written_beside_an_array(kind, n, offset, dtype, backend):
     assert_parameters({"W": W}, wanted, dtype)
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", FORMULAS)
 def test_kernels_refuse_what_would_crash(kind):
     """The last line of defence of the compiled kernels, before anything is modified."""
     kernels = backends.load("cython") if "cython" in available() else pytest.skip("no Cython kernels")
     good = np.ones(5)
-    arguments = {
-        "sgd": (0.1, 0.9, 0.0, 0.0, False, 1),
-        "adagrad": (0.1, 0.0, 0.0, 1e-10, 1),
-        "rmsprop": (0.1, 0.9, 1e-8, 0.0, 0.0),
-        "adam": (0.1, 0.9, 0.999, 1e-8, 0.0, 1),
-    }[kind]
-    slots = {"sgd": 1, "adagrad": 1, "rmsprop": 3, "adam": 2}[kind]
+    _, slots, count = FORMULAS[kind]
     frozen = np.ones(5)
     frozen.flags.writeable = False
     many = tuple(np.ones(5) for _ in range(40))
@@ -255,7 +259,7 @@ def test_kernels_refuse_what_would_crash(kind):
         ((good, *many), (good.copy(), *many[1:], np.ones(4)), (good.copy(), *many)),
     ]:
         with pytest.raises((TypeError, ValueError), match=r"^(kernels take|Cannot convert|Expected)|ndarray"):
-            getattr(kernels, kind)(params, grads, *[state] * slots, *arguments)
+            kernels.optimize(kind, params, grads, (state,) * slots, (0.1,) * count)
         assert (good == 1).all()
         assert all((W == 1).all() for W in many)
 
@@ -360,6 +364,7 @@ def test_state_dict_says_what_is_there(kind):
     slots = {
         "sgd": ["momentum_buffer"], "adagrad": ["sum"],
         "rmsprop": ["square_avg", "momentum_buffer"], "adam": ["exp_avg", "exp_avg_sq"],
+        "adamw": ["exp_avg", "exp_avg_sq"],
     }[kind]  # fmt: skip
     assert list(state["state"]) == slots
     for arrays in state["state"].values():
@@ -909,7 +914,7 @@ def test_repr_makes_it_again():
 
 
 def test_makers():
-    assert list(OPTIMIZERS) == ["sgd", "momentum", "adagrad", "rmsprop", "adam"]
+    assert list(OPTIMIZERS) == ["sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"]
     for name, make in OPTIMIZERS.items():
         optimizer = make(0.03, backend="numpy")
         assert isinstance(optimizer, Optimizer)
@@ -926,9 +931,9 @@ def test_backend_is_the_one_in_use_at_each_step(monkeypatch):
     used = []
     for name in available():
         kernels = backends.load(name)
-        adam = kernels.adam
+        real = kernels.optimize
         monkeypatch.setattr(
-            kernels, "adam", lambda *a, name=name, adam=adam: (used.append(name), adam(*a)), raising=True
+            kernels, "optimize", lambda *a, name=name, real=real: (used.append(name), real(*a)), raising=True
         )
     W, g = {"W": np.zeros(3)}, {"W": np.ones(3)}
     following, fixed = Adam(0.1), Adam(0.1, backend="numpy")
@@ -944,3 +949,37 @@ def test_package_brings_the_module():
                             "print(fastrnn.optim.Adam().lr, 'optim' in dir(fastrnn))")  # fmt: skip
     assert done.stdout == "0.001 True\n", done.stderr
     assert fastrnn.optim is optim
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW])
+def test_states_from_before_amsgrad(make, dtype, backend):
+    """State and pickles of a version that had no such setting go on to the same bits."""
+    parameters, gradients = problem(dtype, 5)
+    ours = make(0.01, backend=backend)
+    ours.step(parameters, gradients[0])
+    state, copied = ours.state_dict(), {name: W.copy() for name, W in parameters.items()}
+    del state["options"]["amsgrad"]
+    other = make(0.5, amsgrad=True, backend=backend)
+    other.load_state_dict(state)
+    assert other.options["amsgrad"] is False
+    old = copy.deepcopy(ours).__getstate__()
+    old["_options"] = {name: value for name, value in old["_options"].items() if name != "amsgrad"}
+    pickled = make.__new__(make)
+    pickled.__setstate__(old)
+    again = {name: W.copy() for name, W in parameters.items()}
+    ours.step(parameters, gradients[1])
+    other.step(copied, gradients[1])
+    pickled.step(again, gradients[1])
+    assert bits(*parameters.values()) == bits(*copied.values()) == bits(*again.values())
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_nan_stays_in_adam(amsgrad, dtype, backend):
+    W, g = {"W": np.ones(20, dtype)}, np.ones(20, dtype)
+    optimizer = Adam(0.1, amsgrad=amsgrad, backend=backend)
+    optimizer.step(W, {"W": g})
+    g[3] = math.nan
+    optimizer.step(W, {"W": g})
+    g[3] = 1
+    optimizer.step(W, {"W": g})
+    assert np.isnan(W["W"]).nonzero()[0].tolist() == [3]

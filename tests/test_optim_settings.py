@@ -10,19 +10,25 @@ import pytest
 from refusals import assert_unchanged, refused, snapshot
 from support import assert_close, bits
 
-from fastrnn.optim import SGD, Adagrad, Adam, RMSprop
+from fastrnn.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-CLASSES = {"sgd": SGD, "adagrad": Adagrad, "rmsprop": RMSprop, "adam": Adam}
+CLASSES = {"sgd": SGD, "adagrad": Adagrad, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
 
 #: Every setting of every optimizer, and another value for it that the defaults allow.
 SETTINGS = {
     "sgd": {"lr": 0.03, "momentum": 0.7, "dampening": 0.2, "weight_decay": 0.3, "nesterov": True},
     "adagrad": {"lr": 0.03, "lr_decay": 0.4, "weight_decay": 0.3, "initial_accumulator_value": 0.2, "eps": 0.01},
     "rmsprop": {"lr": 0.03, "alpha": 0.6, "eps": 0.01, "weight_decay": 0.3, "momentum": 0.7, "centered": True},
-    "adam": {"lr": 0.03, "betas": (0.5, 0.6), "eps": 0.01, "weight_decay": 0.3},
+    "adam": {"lr": 0.03, "betas": (0.5, 0.6), "eps": 0.01, "weight_decay": 0.3, "amsgrad": True},
+    "adamw": {"lr": 0.03, "betas": (0.5, 0.6), "eps": 0.01, "weight_decay": 0.3, "amsgrad": True},
 }  # fmt: skip
 #: Those that count before the first step only.
-FIRST = {("adagrad", "initial_accumulator_value"), ("rmsprop", "centered")}
+FIRST = {
+    ("adagrad", "initial_accumulator_value"),
+    ("rmsprop", "centered"),
+    ("adam", "amsgrad"),
+    ("adamw", "amsgrad"),
+}
 ALL = [(kind, name) for kind, settings in SETTINGS.items() for name in settings]
 LATER = [place for place in ALL if place not in FIRST]
 
@@ -80,10 +86,15 @@ class ByHand:
     def __init__(self, kind, W):
         self.W, self.kind, self.step = W["W"].astype(np.float64), kind, 0
         self.buffer = self.mean = self.square = None
+        self.top = 0
 
     def descend(self, g, o):
         self.step += 1
-        x = g["W"].astype(np.float64) + o["weight_decay"] * self.W
+        x = g["W"].astype(np.float64)
+        if self.kind == "adamw":
+            self.W -= o["lr"] * o["weight_decay"] * self.W
+        else:
+            x = x + o["weight_decay"] * self.W
         self.W -= getattr(self, self.kind)(x, o)
 
     def sgd(self, x, o):
@@ -117,7 +128,11 @@ class ByHand:
         (b1, b2), t = o["betas"], self.step
         self.mean = b1 * (0 if self.mean is None else self.mean) + (1 - b1) * x
         self.square = b2 * (0 if self.square is None else self.square) + (1 - b2) * x * x
-        return o["lr"] * self.mean / (1 - b1**t) / (np.sqrt(self.square / (1 - b2**t)) + o["eps"])
+        self.top = np.maximum(self.top, self.square)
+        square = self.top if o["amsgrad"] else self.square
+        return o["lr"] * self.mean / (1 - b1**t) / (np.sqrt(square / (1 - b2**t)) + o["eps"])
+
+    adamw = adam
 
 
 def arguments(optimizer):
@@ -305,7 +320,7 @@ def test_centered_may_be_turned_off(dtype, backend):
 
 
 @pytest.mark.parametrize(
-    "name", ["weigth_decay", "learning_rate", "beta1", "betas", "amsgrad", "param_groups"]
+    "name", ["weigth_decay", "learning_rate", "beta1", "betas", "nesterov", "param_groups"]
 )
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_setting_that_does_not_exist(kind, name):

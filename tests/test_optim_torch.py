@@ -13,7 +13,9 @@ def test_torch(kind, seed, dtype, backend, torch):
     parameters, gradients = problem(dtype, seed)
     start = {name: W.copy() for name, W in parameters.items()}
     tensors = {name: torch.nn.Parameter(torch.from_numpy(W.copy())) for name, W in parameters.items()}
-    theirs = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam"}[kind]
+    theirs = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}[
+        kind
+    ]
     theirs = getattr(torch.optim, theirs)(tensors.values(), **options)
     ours = CLASSES[kind](**options, backend=backend)
     for step, g in enumerate(gradients):
@@ -38,7 +40,9 @@ def test_torch_defaults(kind, torch, dtype, backend):
     arguments = () if kind != "sgd" else (0.05,)
     parameters, gradients = problem(dtype, 5)
     tensors = {name: torch.nn.Parameter(torch.from_numpy(W.copy())) for name, W in parameters.items()}
-    theirs = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam"}[kind]
+    theirs = {"sgd": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}[
+        kind
+    ]
     theirs = getattr(torch.optim, theirs)(tensors.values(), *arguments)
     ours = CLASSES[kind](*arguments, backend=backend)
     assert ours.lr == theirs.defaults["lr"]

@@ -297,7 +297,7 @@ def test_old_mappings():
 def test_old_optimizers():
     found = old()
     adam, sgd, new = (found[name] for name in ("adam", "sgd", "new"))
-    assert repr(adam) == "Adam(lr=0.1, betas=(0.5, 0.75), eps=1e-08, weight_decay=0.0)"
+    assert repr(adam) == "Adam(lr=0.1, betas=(0.5, 0.75), eps=1e-08, weight_decay=0.0, amsgrad=False)"
     assert (adam.num_steps, sgd.num_steps, new.num_steps) == (1, 1, 0)
     assert sgd.state_dict()["state"]["momentum_buffer"]["W"].tolist() == [1, -2]
     W = {"W": np.zeros(2)}

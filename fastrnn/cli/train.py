@@ -36,6 +36,7 @@ from fastrnn.cli.shared import (
     say,
     texts_argument,
 )
+from fastrnn.optim import OPTIMIZERS
 
 if TYPE_CHECKING:
     from fastrnn.char_rnn import CharRNN
@@ -93,10 +94,9 @@ class _RemembersArguments(Command):
     help="Parts of the text that are read side by side.",
 )  # fmt: skip
 @option(
-    "--optimizer", group="Training", type=Choice(("adam", "sgd", "momentum", "adagrad", "rmsprop")),
-    default="adam", metavar="NAME",
-    help="How gradients move the weights: adam, sgd, momentum, adagrad (as in min-char-rnn) or rmsprop (as "
-    "in char-rnn).",
+    "--optimizer", group="Training", type=Choice(tuple(OPTIMIZERS)), default="adam", metavar="NAME",
+    help=f"How gradients move the weights: {', '.join(OPTIMIZERS)}. adagrad is that of min-char-rnn, rmsprop "
+    "that of char-rnn.",
 )  # fmt: skip
 @option(
     "--lr", group="Training", type=POSITIVE, default=2e-3,

@@ -15,7 +15,8 @@ from fastrnn.text.snapshot import plain
 from fastrnn.text.vocabulary import check_newline, check_unknown
 
 if TYPE_CHECKING:
-    from fastrnn.hints import BackendName, Clip, Dtype, NewLine, OptimizerName, Path, RandomState
+    from fastrnn.hints import BackendName, Clip, Dtype, NewLine, Path, RandomState
+    from fastrnn.optim import OptimizerName
 
 __all__ = ["DEFAULTS", "OF_MODEL", "OF_RUN", "Settings", "generator", "whole"]
 

@@ -143,7 +143,7 @@ const rnn_loops *fastrnn_loops(int element_type) { return in_use.loops[element_t
 
 const batched_loops *fastrnn_batched(int element_type) { return in_use.loops[element_type]->batched; }
 
-const optimizer_loops *fastrnn_optimizers(int element_type) { return in_use.loops[element_type]->optimizers; }
+const optimizer *fastrnn_optimizers(int element_type) { return in_use.loops[element_type]->optimizers; }
 
 const char *fastrnn_simd_level(void) { return in_use.name; }
 

@@ -119,29 +119,24 @@ typedef struct {
     ptrdiff_t (*sample_batch)(const sample_arguments *);
 } batched_loops;
 
-/* Arrays of one optimizer's update: n parameters, their gradient, and up to three arrays of state. */
+/* One optimizer's update of n parameters: see optimizers.h. */
+enum { OPTIMIZER_STATES = 4, OPTIMIZER_NUMBERS = 16 };
+
 typedef struct {
     ptrdiff_t n;
     void *param;
     const void *grad;
-    void *state[3]; /* NULL where there is none */
+    void *state[OPTIMIZER_STATES]; /* NULL where there is none */
+    const double *numbers;
 } update_arguments;
 
-/* Settings of the optimizers, under PyTorch's names; those that an optimizer does not have are not read. */
-typedef struct {
-    double lr, momentum, dampening, weight_decay, lr_decay, alpha, eps, beta1, beta2;
-    int nesterov;
-    int64_t step; /* 1 at the first update */
-} update_settings;
-
-typedef void (*update_loop)(const update_arguments *, const update_settings *);
+typedef void (*update_loop)(const update_arguments *);
 
 typedef struct {
-    update_loop sgd;     /* state: momentum buffer or NULL */
-    update_loop adagrad; /* state: sum of squares */
-    update_loop rmsprop; /* state: square average, momentum buffer or NULL, average gradient or NULL */
-    update_loop adam;    /* state: average gradient, average square */
-} optimizer_loops;
+    const char *name; /* NULL ends the table */
+    update_loop loop;
+    int states, numbers;
+} optimizer;
 
 enum { FLOAT32, FLOAT64 };
 
@@ -149,13 +144,13 @@ enum { FLOAT32, FLOAT64 };
 typedef struct {
     const rnn_loops *rnn;
     const batched_loops *batched;
-    const optimizer_loops *optimizers;
+    const optimizer *optimizers;
 } element_loops;
 
 /* Loops for an element type at the instruction set in use. */
 const rnn_loops *fastrnn_loops(int element_type);
 const batched_loops *fastrnn_batched(int element_type);
-const optimizer_loops *fastrnn_optimizers(int element_type);
+const optimizer *fastrnn_optimizers(int element_type);
 
 /* Name of the instruction set in use: "baseline", "avx2" or "avx512"; "scalar" where the compiler had no
  * vectors. */

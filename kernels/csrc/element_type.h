@@ -6,7 +6,7 @@
 #include "batched.h"
 #include "optimizers.h"
 
-static const element_loops FN(loops) = {&FN(rnn_loops), &FN(batched_loops), &FN(optimizer_loops)};
+static const element_loops FN(loops) = {&FN(rnn_loops), &FN(batched_loops), FN(optimizers)};
 
 #undef REAL
 #undef INT

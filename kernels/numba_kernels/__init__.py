@@ -12,7 +12,7 @@ from fastrnn.kernels.numba_kernels.gradients import reduce_gradients
 from fastrnn.kernels.numba_kernels.indices import copy_targets, wrap_indices
 from fastrnn.kernels.numba_kernels.jit import cache_folder
 from fastrnn.kernels.numba_kernels.layer import layer_backward, layer_forward, layer_sizes, pack_layer
-from fastrnn.kernels.numba_kernels.optimizers import adagrad, adam, rmsprop, sgd
+from fastrnn.kernels.numba_kernels.optimizers import optimize
 from fastrnn.kernels.numba_kernels.output import output_logits, output_loss, output_sizes, pack_output
 from fastrnn.kernels.numba_kernels.sampling import sample_batch, sample_size
 from fastrnn.kernels.numba_kernels.sequence import (
@@ -29,10 +29,10 @@ from fastrnn.kernels.numba_kernels.sequence import (
 )
 
 __all__ = [
-    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "adagrad", "adam", "backward", "cache_folder", "copy_targets", "exp", "forward",
-    "layer_backward", "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss",
-    "output_sizes", "pack_layer", "pack_output", "recurrence", "reduce_gradients", "rmsprop", "sample",
-    "sample_batch", "sample_size", "sgd", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
+    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "backward", "cache_folder", "copy_targets", "exp", "forward",
+    "layer_backward", "layer_forward", "layer_sizes", "loss_and_grads", "optimize", "output_logits", "output_loss",
+    "output_sizes", "pack_layer", "pack_output", "recurrence", "reduce_gradients", "sample",
+    "sample_batch", "sample_size", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
 NAME = "numba"

@@ -1,15 +1,13 @@
-"""Updates of the optimizers, compiled by Numba: see `fastrnn.kernels.numpy_optimizers` for formulas and
+"""Updates of the optimizers, compiled by Numba: see `fastrnn.kernels.numpy_kernels.optimizers` for formulas and
 arguments.
 
-A compiled loop takes the arrays of one parameter.  Where a kind of state is not used, the parameter stands
-in for it and is left alone.
+A compiled loop takes the arrays of one parameter.  A kind of state that is not used is without elements.
 """
-
-import math
 
 import numpy as np
 
 from fastrnn.kernels.numba_kernels.jit import inlined, kernel
+from fastrnn.kernels.numpy_kernels.optimizers import find_optimizer
 
 # ---- loops ----------------------------------------------------------------------------------------
 
@@ -20,13 +18,14 @@ def _decayed(g, w, decay, decays):
 
 
 @kernel
-def _sgd(w, g, b, remembers, nesterov, decays, lr, momentum, fresh, decay):
-    real = w.dtype.type
+def _sgd(w, g, states, numbers):
+    (b,), (lr, momentum, fresh, decay, nesterov), real = states, numbers, w.dtype.type
+    decays, remembers = decay != 0, b.size > 0
     lr, momentum, fresh, decay = real(lr), real(momentum), real(fresh), real(decay)
     if not remembers:
         for i in range(w.size):
             w[i] -= lr * _decayed(g[i], w[i], decay, decays)
-    elif nesterov:
+    elif nesterov != 0:
         for i in range(w.size):
             x = _decayed(g[i], w[i], decay, decays)
             average = momentum * b[i] + fresh * x
@@ -40,9 +39,10 @@ def _sgd(w, g, b, remembers, nesterov, decays, lr, momentum, fresh, decay):
 
 
 @kernel
-def _adagrad(w, g, s, decays, rate, decay, eps):
-    real = w.dtype.type
-    rate, decay, eps = real(rate), real(decay), real(eps)
+def _adagrad(w, g, states, numbers):
+    (s,), (rate, eps, decay), real = states, numbers, w.dtype.type
+    decays = decay != 0
+    rate, eps, decay = real(rate), real(eps), real(decay)
     for i in range(w.size):
         x = _decayed(g[i], w[i], decay, decays)
         total = s[i] + x * x
@@ -51,10 +51,11 @@ def _adagrad(w, g, s, decays, rate, decay, eps):
 
 
 @kernel
-def _rmsprop(w, g, v, b, m, remembers, centered, decays, lr, alpha, fresh, eps, decay, momentum):
-    real = w.dtype.type
-    lr, alpha, fresh, eps = real(lr), real(alpha), real(fresh), real(eps)
-    decay, momentum, zero = real(decay), real(momentum), real(0)
+def _rmsprop(w, g, states, numbers):
+    (v, b, m), (lr, alpha, fresh, momentum, eps, decay), real = states, numbers, w.dtype.type
+    decays, remembers, centered = decay != 0, b.size > 0, m.size > 0
+    lr, alpha, fresh, momentum = real(lr), real(alpha), real(fresh), real(momentum)
+    eps, decay, zero = real(eps), real(decay), real(0)
     for i in range(w.size):
         x = _decayed(g[i], w[i], decay, decays)
         variance = alpha * v[i] + fresh * x * x
@@ -72,9 +73,11 @@ def _rmsprop(w, g, v, b, m, remembers, centered, decays, lr, alpha, fresh, eps, 
 
 
 @kernel
-def _adam(w, g, m, v, decays, rate, beta1, fresh1, beta2, fresh2, unbias, eps, decay):
-    real = w.dtype.type
-    rate, unbias, eps, decay = real(rate), real(unbias), real(eps), real(decay)
+def _adam(w, g, states, numbers):
+    (m, v, top), real = states, w.dtype.type
+    rate, beta1, fresh1, beta2, fresh2, unbias, eps, decay, shrink = numbers
+    decays, shrinks, bounded = decay != 0, shrink != 0, top.size > 0
+    rate, unbias, eps, decay, shrink = real(rate), real(unbias), real(eps), real(decay), real(shrink)
     beta1, fresh1, beta2, fresh2 = real(beta1), real(fresh1), real(beta2), real(fresh2)
     for i in range(w.size):
         x = _decayed(g[i], w[i], decay, decays)
@@ -82,39 +85,29 @@ def _adam(w, g, m, v, decays, rate, beta1, fresh1, beta2, fresh2, unbias, eps, d
         square = beta2 * v[i] + fresh2 * x * x
         m[i] = mean
         v[i] = square
+        if bounded:
+            highest = top[i]
+            square = highest if square <= highest or highest != highest else square  # NaN stays, of either
+            top[i] = square
+        if shrinks:
+            w[i] -= shrink * w[i]
         w[i] -= rate * mean / (np.sqrt(square) * unbias + eps)
 
 
 # ---- what the package calls -----------------------------------------------------------------------
 
-
-def sgd(params, grads, buffers, lr, momentum, dampening, weight_decay, nesterov, step):
-    """Gradient descent, with momentum where there are buffers; in place."""
-    options = bool(buffers), nesterov, weight_decay != 0.0
-    fresh = 1.0 if step == 1 else 1.0 - dampening
-    for w, g, b in zip(params, grads, buffers or params, strict=True):
-        _sgd(w, g, b, *options, lr, momentum, fresh, weight_decay)
-
-
-def adagrad(params, grads, sums, lr, lr_decay, weight_decay, eps, step):
-    """Steps divided by the root of the sum of squared gradients; in place."""
-    rate = lr / (1.0 + (step - 1) * lr_decay)
-    for w, g, s in zip(params, grads, sums, strict=True):
-        _adagrad(w, g, s, weight_decay != 0.0, rate, weight_decay, eps)
+#: Name -> loop, kinds of state, numbers.
+OPTIMIZERS = {
+    "sgd": (_sgd, 1, 5),
+    "adagrad": (_adagrad, 1, 3),
+    "rmsprop": (_rmsprop, 3, 6),
+    "adam": (_adam, 3, 9),
+}
 
 
-def rmsprop(params, grads, squares, buffers, means, lr, alpha, eps, weight_decay, momentum):
-    """Steps divided by the root of a running average of squared gradients; in place."""
-    options = bool(buffers), bool(means), weight_decay != 0.0
-    for w, g, v, b, m in zip(params, grads, squares, buffers or params, means or params, strict=True):
-        _rmsprop(w, g, v, b, m, *options, lr, alpha, 1.0 - alpha, eps, weight_decay, momentum)
-
-
-def adam(params, grads, means, squares, lr, beta1, beta2, eps, weight_decay, step):
-    """Running averages of the gradient and of its square, both corrected for their start at zero; in place."""
-    numbers = (
-        lr / (1.0 - beta1**step), beta1, 1.0 - beta1, beta2, 1.0 - beta2,
-        1.0 / math.sqrt(1.0 - beta2**step), eps, weight_decay,
-    )  # fmt: skip
-    for w, g, m, v in zip(params, grads, means, squares, strict=True):
-        _adam(w, g, m, v, weight_decay != 0.0, *numbers)
+def optimize(name, params, grads, states, numbers):
+    """A step of the optimizer called `name`, in place."""
+    loop = find_optimizer(OPTIMIZERS, name, states, numbers)
+    numbers = tuple(map(float, numbers))
+    for i, (w, g) in enumerate(zip(params, grads, strict=True)):
+        loop(w, g, tuple([arrays[i] if arrays else w[:0] for arrays in states]), numbers)

@@ -7,7 +7,7 @@ One file a concept, its equations at the top: `sequence` the class of the study 
 from fastrnn.kernels.numpy_kernels.gradients import reduce_gradients
 from fastrnn.kernels.numpy_kernels.indices import copy_targets, wrap_indices
 from fastrnn.kernels.numpy_kernels.layer import layer_backward, layer_forward, layer_sizes, pack_layer
-from fastrnn.kernels.numpy_kernels.optimizers import adagrad, adam, rmsprop, sgd
+from fastrnn.kernels.numpy_kernels.optimizers import optimize
 from fastrnn.kernels.numpy_kernels.output import output_logits, output_loss, output_sizes, pack_output
 from fastrnn.kernels.numpy_kernels.sampling import sample_batch, sample_size
 from fastrnn.kernels.numpy_kernels.sequence import (
@@ -24,9 +24,9 @@ from fastrnn.kernels.numpy_kernels.sequence import (
 )
 
 __all__ = [
-    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "adagrad", "adam", "backward", "copy_targets", "exp", "forward", "layer_backward",
-    "layer_forward", "layer_sizes", "loss_and_grads", "output_logits", "output_loss", "output_sizes",
-    "pack_layer", "pack_output", "recurrence", "reduce_gradients", "rmsprop", "sample", "sample_batch", "sample_size", "sgd",
+    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "backward", "copy_targets", "exp", "forward", "layer_backward",
+    "layer_forward", "layer_sizes", "loss_and_grads", "optimize", "output_logits", "output_loss", "output_sizes",
+    "pack_layer", "pack_output", "recurrence", "reduce_gradients", "sample", "sample_batch", "sample_size",
     "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
