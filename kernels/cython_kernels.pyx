@@ -13,44 +13,11 @@ from libc.stdint cimport int64_t
 
 cnp.import_array()
 
-cdef extern from "csrc/dispatch.h" nogil:
-    enum:
-        WXH, WHH, WHY, BH, BY, PARAMETERS
-        FLOAT32, FLOAT64
-        CLIP_STEP
-    ctypedef struct rnn_arguments:
-        Py_ssize_t T, d, h, q
-        const void *params[5]
-        const int64_t *indices
-        const void *x
-        const int64_t *targets
-        void *hs
-        void *ps
-        void *grads[5]
-        int clip
-        double threshold
-        void *work
-    ctypedef struct rnn_loops:
-        Py_ssize_t (*workspace_size)(Py_ssize_t T, Py_ssize_t d, Py_ssize_t h, Py_ssize_t q) noexcept nogil
-        void (*forward)(const rnn_arguments *) noexcept nogil
-        void (*backward)(const rnn_arguments *) noexcept nogil
-        double (*loss_and_grads)(const rnn_arguments *) noexcept nogil
-        double (*train_step)(const rnn_arguments *, double lr) noexcept nogil
-        Py_ssize_t (*sample)(const rnn_arguments *, void *h, int64_t start, const double *uniforms, int64_t *out) noexcept nogil
-        void (*update)(Py_ssize_t n, void *w, const void *g, double lr) noexcept nogil
-        void (*tanh)(Py_ssize_t n, void *x) noexcept nogil
-        void (*exp)(Py_ssize_t n, void *x) noexcept nogil
-        void (*recurrence)(const rnn_arguments *) noexcept nogil
-    const rnn_loops *fastrnn_loops(int element_type)
-    const char *fastrnn_simd_level()
-    const char *const *fastrnn_simd_levels()
-    int fastrnn_choose_simd(const char *name)
-    Py_ssize_t fastrnn_wrap_indices(Py_ssize_t n, const int64_t *indices, int64_t bound, int64_t *out)
-    Py_ssize_t fastrnn_copy_targets(Py_ssize_t n, const int64_t *targets, int64_t bound, int64_t ignored, int64_t *out)
+include "dispatch.pxi"
 
 NAME = "cython"
 USES_BLAS = False
-PACK_ROWS_FROM = 0  # every layer, however few the steps
+PACK_ROWS_FROM = 8
 
 
 def simd_levels():
@@ -76,6 +43,26 @@ if fastrnn_choose_simd(_asked) != 0:
     )
 
 
+cdef compare_numbers():
+    """Refuse numbers of `fastrnn.kernels` that are others in C: calls would be taken for what they are not."""
+    import fastrnn.kernels
+
+    compiled = {
+        "CLIP_NONE": CLIP_NONE, "CLIP_STEP": CLIP_STEP, "CLIP_VALUE": CLIP_VALUE, "CLIP_NORM": CLIP_NORM,
+        "TANH": TANH, "RELU": RELU, "PACK_FROM": PACK_FROM,
+    }
+    differ = [
+        f"{name} is {getattr(fastrnn.kernels, name, 'missing')} there and {number} here"
+        for name, number in compiled.items()
+        if getattr(fastrnn.kernels, name, None) != number
+    ]
+    if differ:
+        raise ImportError(f"the compiled kernels are not those of fastrnn.kernels: {'; '.join(differ)}; build them anew")
+
+
+compare_numbers()
+
+
 cdef void *data(object array, int typenum, Py_ssize_t size) except? NULL:
     """Address of an array that must be as kernels want it: the last line of defence."""
     cdef cnp.ndarray a
@@ -98,13 +85,24 @@ cdef int element_type(object array) except -1:
     raise TypeError(f"kernels take float32 or float64, got {array.dtype}")
 
 
-cdef int fill(rnn_arguments *a, int *loops, tuple params, tuple inputs, object hs, object ps,
+cdef int typenum_of(int loops):
+    return cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT
+
+
+cdef void *data_or_null(object array, int typenum, Py_ssize_t size) except? NULL:
+    """As `data`; NULL for an array without elements."""
+    if cnp.PyArray_SIZE(<cnp.ndarray?>array) == 0:
+        return NULL
+    return data(array, typenum, size)
+
+
+cdef int fill(sequence_arguments *a, int *loops, tuple params, tuple inputs, object hs, object ps,
               object work) except -1:
     """What all calls share: sizes from the parameters, T from the probabilities."""
     cdef int typenum
     Wxh, Whh, Why, bh, by = params
     loops[0] = element_type(Wxh)
-    typenum = cnp.NPY_DOUBLE if loops[0] == FLOAT64 else cnp.NPY_FLOAT
+    typenum = typenum_of(loops[0])
     if cnp.PyArray_NDIM(<cnp.ndarray>Wxh) != 2 or cnp.PyArray_NDIM(<cnp.ndarray?>Why) != 2:
         raise ValueError("kernels take two-dimensional weights")
     a.h = cnp.PyArray_DIM(<cnp.ndarray>Wxh, 0)
@@ -126,12 +124,12 @@ cdef int fill(rnn_arguments *a, int *loops, tuple params, tuple inputs, object h
             a.indices = <const int64_t *>data(indices, cnp.NPY_INT64, a.T)
         else:
             a.x = data(x, typenum, a.T * a.d)
-    a.work = data(work, typenum, fastrnn_loops(loops[0]).workspace_size(a.T, a.d, a.h, a.q))
+    a.work = data(work, typenum, fastrnn_sequence(loops[0]).workspace_size(a.T, a.d, a.h, a.q))
     return 0
 
 
-cdef int fill_gradients(rnn_arguments *a, int loops, tuple grads, object targets) except -1:
-    cdef int typenum = cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT
+cdef int fill_gradients(sequence_arguments *a, int loops, tuple grads, object targets) except -1:
+    cdef int typenum = typenum_of(loops)
     dWxh, dWhh, dWhy, dbh, dby = grads
     a.grads[WXH] = data(dWxh, typenum, a.h * a.d)
     a.grads[WHH] = data(dWhh, typenum, a.h * a.h)
@@ -145,8 +143,8 @@ cdef int fill_gradients(rnn_arguments *a, int loops, tuple grads, object targets
 def workspace_size(Py_ssize_t T, Py_ssize_t d, Py_ssize_t h, Py_ssize_t q):
     """Elements of scratch space that the kernels want for these sizes."""
     return max(
-        fastrnn_loops(FLOAT32).workspace_size(T, d, h, q),
-        fastrnn_loops(FLOAT64).workspace_size(T, d, h, q),
+        fastrnn_sequence(FLOAT32).workspace_size(T, d, h, q),
+        fastrnn_sequence(FLOAT64).workspace_size(T, d, h, q),
     )
 
 
@@ -175,48 +173,48 @@ def copy_targets(targets, Py_ssize_t bound, int64_t ignored, out):
 
 def forward(tuple params, tuple inputs, hs, ps, work):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17)."""
-    cdef rnn_arguments a
+    cdef sequence_arguments a
     cdef int loops
     fill(&a, &loops, params, inputs, hs, ps, work)
     with nogil:
-        fastrnn_loops(loops).forward(&a)
+        fastrnn_sequence(loops).forward(&a)
 
 
 def backward(tuple params, tuple inputs, targets, hs, ps, double limit, tuple grads, work):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
-    cdef rnn_arguments a
+    cdef sequence_arguments a
     cdef int loops
     fill(&a, &loops, params, inputs, hs, ps, work)
     fill_gradients(&a, loops, grads, targets)
     a.clip = CLIP_STEP
     a.threshold = limit
     with nogil:
-        fastrnn_loops(loops).backward(&a)
+        fastrnn_sequence(loops).backward(&a)
 
 
 def loss_and_grads(tuple params, tuple inputs, targets, hs, ps, tuple clip, tuple grads, work):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
-    cdef rnn_arguments a
+    cdef sequence_arguments a
     cdef int loops
     cdef double loss
     fill(&a, &loops, params, inputs, hs, ps, work)
     fill_gradients(&a, loops, grads, targets)
     a.clip, a.threshold = clip
     with nogil:
-        loss = fastrnn_loops(loops).loss_and_grads(&a)
+        loss = fastrnn_sequence(loops).loss_and_grads(&a)
     return loss
 
 
 def train_step(tuple params, tuple inputs, targets, hs, ps, tuple clip, double lr, tuple grads, work):
     """`loss_and_grads` and `update` in one; `grads` is work space."""
-    cdef rnn_arguments a
+    cdef sequence_arguments a
     cdef int loops
     cdef double loss
     fill(&a, &loops, params, inputs, hs, ps, work)
     fill_gradients(&a, loops, grads, targets)
     a.clip, a.threshold = clip
     with nogil:
-        loss = fastrnn_loops(loops).train_step(&a, lr)
+        loss = fastrnn_sequence(loops).train_step(&a, lr)
     return loss
 
 
@@ -229,17 +227,17 @@ def update(tuple params, tuple grads, double lr):
     for i in range(len(params)):
         W = params[i]
         loops = element_type(W)
-        typenum = cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT
+        typenum = typenum_of(loops)
         n = cnp.PyArray_SIZE(<cnp.ndarray>W)
         w = data(W, typenum, n)
         g = data(grads[i], typenum, n)
         with nogil:
-            fastrnn_loops(loops).update(n, w, g, lr)
+            fastrnn_sequence(loops).update(n, w, g, lr)
 
 
 def sample(tuple params, h, int64_t start, uniforms, out, work):
     """Draw ``len(out)`` class indices, each fed back as the next input; returns how many were drawn."""
-    cdef rnn_arguments a
+    cdef sequence_arguments a
     cdef int loops
     cdef Py_ssize_t drawn
     cdef void *state
@@ -247,45 +245,46 @@ def sample(tuple params, h, int64_t start, uniforms, out, work):
     cdef int64_t *chosen
     a.T = cnp.PyArray_SIZE(<cnp.ndarray?>out)
     fill(&a, &loops, params, None, None, None, work)
-    state = data(h, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, a.h)
+    state = data(h, typenum_of(loops), a.h)
     u = <const double *>data(uniforms, cnp.NPY_DOUBLE, a.T)
     chosen = <int64_t *>data(out, cnp.NPY_INT64, a.T)
     a.indices = chosen
     with nogil:
-        drawn = fastrnn_loops(loops).sample(&a, state, start, u, chosen)
+        drawn = fastrnn_sequence(loops).sample(&a, state, start, u, chosen)
     return drawn
 
 
 def recurrence(tuple params, hs, work):
     """The recurrent part of `forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place."""
-    cdef rnn_arguments a
+    cdef sequence_arguments a
     cdef int loops
     a.T = cnp.PyArray_DIM(<cnp.ndarray?>hs, 0) - 1
     fill(&a, &loops, params, None, None, None, work)
-    a.hs = data(hs, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, (a.T + 1) * a.h)
+    a.hs = data(hs, typenum_of(loops), (a.T + 1) * a.h)
     with nogil:
-        fastrnn_loops(loops).recurrence(&a)
+        fastrnn_sequence(loops).recurrence(&a)
 
 
 def tanh(x):
     """Hyperbolic tangent of each element, in place."""
     cdef int loops = element_type(x)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x)
-    cdef void *p = data(x, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, n)
+    cdef void *p = data(x, typenum_of(loops), n)
     with nogil:
-        fastrnn_loops(loops).tanh(n, p)
+        fastrnn_sequence(loops).tanh(n, p)
 
 
 def exp(x):
     """Exponential of each element, in place."""
     cdef int loops = element_type(x)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x)
-    cdef void *p = data(x, cnp.NPY_DOUBLE if loops == FLOAT64 else cnp.NPY_FLOAT, n)
+    cdef void *p = data(x, typenum_of(loops), n)
     with nogil:
-        fastrnn_loops(loops).exp(n, p)
+        fastrnn_sequence(loops).exp(n, p)
 
 
+include "layer.pxi"
+include "output.pxi"
+include "sampling.pxi"
+include "gradients.pxi"
 include "optimizers.pxi"
-
-
-include "batched.pxi"

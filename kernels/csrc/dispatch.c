@@ -33,8 +33,8 @@
 #define HAVE_X86 0
 #endif
 
-/* What is done with an element of a matrix-vector product before it is stored. */
-enum { EPILOGUE_TANH, EPILOGUE_TANH_SLOPE, EPILOGUE_ADD };
+/* What is done with an element of a matrix-vector product before it is stored: products.h, finish. */
+enum { EPILOGUE_ADD, EPILOGUE_CELL, EPILOGUE_SLOPE };
 
 #define LEVEL baseline
 #if HAVE_VECTORS
@@ -139,7 +139,7 @@ int fastrnn_choose_simd(const char *name) {
     return -1;
 }
 
-const rnn_loops *fastrnn_loops(int element_type) { return in_use.loops[element_type]->rnn; }
+const sequence_loops *fastrnn_sequence(int element_type) { return in_use.loops[element_type]->sequence; }
 
 const batched_loops *fastrnn_batched(int element_type) { return in_use.loops[element_type]->batched; }
 

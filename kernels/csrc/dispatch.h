@@ -9,11 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* How gradients are clipped: the numbers of fastrnn.kernels. */
+/* The numbers of fastrnn.kernels, with which these are compared when the module is loaded.  How gradients are
+ * clipped; */
 enum { CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM };
 
-/* The cells: likewise. */
-enum { TANH, RELU };
+/* the cells; */
+enum { TANH, RELU, CELLS };
+
+/* time steps of one sequence from which on its matrices are packed: for fewer they are used as they are. */
+enum { PACK_FROM = 8 };
 
 /* Parameters or their gradients, in this order: Wxh (h,d), Whh (h,h), Why (q,h), bh (h), by (q). */
 enum { WXH, WHH, WHY, BH, BY, PARAMETERS };
@@ -30,29 +34,29 @@ typedef struct {
     int clip;
     double threshold;
     void *work; /* of fastrnn_workspace_size elements */
-} rnn_arguments;
+} sequence_arguments;
 
 typedef struct {
     ptrdiff_t (*workspace_size)(ptrdiff_t T, ptrdiff_t d, ptrdiff_t h, ptrdiff_t q);
-    void (*forward)(const rnn_arguments *);
-    void (*backward)(const rnn_arguments *);
-    double (*loss_and_grads)(const rnn_arguments *);
-    double (*train_step)(const rnn_arguments *, double lr);
+    void (*forward)(const sequence_arguments *);
+    void (*backward)(const sequence_arguments *);
+    double (*loss_and_grads)(const sequence_arguments *);
+    double (*train_step)(const sequence_arguments *, double lr);
     /* h (h) is overwritten; returns how many indices were drawn. */
-    ptrdiff_t (*sample)(const rnn_arguments *, void *h, int64_t start, const double *uniforms, int64_t *out);
+    ptrdiff_t (*sample)(const sequence_arguments *, void *h, int64_t start, const double *uniforms, int64_t *out);
     void (*update)(ptrdiff_t n, void *w, const void *g, double lr);
     /* For tests: element-wise functions, in place. */
     void (*tanh)(ptrdiff_t n, void *x);
     void (*exp)(ptrdiff_t n, void *x);
     /* The recurrent part alone, states in place: hs[t] = tanh(hs[t] + Whh hs[t-1]). */
-    void (*recurrence)(const rnn_arguments *);
-} rnn_loops;
+    void (*recurrence)(const sequence_arguments *);
+} sequence_loops;
 
-/* A layer over N sequences; see numpy_batched.py.  Pointers to what is not given are NULL. */
+/* A layer over N sequences; see numpy_kernels/layer.py.  Pointers to what is not given are NULL. */
 typedef struct {
     ptrdiff_t T, N, d, h;
     const void *W_ih, *W_hh, *b_ih, *b_hh;
-    void *packed;
+    void *packed;           /* of pack_layer, or NULL: the weights are used as they are */
     int one_hot;            /* pack_layer: inputs will be class indices */
     const int64_t *indices; /* (T,N) */
     const void *x;          /* (T,N,d) */
@@ -64,7 +68,7 @@ typedef struct {
     const void *dh_n;       /* (N,h) */
     void *dx;               /* (T,N,d) */
     void *dh0;              /* (N,h) */
-    void *dh_all;              /* (T,N,h) */
+    void *dh_all;           /* (T,N,h) */
     void *dW_ih, *dW_hh, *db_ih, *db_hh;
     int accumulate, cell, reverse;
     ptrdiff_t start, stop;
@@ -142,13 +146,13 @@ enum { FLOAT32, FLOAT64 };
 
 /* All loops for one element type and one instruction set. */
 typedef struct {
-    const rnn_loops *rnn;
+    const sequence_loops *sequence;
     const batched_loops *batched;
     const optimizer *optimizers;
 } element_loops;
 
 /* Loops for an element type at the instruction set in use. */
-const rnn_loops *fastrnn_loops(int element_type);
+const sequence_loops *fastrnn_sequence(int element_type);
 const batched_loops *fastrnn_batched(int element_type);
 const optimizer *fastrnn_optimizers(int element_type);
 

@@ -1,12 +1,17 @@
 /* The loops for one element type and one instruction set; see dispatch.c. */
 #include "simd.h"
 #include "elementary.h"
-#include "linalg.h"
-#include "rnn.h"
-#include "batched.h"
+#include "rows.h"
+#include "cells.h"
+#include "products.h"
+#include "gradients.h"
+#include "layer.h"
+#include "output.h"
+#include "sampling.h"
+#include "sequence.h"
+#include "bptt.h"
 #include "optimizers.h"
-
-static const element_loops FN(loops) = {&FN(rnn_loops), &FN(batched_loops), FN(optimizers)};
+#include "tables.h"
 
 #undef REAL
 #undef INT
@@ -36,10 +41,10 @@ static const element_loops FN(loops) = {&FN(rnn_loops), &FN(batched_loops), FN(o
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS
 #undef K
+#undef FOR_CELL
 #undef GEMV_PANEL
 #undef GEMM_CASE
 #undef ROWS
 #undef BLOCK
-#undef PACK_FROM
 #undef STRIP
 #undef KROWS

@@ -152,18 +152,3 @@ ALWAYS_INLINE void FN(transpose)(V *rows) {
 #else
 #define HAVE_TRANSPOSE 0
 #endif
-
-/* Length of a row of n elements, padded to whole vectors. */
-ALWAYS_INLINE ptrdiff_t FN(padded)(ptrdiff_t n) { return (n + VL - 1) / VL * VL; }
-
-ALWAYS_INLINE void FN(copy_row)(REAL *dst, const REAL *src, ptrdiff_t n) {
-    ptrdiff_t j = 0;
-    for (; j + VL <= n; j += VL) FN(store)(dst + j, FN(load)(src + j));
-    for (; j < n; j++) dst[j] = src[j];
-}
-
-/* As copy_row, and fills the padding with zeros. */
-ALWAYS_INLINE void FN(copy_padded)(REAL *dst, const REAL *src, ptrdiff_t n) {
-    FN(copy_row)(dst, src, n);
-    for (ptrdiff_t j = n; j < FN(padded)(n); j++) dst[j] = 0;
-}

@@ -4,7 +4,7 @@
  * after row: the loops then read it once, in order.  Columns beyond n are zero.
  */
 
-/* ---- packing --------------------------------------------------------------------------------- */
+/* ---- packing -------------------------------------------------------------------------------------------- */
 
 /* Copies columns j0.. of B[k, j] = src[k * rs + j * cs] to one panel of `width` columns. */
 static void FN(pack_panel)(const REAL *src, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t k, ptrdiff_t cols,
@@ -59,24 +59,20 @@ static void FN(pack_gemm)(const REAL *src, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t
         FN(pack_panel)(src + j * cs, rs, cs, k, n - j < NR ? n - j : NR, NR, dst);
 }
 
-/* ---- matrix times vector --------------------------------------------------------------------- */
+/* ---- a packed matrix times a vector --------------------------------------------------------------------- */
 
-
-
-/* out = tanh(s + z), or (s + z) (1 - y^2), or s + z, element by element. */
-ALWAYS_INLINE void FN(finish)(int epilogue, V s, const REAL *z, const REAL *y, REAL *out) {
-    s += FN(load)(z);
-    if (epilogue == EPILOGUE_TANH) s = FN(tangent)(s);
-    if (epilogue == EPILOGUE_TANH_SLOPE) {
-        V state = FN(load)(y);
-        s *= 1 - state * state;
-    }
-    FN(store)(out, s);
+/* An element s of the product, before it is stored: added to z, or the cell's h of  input z  and  recurrent s,
+ * or the cell's dz of  dh = s + z  at the state y. */
+ALWAYS_INLINE void FN(finish)(int epilogue, int cell, V s, const REAL *z, const REAL *y, REAL *out) {
+    V input = FN(load)(z);
+    if (epilogue == EPILOGUE_CELL) FN(store)(out, FN(cell_forward)(cell, input, s));
+    else if (epilogue == EPILOGUE_SLOPE) FN(store)(out, FN(cell_backward)(cell, FN(load)(y), s + input));
+    else FN(store)(out, s + input);
 }
 
 /* One panel of `vecs` vectors; `ways` partial sums hide the latency of narrow panels. */
 ALWAYS_INLINE void FN(gemv_panel)(int vecs, int ways, const REAL *b, ptrdiff_t k, const REAL *x,
-                                  int epilogue, const REAL *z, const REAL *y, REAL *out) {
+                                  int epilogue, int cell, const REAL *z, const REAL *y, REAL *out) {
     V acc[GEMV_VECS];
     for (int v = 0; v < vecs * ways; v++) acc[v] = K(0);
     ptrdiff_t i = 0;
@@ -89,18 +85,18 @@ ALWAYS_INLINE void FN(gemv_panel)(int vecs, int ways, const REAL *b, ptrdiff_t k
         for (int v = 0; v < vecs; v++) acc[v] += FN(splat)(x[i]) * FN(load)(b + v * VL);
     for (int half = ways / 2; half; half /= 2)
         for (int v = 0; v < half * vecs; v++) acc[v] += acc[half * vecs + v];
-    for (int v = 0; v < vecs; v++) FN(finish)(epilogue, acc[v], z + v * VL, y + v * VL, out + v * VL);
+    for (int v = 0; v < vecs; v++) FN(finish)(epilogue, cell, acc[v], z + v * VL, y + v * VL, out + v * VL);
 }
 
 #define GEMV_PANEL(vecs, ways, v)                                                                         \
-    FN(gemv_panel)(vecs, ways, b + (v) * VL * k, k, x, epilogue, z + (v) * VL, y + (v) * VL, out + (v) * VL)
+    FN(gemv_panel)(vecs, ways, b + (v) * VL * k, k, x, epilogue, cell, z + (v) * VL, y + (v) * VL, out + (v) * VL)
 
 /* out = epilogue(x B, z, y) for B (k, n) packed by pack_gemv; z, y, out have padded rows.
  *
  * Called with `backwards` every other time, it starts with the panels that the call before left in the
  * cache: at h = 100 in double precision the bare product takes 7% less. */
 ALWAYS_INLINE void FN(gemv)(const REAL *b, ptrdiff_t k, ptrdiff_t n, const REAL *x, int epilogue,
-                            const REAL *z, const REAL *y, REAL *out, int backwards) {
+                            int cell, const REAL *z, const REAL *y, REAL *out, int backwards) {
     ptrdiff_t vecs = (n + VL - 1) / VL, wide = vecs / 8 * 8;
     if (!backwards)
         for (ptrdiff_t v = 0; v < wide; v += 8) GEMV_PANEL(8, 1, v);
@@ -114,6 +110,10 @@ ALWAYS_INLINE void FN(gemv)(const REAL *b, ptrdiff_t k, ptrdiff_t n, const REAL 
     else if (vecs & 1)
         GEMV_PANEL(1, 8, vecs - 1);
 }
+
+/* ---- a matrix as the user has it, for too few products to pack for -------------------------------------- */
+
+#define STRIP 16 /* rows of a matrix */
 
 /* Rows of a matrix that are multiplied at once: their sums fill a vector. */
 #define ROWS (VBYTES / sizeof(REAL) < 4 ? 4 : (ptrdiff_t)(VBYTES / sizeof(REAL)))
@@ -132,7 +132,7 @@ ALWAYS_INLINE void FN(sum_each)(V *acc, REAL *sums) {
 #endif
 }
 
-/* out[i] += sum_j W[i, j] x[j], W (m, n) as the user has it: for too few products to pack for. */
+/* out[i] += sum_j W[i, j] x[j], W (m, n). */
 static void FN(add_rows_times)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const REAL *x, REAL *out) {
     const VI rest = FN(last_lanes)(n % VL);
     ptrdiff_t whole = n / VL * VL, i = 0;
@@ -162,7 +162,7 @@ static void FN(add_rows_times)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const RE
     }
 }
 
-/* out[j] += sum_i x[i] W[i, j], W (m, n) as the user has it. */
+/* out[j] += sum_i x[i] W[i, j], W (m, n). */
 static void FN(add_times_rows)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const REAL *x, REAL *out) {
     const VI rest = FN(last_lanes)(n % VL);
     ptrdiff_t whole = n / VL * VL;
@@ -178,7 +178,26 @@ static void FN(add_times_rows)(const REAL *w, ptrdiff_t m, ptrdiff_t n, const RE
         for (ptrdiff_t j = 0; j < n; j++) out[j] += *x * w[j];
 }
 
-/* ---- matrix times matrix --------------------------------------------------------------------- */
+/* The same for m rows of x and of out, W (n, k):  out_r += W x_r,  a strip of W at a time, which all rows use
+ * while it is in the first cache. */
+static void FN(rows_times_strips)(const REAL *w, ptrdiff_t n, ptrdiff_t k, ptrdiff_t m, const REAL *x, ptrdiff_t ldx,
+                                  REAL *out, ptrdiff_t ldo) {
+    ptrdiff_t strip = m > 1 ? STRIP : n;
+    for (ptrdiff_t i = 0; i < n; i += strip)
+        for (ptrdiff_t r = 0; r < m; r++)
+            FN(add_rows_times)(w + i * k, n - i < strip ? n - i : strip, k, x + r * ldx, out + r * ldo + i);
+}
+
+/* out_r += x_r W,  W (n, k), likewise. */
+static void FN(strips_times_rows)(const REAL *w, ptrdiff_t n, ptrdiff_t k, ptrdiff_t m, const REAL *x, ptrdiff_t ldx,
+                                  REAL *out, ptrdiff_t ldo) {
+    ptrdiff_t strip = m > 1 ? STRIP : n;
+    for (ptrdiff_t i = 0; i < n; i += strip)
+        for (ptrdiff_t r = 0; r < m; r++)
+            FN(add_times_rows)(w + i * k, n - i < strip ? n - i : strip, k, x + r * ldx + i, out + r * ldo);
+}
+
+/* ---- matrix times matrix -------------------------------------------------------------------------------- */
 
 /* A step of gradient descent that is taken as a gradient's tile leaves the registers, so that the gradient
  * itself is never written:  W -= rate * clamp(C, cap). */
@@ -300,4 +319,16 @@ static void FN(gemm_clamped)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *
                              const REAL *b, ptrdiff_t bks, ptrdiff_t bps, REAL *c, ptrdiff_t ldc,
                              int accumulate, REAL limit, const FN(descent) *descent) {
     FN(gemm_general)(1, m, n, k, a, ams, aks, b, bks, bps, c, ldc, accumulate, limit, descent);
+}
+
+/* C (m, n) (+)= A B for B (k, n) packed by pack_gemm, rows of A one after the other. */
+ALWAYS_INLINE void FN(times_panels)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a, ptrdiff_t lda,
+                                    const REAL *panels, REAL *c, ptrdiff_t ldc, int accumulate) {
+    FN(gemm)(m, n, k, a, lda, 1, panels, NR, k * NR, c, ldc, accumulate, NULL);
+}
+
+/* Rows of n elements each, `rows` of them from src on and `at` rows into panels of k rows. */
+static void FN(pack_rows)(const REAL *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t at, ptrdiff_t k, REAL *panels) {
+    for (ptrdiff_t j = 0; j < n; j += NR)
+        FN(pack_panel)(src + j, n, 1, rows, n - j < NR ? n - j : NR, NR, panels + j * k + at * NR);
 }

@@ -1,0 +1,58 @@
+/* What is done to gradients after they are computed: clipped, and the parts of a batch added up. */
+
+ALWAYS_INLINE V FN(clamp)(V x, V limit) { return FN(at_least)(FN(at_most)(x, limit), -limit); }
+
+/* NaN stays. */
+ALWAYS_INLINE REAL FN(clamp_one)(REAL x, REAL limit) { return x > limit ? limit : x < -limit ? -limit : x; }
+
+/* g (n) becomes clamp(g, limit), in place. */
+static void FN(clip_values)(ptrdiff_t n, REAL *g, REAL limit) {
+    V bound = FN(splat)(limit);
+    ptrdiff_t i = 0;
+    for (; i + VL <= n; i += VL) FN(store)(g + i, FN(clamp)(FN(load)(g + i), bound));
+    for (; i < n; i++) g[i] = FN(clamp_one)(g[i], limit);
+}
+
+static void FN(multiply)(ptrdiff_t n, REAL *g, REAL factor) {
+    for (ptrdiff_t i = 0; i < n; i++) g[i] *= factor;
+}
+
+ALWAYS_INLINE REAL FN(sum_of_squares)(const REAL *g, ptrdiff_t n) {
+    V acc[4] = {K(0), K(0), K(0), K(0)};
+    ptrdiff_t i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL)
+        for (int v = 0; v < 4; v++) {
+            V x = FN(load)(g + i + v * VL);
+            acc[v] += x * x;
+        }
+    REAL s = FN(sum)((acc[0] + acc[1]) + (acc[2] + acc[3]));
+    for (; i < n; i++) s += g[i] * g[i];
+    return s;
+}
+
+/* out = sum of parts (P, n), clipped; returns the norm before (eq. 15). */
+static double FN(reduce_gradients)(ptrdiff_t parts, ptrdiff_t n, const void *gradients, int clip, double threshold,
+                                   void *sum) {
+    const REAL *g = gradients;
+    REAL *out = sum;
+    double squares = 0;
+    for (ptrdiff_t i = 0; i < n; i += 512) { /* a piece at a time, for the sake of precision */
+        ptrdiff_t stop = n - i < 512 ? n : i + 512;
+        if (out != g) FN(copy_row)(out + i, g + i, stop - i);
+        for (ptrdiff_t part = 1; part < parts; part++) {
+            ptrdiff_t j = i;
+            for (; j + VL <= stop; j += VL) FN(store)(out + j, FN(load)(out + j) + FN(load)(g + part * n + j));
+            for (; j < stop; j++) out[j] += g[part * n + j];
+        }
+        squares += (double)FN(sum_of_squares)(out + i, stop - i);
+    }
+    double norm = sqrt(squares);
+    if (!(squares < (double)INFINITY) && FN(all_finite)(out, n)) { /* squares beyond the largest number */
+        squares = 0;
+        for (ptrdiff_t i = 0; i < n; i++) squares += (double)out[i] * 0x1p-600 * ((double)out[i] * 0x1p-600);
+        norm = sqrt(squares) * 0x1p600;
+    }
+    if (clip == CLIP_VALUE) FN(clip_values)(n, out, (REAL)threshold);
+    if (clip == CLIP_NORM && !(norm <= threshold)) FN(multiply)(n, out, (REAL)(threshold / norm));
+    return norm;
+}

@@ -1,0 +1,60 @@
+/* Rows of elements: copied, filled, added up; and where they lie in work space.
+ *
+ * A row of n elements that is padded has room for whole vectors, padded(n) elements, the last of them zero.
+ */
+
+ALWAYS_INLINE ptrdiff_t FN(larger)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+
+ALWAYS_INLINE ptrdiff_t FN(padded)(ptrdiff_t n) { return (n + VL - 1) / VL * VL; }
+
+/* ---- work space ----------------------------------------------------------------------------------------- */
+
+/* Where arrays may begin in memory that the caller gives, or NULL. */
+static REAL *FN(aligned)(void *memory) {
+    return memory ? (REAL *)(((uintptr_t)memory + 63) & ~(uintptr_t)63) : NULL;
+}
+
+/* The next n elements; with base = NULL they are only counted. */
+static REAL *FN(take)(REAL *base, ptrdiff_t *used, ptrdiff_t n) {
+    REAL *p = base ? base + *used : NULL;
+    *used += (n + 63) / 64 * 64;
+    return p;
+}
+
+/* Likewise n integers, counted in elements. */
+static void *FN(take_integers)(REAL *base, ptrdiff_t *used, ptrdiff_t n) {
+    return FN(take)(base, used, n * (ptrdiff_t)(sizeof(int64_t) / sizeof(REAL)));
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------- */
+
+ALWAYS_INLINE void FN(fill)(REAL *p, ptrdiff_t n, REAL value) {
+    for (ptrdiff_t i = 0; i < n; i++) p[i] = value;
+}
+
+ALWAYS_INLINE void FN(copy_row)(REAL *dst, const REAL *src, ptrdiff_t n) {
+    ptrdiff_t j = 0;
+    for (; j + VL <= n; j += VL) FN(store)(dst + j, FN(load)(src + j));
+    for (; j < n; j++) dst[j] = src[j];
+}
+
+/* As copy_row, and fills the padding with zeros. */
+ALWAYS_INLINE void FN(copy_padded)(REAL *dst, const REAL *src, ptrdiff_t n) {
+    FN(copy_row)(dst, src, n);
+    for (ptrdiff_t j = n; j < FN(padded)(n); j++) dst[j] = 0;
+}
+
+/* sum (ld) += row. */
+ALWAYS_INLINE void FN(add_row)(ptrdiff_t ld, REAL *sum, const REAL *row) {
+    for (ptrdiff_t i = 0; i < ld; i += VL) FN(store)(sum + i, FN(load)(sum + i) + FN(load)(row + i));
+}
+
+static int FN(all_finite)(const REAL *p, ptrdiff_t n) {
+    V acc[4] = {K(0), K(0), K(0), K(0)}; /* 0 x is 0 or NaN */
+    ptrdiff_t i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL)
+        for (int v = 0; v < 4; v++) acc[v] += K(0) * FN(load)(p + i + v * VL);
+    REAL s = FN(sum)((acc[0] + acc[1]) + (acc[2] + acc[3]));
+    for (; i < n; i++) s += 0 * p[i];
+    return s == 0;
+}

@@ -1,0 +1,81 @@
+# The output of a language model: see `fastrnn.kernels.numpy_kernels.output` for the functions.
+
+
+cdef int fill_output(output_arguments *a, tuple output, object packed) except -1:
+    """Sizes and weights of the output; returns its element type."""
+    W, b = output
+    cdef int loops = element_type(W), typenum = typenum_of(loops)
+    cdef Py_ssize_t packed_size, work_size
+    if cnp.PyArray_NDIM(<cnp.ndarray>W) != 2:
+        raise ValueError("kernels take two-dimensional weights")
+    a.q = cnp.PyArray_DIM(<cnp.ndarray>W, 0)
+    a.h = cnp.PyArray_DIM(<cnp.ndarray>W, 1)
+    a.W = data(W, typenum, a.q * a.h)
+    a.b = data(b, typenum, a.q)
+    fastrnn_batched(loops).output_sizes(1, 1, a.h, a.q, &packed_size, &work_size)
+    a.packed = data(packed, typenum, packed_size)
+    return loops
+
+
+cdef int fill_states(output_arguments *a, int loops, object hs, tuple rows, object work) except -1:
+    cdef int typenum = typenum_of(loops)
+    cdef Py_ssize_t packed_size, work_size
+    if cnp.PyArray_NDIM(<cnp.ndarray?>hs) != 3:
+        raise ValueError("kernels take three-dimensional states")
+    a.T = cnp.PyArray_DIM(<cnp.ndarray>hs, 0)
+    a.N = cnp.PyArray_DIM(<cnp.ndarray>hs, 1)
+    fill_rows(&a.start, &a.stop, rows, a.N, a.T)
+    a.hs = data(hs, typenum, a.T * a.N * a.h)
+    fastrnn_batched(loops).output_sizes(a.T, a.stop - a.start, a.h, a.q, &packed_size, &work_size)
+    a.work = data(work, typenum, work_size)
+    return 0
+
+
+def output_sizes(Py_ssize_t T, Py_ssize_t N, Py_ssize_t rows, Py_ssize_t h, Py_ssize_t q):
+    """Elements of `packed` and of `work` for an output layer, N sequences, at most `rows` at once."""
+    cdef Py_ssize_t packed[2]
+    cdef Py_ssize_t work[2]
+    cdef Py_ssize_t m, most = 0
+    for loops in range(2):
+        for m in range(1, rows + 1):
+            fastrnn_batched(loops).output_sizes(T, m, h, q, &packed[loops], &work[loops])
+            most = max(most, work[loops])
+    return max(packed[0], packed[1]), most
+
+
+def pack_output(tuple output, Py_ssize_t N, packed):
+    """Bring the weights of an output layer into the order in which N sequences will read them."""
+    cdef output_arguments a
+    cdef int loops = fill_output(&a, output, packed)
+    with nogil:
+        fastrnn_batched(loops).pack_output(&a)
+
+
+def output_logits(tuple output, packed, hs, logits, tuple rows, work):
+    """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
+    cdef output_arguments a
+    cdef int loops = fill_output(&a, output, packed)
+    fill_states(&a, loops, hs, rows, work)
+    a.logits = data(logits, typenum_of(loops), a.T * a.N * a.q)
+    with nogil:
+        fastrnn_batched(loops).output_logits(&a)
+
+
+def output_loss(tuple output, packed, hs, targets, double scale, dhs, tuple grads, bint accumulate, tuple rows,
+                work):
+    """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9)."""
+    cdef output_arguments a
+    cdef int loops = fill_output(&a, output, packed), typenum = typenum_of(loops)
+    cdef double loss
+    fill_states(&a, loops, hs, rows, work)
+    a.targets = <const int64_t *>data(targets, cnp.NPY_INT64, a.T * a.N)
+    a.scale = scale
+    a.dhs = data_or_null(dhs, typenum, a.T * a.N * a.h)
+    if a.dhs != NULL:
+        dW, db = grads
+        a.dW = data(dW, typenum, a.q * a.h)
+        a.db = data(db, typenum, a.q)
+    a.accumulate = accumulate
+    with nogil:
+        loss = fastrnn_batched(loops).output_loss(&a)
+    return loss
