@@ -4,6 +4,8 @@ NumPy ones, and for what they must leave alone."""
 import itertools
 import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import oracle
@@ -11,6 +13,7 @@ import pytest
 from guarded import Guarded
 from support import TOLERANCE, assert_close, bits, central_differences
 
+import fastrnn.kernels as fastrnn_kernels
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE, RELU, TANH, numpy_kernels
 
 SEQUENCES = (1, 2, 7, 16, 17, 33)
@@ -24,16 +27,21 @@ def uses_blas(backend):
     return backend == "numpy" or (backend == "numba" and interpreted)
 
 
+@pytest.fixture(params=[True, False], ids=["packed", "unpacked"])
+def packs(request):
+    """Whether layers are given packed weights, or none: then they use the weights as they are."""
+    return request.param
+
+
 class Case:
     """Random values of a layer and of an output layer, and the kernels of a backend to run on them."""
 
     def __init__(
         self, kernels, dtype, seed=0, *, T=5, N=7, d=6, h=16, q=9, one_hot=True, cell=TANH, reverse=False,
-        ragged=False, with_dx=True, with_dh_all=True, with_dh_n=True, packs=True, offset=0, fill=math.nan,
+        ragged=False, with_dx=True, with_dh_all=True, with_dh_n=True, offset=0, fill=math.nan, packs=True,
     ):  # fmt: skip
         self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
-        self.cell, self.reverse = cell, reverse
-        self.packs = packs or not kernels.PACK_ROWS_FROM
+        self.cell, self.reverse, self.packs = cell, reverse, packs
         self.rng = rng = np.random.default_rng(seed)
         self.memory = m = Guarded(dtype, offset, fill)
         self.layer = tuple(
@@ -86,7 +94,7 @@ class Case:
         )  # fmt: skip
 
     def backward(self, start=0, stop=None, accumulate=False):
-        """After `forward`, which has packed the weights."""
+        """After `forward`, which has packed the weights where it was to."""
         self.memory.keep()
         self.memory.poison(self.work)
         self.kernels.layer_backward(
@@ -153,7 +161,7 @@ def random_options(seed):
         "offset": int(rng.choice((0, 1, 3))), "fill": float(rng.choice((math.nan, 1e30, 0.0))),
     }  # fmt: skip
     options["cell"] = int(rng.integers(2))
-    for name in ("packs", "reverse", "ragged", "with_dx", "with_dh_all", "with_dh_n"):
+    for name in ("reverse", "ragged", "with_dx", "with_dh_all", "with_dh_n"):
         options[name] = bool(rng.integers(2))
     start, stop = sorted(int(n) for n in rng.choice(options["N"] + 1, 2, replace=False))
     if rng.integers(3):
@@ -169,9 +177,9 @@ def assert_rows(got, want, start, stop, memory, what):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_layer(seed, kernels, dtype):
+def test_layer(seed, packs, kernels, dtype):
     options, start, stop, accumulate = random_options(seed)
-    case = Case(kernels, dtype, seed, **options)
+    case = Case(kernels, dtype, seed, packs=packs, **options)
     case.forward(start, stop)
     wanted = layer_one_by_one(case, start, stop)
     assert_rows(case.hs, wanted["hs"], start, stop, case.memory, "hs")
@@ -207,8 +215,10 @@ def test_layer(seed, kernels, dtype):
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
 @pytest.mark.parametrize("N", [1, 4])
-def test_layer_gradients_one_by_one(N, one_hot, ragged, reverse, kernels, dtype):
-    case = Case(kernels, dtype, 3, T=6, N=N, d=5, h=7, one_hot=one_hot, ragged=ragged, reverse=reverse)
+def test_layer_gradients_one_by_one(N, one_hot, ragged, reverse, packs, kernels, dtype):
+    case = Case(
+        kernels, dtype, 3, T=6, N=N, d=5, h=7, one_hot=one_hot, ragged=ragged, reverse=reverse, packs=packs
+    )
     case.forward()
     case.backward()
     wanted = layer_one_by_one(case, 0, N)
@@ -229,9 +239,9 @@ def test_layer_gradients_one_by_one(N, one_hot, ragged, reverse, kernels, dtype)
 @pytest.mark.parametrize("N", [1, 3])
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-def test_states_may_be_overwritten(reverse, ragged, N, kernels, dtype):
+def test_states_may_be_overwritten(reverse, ragged, N, packs, kernels, dtype):
     """The same array for h0 and h_n, and for dh_n and dh0."""
-    case = Case(kernels, dtype, 5, T=4, N=N, reverse=reverse, ragged=ragged)
+    case = Case(kernels, dtype, 5, T=4, N=N, reverse=reverse, ragged=ragged, packs=packs)
     case.forward()
     case.backward()
     h_n, dh0 = case.h_n.copy(), case.dh0.copy()
@@ -248,10 +258,10 @@ def test_states_may_be_overwritten(reverse, ragged, N, kernels, dtype):
 
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
 @pytest.mark.parametrize(("T", "N", "h"), [(3, 7, 33), (40, 33, 24), (9, 2, 100), (2, 300, 8)])
-def test_sequences_do_not_depend_on_the_range(T, N, h, one_hot, kernels, backend, dtype):
+def test_sequences_do_not_depend_on_the_range(T, N, h, one_hot, packs, kernels, backend, dtype):
     """Bit for bit, except that BLAS chooses its own order in the NumPy kernels."""
     options = {"T": T, "N": N, "h": h, "d": 11, "q": 13, "one_hot": one_hot, "ragged": N == 33}
-    case = Case(kernels, dtype, 9, **options)
+    case = Case(kernels, dtype, 9, packs=packs, **options)
     case.forward()
     case.backward()
     loss = case.loss()
@@ -352,10 +362,10 @@ def test_long_batch_takes_more_than_one_logarithm(kernels, dtype):
 
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
 @pytest.mark.parametrize("N", [1, 3])
-def test_central_differences(N, one_hot, kernels):
+def test_central_differences(N, one_hot, packs, kernels):
     """The loss as a function of every parameter, of the inputs and of the first state."""
     case = Case(kernels, np.float64, 8, T=4, N=N, d=3, h=5, q=4, one_hot=one_hot, ragged=not one_hot,
-                with_dh_n=False)  # fmt: skip
+                with_dh_n=False, packs=packs)  # fmt: skip
     if case.lengths.size:
         case.lengths[0] = 2
 
@@ -377,12 +387,14 @@ def test_central_differences(N, one_hot, kernels):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
 @pytest.mark.parametrize("cell", [TANH, RELU], ids=["tanh", "relu"])
 @pytest.mark.parametrize("N", [1, 5])
-def test_what_is_not_finite(N, cell, value, what, kernels, dtype):
+def test_what_is_not_finite(N, cell, value, what, packs, kernels, dtype):
     """Runs through, writes nothing beside the arrays, and shows."""
     arrays = {"layer": range(4), "output": range(2), "h0": [None], "dhs": [None]}[what]
     for which in arrays:
         for ragged in (False, True):
-            case = Case(kernels, dtype, 6, N=N, cell=cell, ragged=ragged, one_hot=ragged, offset=1)
+            case = Case(
+                kernels, dtype, 6, N=N, cell=cell, ragged=ragged, one_hot=ragged, offset=1, packs=packs
+            )
             target = getattr(case, what)
             (target if which is None else target[which])[...] = value
             case.forward()
@@ -614,3 +626,64 @@ def test_no_time_steps_are_refused_where_memory_is_not_checked(kernels, dtype):
         kernels.output_logits(*output, np.empty((0, 2, 4), dtype), (0, 2), packed)
     with pytest.raises(ValueError, match="at least one time step, got 0"):
         kernels.output_loss(*output, no_indices, 1.0, none, (), False, (0, 2), packed)
+
+
+@pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
+@pytest.mark.parametrize("cell", [TANH, RELU], ids=["tanh", "relu"])
+@pytest.mark.parametrize(("T", "N"), [(1, 1), (1, 3), (3, 1), (2, 3), (7, 1)])
+@pytest.mark.parametrize("h", [1, 7, 16, 17, 31, 40, 100, 129])
+def test_few_rows_packed_and_unpacked(h, T, N, cell, one_hot, kernels, dtype):
+    """What packing changes is in the last digits."""
+    found = []
+    for packs in (True, False):
+        case = Case(kernels, dtype, h, T=T, N=N, h=h, d=h + 3, one_hot=one_hot, cell=cell, packs=packs)
+        case.forward()
+        hs = case.hs.copy()
+        case.hs[...] = found[0][0] if found else hs  # ReLU's slope jumps
+        case.backward()
+        case.memory.check(case.hs, case.h_n, case.dh0, case.dx, case.dh_all, *case.grads)
+        found.append([hs, case.h_n, case.dh0, case.dx, case.dh_all, *case.grads])
+    for packed, unpacked in zip(*found, strict=True):
+        assert_close(unpacked, packed) if packed.size else None
+
+
+def test_what_the_compiled_kernels_refuse(kernels, dtype):
+    """Packed weights of the wrong size, none where there must be some, and a cell that they do not know."""
+    if kernels.NAME != "cython":
+        pytest.skip("NumPy and Numba index Python's arrays")
+    case = Case(kernels, dtype, 0, T=2, N=2, d=4, h=3, q=4)
+    case.forward()
+    given, case.packed = case.packed, np.empty(1, dtype)
+    with pytest.raises(ValueError, match="C-contiguous arrays of one dtype and at least"):
+        case.backward()
+    kernels.pack_layer(case.layer, case.N, case.one_hot, np.empty(0, dtype))  # has nothing to do
+    case.packed = given
+    for cell in (-1, 2):
+        case.cell = cell
+        with pytest.raises(ValueError, match=f"kernels know cells 0 to 1, got {cell}"):
+            case.backward()
+    output = case.output, np.empty(kernels.output_sizes(1, 2, 2, 3, 4)[0], dtype)
+    draws = np.zeros(2, np.int64), np.zeros((2, 1))
+    for cell, packed, message in (
+        (TANH, np.empty(0, dtype), "kernels that sample take packed weights, got none"),
+        (2, given, "kernels know cells 0 to 1, got 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kernels.sample_batch(
+                ((case.layer,), (packed,)), output, case.h0[None].copy(), draws, (1.0, 0, 1.0),
+                np.empty((2, 1), np.int64), (0, 2), cell, case.work,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["CLIP_NONE", "CLIP_STEP", "CLIP_VALUE", "CLIP_NORM", "TANH", "RELU", "PACK_FROM"]
+)
+def test_compiled_kernels_for_other_numbers_are_refused(name, backend):
+    """They were built from other sources than Python's; a subprocess, since here they are loaded."""
+    if backend != "cython":
+        pytest.skip("the other backends read the numbers where they stand")
+    code = f"import fastrnn.kernels as k; k.{name} = 77; import fastrnn.kernels.cython_kernels"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode
+    assert "ImportError: the compiled kernels are not those of fastrnn.kernels" in done.stderr
+    assert f"{name} is 77 there and {getattr(fastrnn_kernels, name)} here" in done.stderr
