@@ -8,6 +8,8 @@ this module is loaded, forces an instruction set.
 
 import os
 
+import fastrnn.kernels
+
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 
@@ -17,7 +19,7 @@ include "dispatch.pxi"
 
 NAME = "cython"
 USES_BLAS = False
-PACK_ROWS_FROM = 8
+PACK_ROWS_FROM = fastrnn.kernels.PACK_ROWS_FROM
 
 
 def simd_levels():
@@ -45,12 +47,14 @@ if fastrnn_choose_simd(_asked) != 0:
 
 cdef compare_numbers():
     """Refuse numbers of `fastrnn.kernels` that are others in C: calls would be taken for what they are not."""
-    import fastrnn.kernels
-
     compiled = {
         "CLIP_NONE": CLIP_NONE, "CLIP_STEP": CLIP_STEP, "CLIP_VALUE": CLIP_VALUE, "CLIP_NORM": CLIP_NORM,
-        "TANH": TANH, "RELU": RELU, "PACK_FROM": PACK_FROM,
+        "PACK_FROM": PACK_FROM,
     }
+    cdef const named_number *cell = fastrnn_cells()
+    while cell.name != NULL:
+        compiled[cell.name.decode()] = cell.number
+        cell += 1
     differ = [
         f"{name} is {getattr(fastrnn.kernels, name, 'missing')} there and {number} here"
         for name, number in compiled.items()

@@ -5,8 +5,11 @@ cdef extern from "csrc/dispatch.h" nogil:
         WXH, WHH, WHY, BH, BY, PARAMETERS
         FLOAT32, FLOAT64
         CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM
-        TANH, RELU, CELLS
         PACK_FROM
+    ctypedef struct named_number:
+        const char *name
+        int number
+    const named_number *fastrnn_cells()
     ctypedef struct sequence_arguments:
         Py_ssize_t T, d, h, q
         const void *params[5]

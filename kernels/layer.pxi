@@ -21,9 +21,12 @@ cdef int fill_layer(layer_arguments *a, tuple layer, object packed) except -1:
 
 cdef int code_of(int cell) except -1:
     """The cell, if there is one of this code."""
-    if not 0 <= cell < CELLS:
-        raise ValueError(f"kernels know cells 0 to {CELLS - 1}, got {cell}")
-    return cell
+    cdef const named_number *known = fastrnn_cells()
+    while known.name != NULL:
+        if known.number == cell:
+            return cell
+        known += 1
+    raise ValueError(f"kernels know cells 0 to {known.number - 1}, got {cell}")
 
 
 cdef int fill_rows(Py_ssize_t *start, Py_ssize_t *stop, tuple rows, Py_ssize_t N, Py_ssize_t T) except -1:

@@ -1,3 +1,9 @@
+#ifndef FASTRNN_CELL_CODES
+#define FASTRNN_CELL_CODES
+enum { TANH, RELU, CELLS };
+static const named_number cell_codes[] = {{"TANH", TANH}, {"RELU", RELU}, {NULL, CELLS}};
+#endif
+
 /* The cells: what a layer makes of its input and its state at one time step, and the way back.
  *
  * A cell is told by its code, TANH or RELU.  Inside a loop the code must be a literal, or FOR_CELL's CELL, so

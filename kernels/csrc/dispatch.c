@@ -145,6 +145,8 @@ const batched_loops *fastrnn_batched(int element_type) { return in_use.loops[ele
 
 const optimizer *fastrnn_optimizers(int element_type) { return in_use.loops[element_type]->optimizers; }
 
+const named_number *fastrnn_cells(void) { return cell_codes; }
+
 const char *fastrnn_simd_level(void) { return in_use.name; }
 
 const char *const *fastrnn_simd_levels(void) {

@@ -13,8 +13,12 @@
  * clipped; */
 enum { CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM };
 
-/* the cells; */
-enum { TANH, RELU, CELLS };
+/* the codes of the cells, a table in cells.h that ends with no name; */
+typedef struct {
+    const char *name;
+    int number;
+} named_number;
+const named_number *fastrnn_cells(void);
 
 /* time steps of one sequence from which on its matrices are packed: for fewer they are used as they are. */
 enum { PACK_FROM = 8 };

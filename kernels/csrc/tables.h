@@ -27,4 +27,4 @@ static const batched_loops FN(batched_loops) = {
     FN(layer_backward), FN(output_logits), FN(output_loss), FN(reduce_gradients), FN(sample_batch),
 };
 
-static const element_loops FN(loops) = {&FN(sequence_loops), &FN(batched_loops), &FN(optimizer_loops)};
+static const element_loops FN(loops) = {&FN(sequence_loops), &FN(batched_loops), FN(optimizers)};
