@@ -22,7 +22,7 @@ print(json.dumps({{"width": VECTOR_BYTES, "code": code}}))
 ONE_SEQUENCE = {
     "call": "from fastrnn import SimpleRNN; rnn = SimpleRNN(1, 1, 1, dtype=np.float32, backend='numba');"
     "rnn.train_step([0], [0], np.zeros((1, 1))); from fastrnn.kernels.numba_kernels import sequence",
-    "function": "sequence._train",
+    "function": "sequence._backward",
 }
 BATCH = {
     "call": "from fastrnn import RNN; rnn = RNN(1, 1, backend='numba'); rnn.forward(np.zeros((9, 2, 1)));"

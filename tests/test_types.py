@@ -92,7 +92,7 @@ def test_the_program_runs(capsys):
         (hints.BackendName, backends.BACKENDS),
         (hints.Clip, set(checks.BATCH_CLIP_MODES) - {None}),
         (hints.StepClip, set(checks.CLIP_MODES) - {None}),
-        (hints.OptimizerName, optim.OPTIMIZERS),
+        (optim.OptimizerName, optim.OPTIMIZERS),
         (hints.Reduction, set(_REDUCTIONS) - {"none"}),
     ],
 )

@@ -295,12 +295,45 @@ def _add_products(out, left, right, sums, first, limits, step):
 
 
 @inlined
-def _backward(params, inputs, targets, hs, ps, limits, step, grads, work):
-    """BPTT.  ``limits = (limit, cap)``: every sum is clamped to `limit` after every time step, and to `cap` at the
-    end.  ``step = (descends, lr)``: where it descends, the parameters take a step down the gradients, and `grads`
-    is work space.
+def _loss(ps, targets):
+    """Cross-entropy in nats (eqs. 5, 6)."""
+    loss = 0.0
+    for t in range(len(targets)):
+        loss -= np.log(np.float64(ps[t, targets[t]]))
+    return loss
+
+
+@inlined
+def _clip(how, threshold, grads):
+    """Clamp every gradient, or rescale all of them by their global norm (eq. 15)."""
+    if how == CLIP_VALUE:
+        for i in range(5):
+            clamp(grads[i], grads[i], threshold)
+    if how == CLIP_NORM:
+        squares = sum_of_squares(grads[0])
+        for i in range(1, 5):
+            squares += sum_of_squares(grads[i])
+        norm = math.sqrt(squares)
+        if not norm <= threshold:
+            for i in range(5):
+                scale(grads[i], grads[i], threshold / norm)
+
+
+@kernel
+def _backward(params, inputs, targets, hs, ps, clip, step, grads, work):
+    """Loss, gradients and their clipping; and the update if ``step = (known, updates, lr)`` says so.  Where states and
+    probabilities are not `known`, `_forward` comes first.  Returns the loss.
+
+    With an update, gradients are written only where eq. 15 must see them all first: else the parameters take the
+    step as a gradient leaves the registers, which saves writing and reading it.
     """
-    (Wxh, Whh, Why, bh, by), (indices, x), (limit, cap), (descends, lr) = params, inputs, limits, step
+    (Wxh, Whh, Why, bh, by), (indices, x), (how, threshold), (known, updates, lr) = params, inputs, clip, step
+    if not known:
+        _forward(params, inputs, hs, ps, work)
+    descends = updates and how != CLIP_NORM
+    # Sums are clamped to the limit after every time step, and to the cap at the end.
+    limit = threshold if how == CLIP_STEP else math.inf
+    cap = threshold if how == CLIP_VALUE else math.inf
     dWxh, dWhh, dWhy, dbh, dby = grads
     (h, d), (T, q) = Wxh.shape, ps.shape
     states, dz, dy, vectors, columns, dbias, dbias_y = _rows(work, T, d, h, q)
@@ -379,7 +412,7 @@ def _backward(params, inputs, targets, hs, ps, limits, step, grads, work):
             elif number == 2:
                 dW, W, left, right = dWxh, Wxh, dz[:n], vectors[:n]
             rows = W if down else W[:0]
-            _add_products(dW, left, right, (growth[0], growth[number + 1]), first, limits, (rows, lr))
+            _add_products(dW, left, right, (growth[0], growth[number + 1]), first, (limit, cap), (rows, lr))
         copy(after_block, dz[0])
 
     if descends:
@@ -398,64 +431,18 @@ def _backward(params, inputs, targets, hs, ps, limits, step, grads, work):
             transpose(dWxh, columns)
     if spoilt:
         _spoil(Wxh if descends else dWxh, blame)
-
-
-# ---- training -------------------------------------------------------------------------------------
-
-
-@inlined
-def _loss(ps, targets):
-    """Cross-entropy in nats (eqs. 5, 6)."""
-    loss = 0.0
-    for t in range(len(targets)):
-        loss -= np.log(np.float64(ps[t, targets[t]]))
-    return loss
-
-
-@inlined
-def _clip(how, threshold, grads):
-    """Clamp every gradient, or rescale all of them by their global norm (eq. 15)."""
-    if how == CLIP_VALUE:
-        for i in range(5):
-            clamp(grads[i], grads[i], threshold)
-    if how == CLIP_NORM:
-        squares = sum_of_squares(grads[0])
-        for i in range(1, 5):
-            squares += sum_of_squares(grads[i])
-        norm = math.sqrt(squares)
-        if not norm <= threshold:
+    if not descends:
+        _clip(how, threshold, grads)
+        if updates:
             for i in range(5):
-                scale(grads[i], grads[i], threshold / norm)
+                subtract_scaled(params[i], params[i], grads[i], lr)
+    return _loss(ps, targets)
 
 
 @kernel
 def _update(params, grads, lr):
     for i in range(len(params)):
         subtract_scaled(params[i], params[i], grads[i], lr)
-
-
-@kernel
-def _train(params, inputs, targets, hs, ps, clip, step, grads, work):
-    """The loss, its gradients, and the update if ``step = (known, updates, lr)`` says so; where the states and
-    probabilities are `known`, they are not computed.
-
-    With an update, gradients are written only where eq. 15 must see them all first: else the parameters take the
-    step as a gradient leaves the registers, which saves writing and reading it.
-    """
-    (how, threshold), (known, updates, lr) = clip, step
-    descends = updates and how != CLIP_NORM
-    if not known:
-        _forward(params, inputs, hs, ps, work)
-    loss = _loss(ps, targets)
-    limit = threshold if how == CLIP_STEP else math.inf
-    cap = threshold if how == CLIP_VALUE else math.inf
-    _backward(params, inputs, targets, hs, ps, (limit, cap), (descends, lr), grads, work)
-    if not descends:
-        _clip(how, threshold, grads)
-    if updates and not descends:
-        for i in range(5):
-            subtract_scaled(params[i], params[i], grads[i], lr)
-    return loss
 
 
 # ---- sampling -------------------------------------------------------------------------------------
@@ -540,21 +527,21 @@ def forward(params, inputs, hs, ps, work):
 def backward(params, inputs, targets, hs, ps, limit, grads, work):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
     clip, step = (CLIP_STEP, float(limit)), (True, False, 0.0)
-    _train(params, inputs, targets, hs, ps, clip, step, grads, work)
+    _backward(params, inputs, targets, hs, ps, clip, step, grads, work)
 
 
 def loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
     how, threshold = clip
     clip = how, float(threshold)
-    return float(_train(params, inputs, targets, hs, ps, clip, (False, False, 0.0), grads, work))
+    return float(_backward(params, inputs, targets, hs, ps, clip, (False, False, 0.0), grads, work))
 
 
 def train_step(params, inputs, targets, hs, ps, clip, lr, grads, work):
     """`loss_and_grads` and `update` in one; `grads` is work space.  Returns the loss."""
     how, threshold = clip
     clip = how, float(threshold)
-    return float(_train(params, inputs, targets, hs, ps, clip, (False, True, float(lr)), grads, work))
+    return float(_backward(params, inputs, targets, hs, ps, clip, (False, True, float(lr)), grads, work))
 
 
 def update(params, grads, lr):
