@@ -953,7 +953,7 @@ def test_a_property_of_what_is_not_fitted_is_not_there():
     [
         ("hidden_size", 0, ValueError), ("hidden_size", 2.0, TypeError), ("num_layers", "2", TypeError),
         ("num_layers", 0, ValueError), ("seq_len", 0, ValueError), ("seq_len", None, TypeError),
-        ("batch_size", -3, ValueError), ("optimizer", "adamw", ValueError), ("optimizer", None, ValueError),
+        ("batch_size", -3, ValueError), ("optimizer", "adadelta", ValueError), ("optimizer", None, ValueError),
         ("lr", 0.0, ValueError), ("lr", "fast", TypeError), ("lr", float("nan"), ValueError),
         ("lr_decay", -0.5, ValueError), ("clip", "step", ValueError), ("clip_threshold", 0, ValueError),
         ("dropout", 1.0, ValueError), ("dropout", -0.1, ValueError), ("epochs", 0, ValueError),

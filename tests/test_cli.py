@@ -105,7 +105,7 @@ def test_completion_of_the_shell():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("fastrnn train --optimizer ad", ["adam", "adagrad"]),
+        ("fastrnn train --optimizer ad", ["adagrad", "adam", "adamw"]),
         ("fastrnn train --clip no", ["norm"]),
         ("fastrnn sample --temp", ["--temperature"]),
         ("fastrnn eval --js", ["--json"]),
