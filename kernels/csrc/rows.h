@@ -32,16 +32,32 @@ ALWAYS_INLINE void FN(fill)(REAL *p, ptrdiff_t n, REAL value) {
     for (ptrdiff_t i = 0; i < n; i++) p[i] = value;
 }
 
+/* Fewer elements than a vector has.  (Of a loop over them GCC makes a call, or `rep movs`, which takes longer.) */
+ALWAYS_INLINE void FN(copy_few)(REAL *dst, const REAL *src, ptrdiff_t n) {
+    for (ptrdiff_t part = VL / 2; part; part /= 2)
+        if (n & part) {
+            memcpy(dst, src, (size_t)part * sizeof(REAL));
+            dst += part;
+            src += part;
+        }
+}
+
 ALWAYS_INLINE void FN(copy_row)(REAL *dst, const REAL *src, ptrdiff_t n) {
     ptrdiff_t j = 0;
     for (; j + VL <= n; j += VL) FN(store)(dst + j, FN(load)(src + j));
-    for (; j < n; j++) dst[j] = src[j];
+    FN(copy_few)(dst + j, src + j, n - j);
 }
 
-/* As copy_row, and fills the padding with zeros. */
+/* As copy_row, and fills the rest of `width` elements, whole vectors, with zeros. */
+ALWAYS_INLINE void FN(copy_widened)(REAL *dst, const REAL *src, ptrdiff_t n, ptrdiff_t width) {
+    ptrdiff_t j = 0;
+    for (; j + VL <= n; j += VL) FN(store)(dst + j, FN(load)(src + j));
+    for (ptrdiff_t i = j; i < width; i += VL) FN(store)(dst + i, K(0));
+    FN(copy_few)(dst + j, src + j, n - j);
+}
+
 ALWAYS_INLINE void FN(copy_padded)(REAL *dst, const REAL *src, ptrdiff_t n) {
-    FN(copy_row)(dst, src, n);
-    for (ptrdiff_t j = n; j < FN(padded)(n); j++) dst[j] = 0;
+    FN(copy_widened)(dst, src, n, FN(padded)(n));
 }
 
 /* sum (ld) += row. */
