@@ -133,7 +133,8 @@ ALWAYS_INLINE void FN(adam_loop)(const update_arguments *a, int decays, int shri
 
 static void FN(adam)(const update_arguments *a) {
     int decays = a->numbers[7] != 0, shrinks = a->numbers[8] != 0, bounded = a->state[2] != NULL;
-    if (decays && bounded) FN(adam_loop)(a, 1, 0, 1);
+    if (decays && shrinks) FN(adam_loop)(a, 1, 1, bounded); /* no optimizer asks for both */
+    else if (decays && bounded) FN(adam_loop)(a, 1, 0, 1);
     else if (decays) FN(adam_loop)(a, 1, 0, 0);
     else if (shrinks && bounded) FN(adam_loop)(a, 0, 1, 1);
     else if (shrinks) FN(adam_loop)(a, 0, 1, 0);

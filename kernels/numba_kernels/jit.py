@@ -73,6 +73,11 @@ def ready(array):
     return array if flags.writeable and flags.c_contiguous else np.array(array, order="C")
 
 
+def all_ready(arrays):
+    """A tuple of them.  (Made of a list: one made of an iterator leaves its memory to Python at every call.)"""
+    return tuple([ready(array) for array in arrays])
+
+
 @functools.cache
 def _source_hash():
     """Of all kernels and of what compiles them: an edit or an upgrade never meets old machine code."""

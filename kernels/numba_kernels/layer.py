@@ -24,7 +24,7 @@ from fastrnn.kernels.numba_kernels import cells
 from fastrnn.kernels.numba_kernels.batch import ROWS, groups, pieces
 from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_padded, copy_tile, fill, gather_column
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
-from fastrnn.kernels.numba_kernels.jit import inlined, inlined_and_python, kernel, ready
+from fastrnn.kernels.numba_kernels.jit import all_ready, inlined, inlined_and_python, kernel, ready
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
 from fastrnn.kernels.numba_kernels.packing import (
     GEMM_VECTORS,
@@ -131,7 +131,7 @@ def pack_layer(layer, N, one_hot, packed):
 
     `one_hot` says that the inputs are class indices.
     """
-    _pack(tuple(map(ready, layer)), N, bool(one_hot), packed)
+    _pack(all_ready(layer), N, bool(one_hot), packed)
 
 
 # ---- forward ----------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def layer_forward(layer, packed, batch, h0, hs, h_n, rows, cell, work):
     batch, h0 = (ready(indices), ready(x), ready(lengths), bool(reverse)), ready(h0)
     d = layer[0].shape[1]
     if not packed.size:
-        _forward_few(tuple(map(ready, layer)), batch, h0, hs, h_n, rows, cell, work)
+        _forward_few(all_ready(layer), batch, h0, hs, h_n, rows, cell, work)
     elif hs.shape[1] == 1:
         _forward_one(packed, batch, h0, hs, h_n, d, cell, work)
     else:
@@ -394,9 +394,9 @@ def layer_backward(
     """Gradients of a layer by BPTT (eqs. 9 to 13)."""
     indices, x, lengths, reverse = batch
     arguments = (
-        tuple(map(ready, layer)), packed, (ready(indices), ready(x), ready(lengths), bool(reverse)),
-        tuple(map(ready, states)), tuple(map(ready, upstream)), wanted,
-        grads or tuple(W[:0] for W in layer),
+        all_ready(layer), packed, (ready(indices), ready(x), ready(lengths), bool(reverse)),
+        all_ready(states), all_ready(upstream), wanted,
+        grads or tuple([W[:0] for W in layer]),
     )  # fmt: skip
     for group in groups(rows):
         _backward(*arguments, bool(accumulate) or group[0] > rows[0], group, cell, work)

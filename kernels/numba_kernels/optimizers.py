@@ -108,6 +108,6 @@ OPTIMIZERS = {
 def optimize(name, params, grads, states, numbers):
     """A step of the optimizer called `name`, in place."""
     loop = find_optimizer(OPTIMIZERS, name, states, numbers)
-    numbers = tuple(map(float, numbers))
+    numbers = tuple([float(number) for number in numbers])
     for i, (w, g) in enumerate(zip(params, grads, strict=True)):
         loop(w, g, tuple([arrays[i] if arrays else w[:0] for arrays in states]), numbers)

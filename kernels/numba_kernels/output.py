@@ -17,7 +17,7 @@ import numpy as np
 from fastrnn.kernels.numba_kernels.batch import ROWS, groups, pieces
 from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_tile, exponentials, fill, largest, scale
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
-from fastrnn.kernels.numba_kernels.jit import inlined, inlined_and_python, kernel, ready
+from fastrnn.kernels.numba_kernels.jit import all_ready, inlined, inlined_and_python, kernel, ready
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
 from fastrnn.kernels.numba_kernels.packing import GEMM_VECTORS, pack_for_gemm, pack_for_gemv, pack_rows
 from fastrnn.kernels.numba_kernels.products import multiply
@@ -91,7 +91,7 @@ def _pack(output, N, packed):
 
 def pack_output(output, N, packed):
     """Bring the weights of an output layer into the order in which N sequences will read them."""
-    _pack(tuple(map(ready, output)), N, packed)
+    _pack(all_ready(output), N, packed)
 
 
 # ---- logits, loss and gradients ---------------------------------------------------------------------
