@@ -156,7 +156,7 @@ class Space:
         h, L, D, widths = net.h, net.L, net.D, net.widths
 
         sizes = [kernels.layer_sizes(steps, N, rows, d, h) for d in widths]
-        packs = steps * N >= kernels.PACK_ROWS_FROM if pack is None else pack
+        packs = T * N >= kernels.PACK_ROWS_FROM if pack is None else pack
         self.packed = [self.buffer(packed if packs else 0) for packed, _ in sizes]
         self.work_size: int = max(work for _, work in sizes)
         if net.q:

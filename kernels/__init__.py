@@ -26,7 +26,7 @@ TANH, RELU = range(2)
 #: Time steps of one sequence from which on its matrices are packed, in the order in which they are read; and rows,
 #: time steps times sequences, from which on those of a layer are.  For fewer, they are used as they are.
 PACK_FROM = 8
-PACK_ROWS_FROM = 12
+PACK_ROWS_FROM = 8
 
 #: Functions of every backend, and their arguments.  With them go ``NAME``; ``USES_BLAS``, whether products are
 #: BLAS's, on as many threads as that likes; and ``PACK_ROWS_FROM``, 0 where it makes no difference.
