@@ -14,7 +14,7 @@ adam = optim.Adam()
 
 CharRNN(clip="nrom")  # expect-error
 CharRNN(clip="step")  # expect-error
-CharRNN(optimizer="adamw")  # expect-error
+CharRNN(optimizer="adadelta")  # expect-error
 CharRNN(optimizer=adam)  # expect-error
 CharRNN(optimizer=optim.Adam)  # expect-error
 CharRNN(newline="unix")  # expect-error
