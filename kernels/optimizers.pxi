@@ -71,14 +71,14 @@ def optimize(str name, tuple params, tuple grads, tuple states, tuple numbers):
     """A step of the optimizer called `name`, in place; without the GIL, after all arrays have been looked at."""
     cdef update_arguments arguments[AT_ONCE]
     cdef update_loop loops[AT_ONCE]
-    cdef double settings[16]
+    cdef double settings[16]  # OPTIMIZER_NUMBERS
     cdef Py_ssize_t count = len(params), start, i, n
     cdef int element
     if len(grads) != count or any([arrays and len(arrays) != count for arrays in states]):
         raise ValueError("kernels take as many gradients and arrays of state as parameters")
+    find_optimizer(name, FLOAT64, len(states), len(numbers))
     for i in range(count):  # all of them, before any is written
-        element = fill_update(&arguments[0], i, params, grads, states)
-        find_optimizer(name, element, len(states), len(numbers))
+        fill_update(&arguments[0], i, params, grads, states)
     for i in range(len(numbers)):
         settings[i] = numbers[i]
     for start in range(0, count, AT_ONCE):

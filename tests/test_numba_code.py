@@ -67,3 +67,13 @@ def test_kernels_at_other_vector_widths(cpu, features, tmp_path):
         NUMBA_DISABLE_JIT="0",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_kernels_that_are_not_compiled():
+    """What ``NUMBA_DISABLE_JIT`` runs: the NumPy formula of each routine, where a coverage tool sees the loops."""
+    tests = [Path(__file__).with_name(name) for name in ("test_contract.py", "test_batched_kernels.py")]
+    done = run_python(
+        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests, "-k", "numba", cwd=tests[0].parent,
+        NUMBA_DISABLE_JIT="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -131,7 +131,8 @@ def pack_layer(layer, N, one_hot, packed):
 
     `one_hot` says that the inputs are class indices.
     """
-    _pack(all_ready(layer), N, bool(one_hot), packed)
+    if packed.size:
+        _pack(all_ready(layer), N, bool(one_hot), packed)
 
 
 # ---- forward ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Work space is one array.  A function beside each kernel says at which offsets it
 cache line.  Rows of a part are padded to whole vectors, so that loops over them have no tail.
 """
 
+import numpy as np
 from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
@@ -67,4 +68,6 @@ def matrix(typing_context, array, place, rows, cols):
 if config.DISABLE_JIT:
 
     def matrix(array, place, rows, cols):
-        return array[place : place + rows * cols].reshape(rows, cols)
+        part = array[place : place + rows * cols]
+        # Of weights that are not packed there are none, and nobody reads them.
+        return part.reshape(rows, cols) if len(part) else np.empty((rows, cols), array.dtype)

@@ -115,7 +115,7 @@ def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, w
         n = min(steps, T - t0)
         # y_t = W h_t + b  (eq. 2)
         for r in range(n * count):
-            copy(y[r], bias)
+            copy(y[r, :ldq], bias)
         for k in range(n):
             of_step = y[k * count : (k + 1) * count, :ldq]
             multiply(of_step, hs[t0 + k, start:stop], forward, 1)

@@ -291,7 +291,7 @@ def _plain_multiply(out, left, packed, accumulate):
     k, memory, width = len(packed), packed.reshape(-1), GEMM_VECTORS * VECTOR_BYTES // out.itemsize
     for j in range(0, out.shape[1], width):
         tile = out[:, j : j + width]
-        product = left[:, :k] @ memory[j * k : (j + width) * k].reshape(k, width)[:, : tile.shape[1]]
+        product = left[: len(out), :k] @ memory[j * k : (j + width) * k].reshape(k, width)[:, : tile.shape[1]]
         tile[...] = tile + product if accumulate else product
 
 
@@ -340,7 +340,7 @@ def multiply(emitter, out, left, packed, accumulate):
 
 
 def _plain_add_times(out, left, w, packed, turn):
-    out += left[:, : len(w)] @ w
+    out[:, : w.shape[1]] += left[:, : len(w)] @ w
 
 
 @routine("mmmmi", _plain_add_times)
