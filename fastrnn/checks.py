@@ -258,6 +258,10 @@ def check_steps(
     back as (T, N, d) of `dtype`; class indices are integers without the last axis, and come back as (T, N)
     of int64, their range not yet checked.  There may be no sequences.
     """
+    plain = type(value) is np.ndarray and value.dtype is dtype and value.ndim == 3 and value.flags.carray
+    if plain and value.shape[2] == d and value.size:
+        # As most inputs are; the checks below take longer than a short call's kernel.
+        return value.swapaxes(0, 1) if batch_first else value, False, True
     array = as_array(value, name)
     axes = ("N", "T") if batch_first else ("T", "N")
     if array.dtype.kind == "b":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -172,7 +172,7 @@ class RNN(StackedModel):
         super()._set_up()
         self._flat: np.ndarray | None = None
         self._grad_views: dict[str, np.ndarray] = {}
-        #: Of each thread, in ``pass_``: its last forward pass.  It goes with the thread.
+        #: Of each thread, in ``space``: its last forward pass.  It goes with the thread.
         self._last = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -290,35 +290,36 @@ class RNN(StackedModel):
             indices = np.empty((T, N), INDEX)
             check_index_batch(steps, "x", self._d, kernels, indices.reshape(-1), x, self._batch_first)
         layers = self._layers(self._checked_parameters())
-        last = getattr(self._last, "pass_", None)
-        self._last.pass_ = None
+        last: _LayerSpace | None = getattr(self._last, "space", None)
+        self._last.space = None
         if last is not None:  # one is enough to be used by whichever thread comes next
-            self._spaces.give(last.shape, last.space, most=1)
-        shape = kernels.NAME, T, N, classes
-        space: _LayerSpace = self._spaces.take(shape) or _LayerSpace(self, kernels, T, N, classes)
+            self._spaces.give(last.key, last, most=1)
+        key = kernels.NAME, T, N, classes
+        space: _LayerSpace = self._spaces.take(key) or _LayerSpace(self, kernels, T, N, classes, key)
         if h0 is None:
             space.h0.fill(0)
         else:
             space.h0[...] = h0
         drops = space.masks and self._training
         call = Call(space, layers, lengths=ends, key=self._dropout_key() if drops else None)
-        width, bounds, span, kept_x = self._h * self._directions, space.bounds, space.span(T), space.x
+        width, columns, span, kept_x = self._h * self._directions, space.columns, space.span(T), space.x
         output = np.empty((N, T, width) if swapped else (T, N, width), self._dtype)
         h_n = np.empty(space.h0.shape, self._dtype)
         out = output.swapaxes(0, 1) if swapped else output
 
         def forward_part(part: int, slot: int) -> None:
-            start, stop = bounds[part]
+            rows = columns[part]
             if not classes:
-                kept_x[:, start:stop] = steps[:, start:stop]
+                kept_x[rows] = steps[rows]
                 if ends.size:
-                    for n in range(start, stop):
+                    for n in range(*space.bounds[part]):
                         kept_x[ends[n] :, n] = 0  # zero gradients must not meet a NaN there
             call.forward(span, indices, kept_x, space.h0, h_n, part, slot)
-            out[:, start:stop] = span.outputs[-1][:, start:stop]
+            out[rows] = span.outputs[-1][rows]
 
         call.run(forward_part, space.multiply_adds, self._num_threads)
-        self._last.pass_ = _Pass(shape, space, indices, ends, call.key, batched)
+        space.indices, space.lengths, space.dropout_key, space.batched = indices, ends, call.key, batched
+        self._last.space = space
         return (output, h_n) if batched else (output[:, 0], h_n[:, 0])
 
     @changing
@@ -360,10 +361,10 @@ class RNN(StackedModel):
         >>> bool(grad_x[0].any())
         True
         """
-        last: _Pass | None = getattr(self._last, "pass_", None)
-        if last is None:
+        space: _LayerSpace | None = getattr(self._last, "space", None)
+        if space is None:
             raise RuntimeError("backward needs the states of a forward before it, and there was none")
-        _, space, indices, lengths, key, batched = last
+        batched = space.batched
         T, N, width = space.T, space.N, self._h * self._directions
         h_shape = space.h0.shape
         if grad_output is None:
@@ -387,23 +388,24 @@ class RNN(StackedModel):
             self._grad_views = self._layout.views(self._flat)
         # Every time: what the caller has put there since are not the gradients.
         self.grads = {name: self._grad_views[name] for name in self._shapes}
-        call = Call(space, layers, lengths=lengths, key=key)
+        call = Call(space, layers, lengths=space.lengths, key=space.dropout_key)
         swapped = self._batch_first and batched
         grad_x = None
         if not space.one_hot:
             grad_x = np.empty((N, T, self._d) if swapped else (T, N, self._d), self._dtype)
         dx = grad_x.swapaxes(0, 1) if swapped and grad_x is not None else grad_x
         grad_h0 = np.empty(h_shape, self._dtype)
-        bounds, span, gradients = space.bounds, space.span(T), space.gradients
+        columns, span, gradients = space.columns, space.span(T), space.gradients
 
         def backward_part(part: int, slot: int) -> None:
-            start, stop = bounds[part]
-            span.dout[:, start:stop] = grad_output[:, start:stop]
+            rows = columns[part]
+            span.dout[rows] = grad_output[rows]
             call.backward(
-                span, indices, space.x, space.h0, dh_n, grad_h0, space.dx, gradients.layers[part], part, slot
-            )
+                span, space.indices, space.x, space.h0, dh_n, grad_h0, space.dx, gradients.layers[part], part,
+                slot,
+            )  # fmt: skip
             if dx is not None:
-                dx[:, start:stop] = space.dx[0][:, start:stop]
+                dx[rows] = space.dx[0][rows]
 
         call.run(backward_part, 2 * space.multiply_adds, self._num_threads)
         space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, self._flat)
@@ -420,27 +422,26 @@ class RNN(StackedModel):
 
 
 class _LayerSpace(Space):
-    """Work space of an `RNN`, which keeps what the last forward pass read and the states it came to."""
+    """Work space of an `RNN`, which keeps what the last forward pass read and the states it came to.
 
-    def __init__(self, model: RNN, kernels: ModuleType, T: int, N: int, one_hot: bool) -> None:
+    The model keeps it under `key`.
+    """
+
+    #: Class indices, lengths and key of dropout of the last forward pass.
+    indices: np.ndarray
+    lengths: np.ndarray
+    dropout_key: tuple[int, int] | None
+    #: Whether its input was a batch, and not one sequence.
+    batched: bool
+
+    def __init__(
+        self, model: RNN, kernels: ModuleType, T: int, N: int, one_hot: bool, key: tuple[Any, ...]
+    ) -> None:
         net = model._net
         super().__init__(kernels, net, T, N, one_hot, backward=True, dropout=model._dropout)
+        self.key = key
         self.gradients = model._new_gradients(len(self.bounds))
         self.h0 = self.buffer(net.L * net.D, N, net.h)
         self.x = self.none if one_hot else self.buffer(T, N, net.d)
         #: Gradients of the inputs by each direction.
         self.dx = [self.none if one_hot else self.buffer(T, N, net.d) for _ in range(net.D)]
-
-
-class _Pass(NamedTuple):
-    """What `backward` needs to know of the last `forward` of its thread."""
-
-    #: Under which the model keeps the space.
-    shape: tuple[Any, ...]
-    space: _LayerSpace
-    indices: np.ndarray
-    lengths: np.ndarray
-    #: Of dropout.
-    key: tuple[int, int] | None
-    #: Whether the input was a batch, and not one sequence.
-    batched: bool

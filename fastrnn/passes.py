@@ -148,6 +148,10 @@ class Space:
         self.steps = steps = T if steps is None else steps
         self.one_hot, self.p = one_hot, dropout
         self.bounds = threads.parts(N)
+        #: What takes the sequences of each part from an array (T, N, ...).
+        self.columns: list[Any] = [np.s_[:, start:stop] for start, stop in self.bounds]
+        if len(self.columns) == 1:  # all there are, which takes less time
+            self.columns = [np.s_[:]]
         # At least one, also for a batch of no sequences, of which no part is run.
         self.rows = rows = max(1, *(stop - start for start, stop in self.bounds))
         self.none = np.empty((0, 0, 0), net.dtype)

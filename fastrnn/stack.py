@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -135,6 +136,7 @@ class StackedModel(Shared):
         )  # fmt: skip
         self._spaces = Spaces()
         self._no_bias = np.zeros(self._h, self._dtype)
+        self._layer_getters = [itemgetter(*names[: 4 if self._bias else 2]) for names in self._layer_names]
         self.grads = {}
 
     # -- public ----------------------------------------------------------------------------------
@@ -323,7 +325,7 @@ class StackedModel(Shared):
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the parameters, not the buffers."""
         state = self.__dict__.copy()
-        for buffer in ("_net", "_spaces", "_no_bias", "grads"):
+        for buffer in ("_net", "_spaces", "_no_bias", "_layer_getters", "grads"):
             del state[buffer]
         state["_relu"] = self._nonlinearity == "relu"  # which version 0.2 reads
         return state
@@ -368,13 +370,11 @@ class StackedModel(Shared):
 
     def _layers(self, arrays: Mapping[str, np.ndarray]) -> list[Layer]:
         """`arrays` under the parameters' names as one tuple for each layer and direction."""
+        layers = [get(arrays) for get in self._layer_getters]
         if not self._bias:
             none = self._no_bias
-            return [(arrays[W_ih], arrays[W_hh], none, none) for W_ih, W_hh, _, _ in self._layer_names]
-        return [
-            (arrays[W_ih], arrays[W_hh], arrays[b_ih], arrays[b_hh])
-            for W_ih, W_hh, b_ih, b_hh in self._layer_names
-        ]
+            return [(W_ih, W_hh, none, none) for W_ih, W_hh in layers]
+        return layers
 
     def _new_gradients(self, count: int) -> Gradients:
         """Sums of the gradients over `count` parts of a batch."""
