@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn import backends
+from fastrnn.cells import TANH
 from fastrnn.checks import (
     CLIP_MODES,
     INDEX,
@@ -23,9 +24,11 @@ from fastrnn.checks import (
     check_sequence_targets,
     check_size,
 )
+from fastrnn.passes import Net
 from fastrnn.random_stream import UniformDraws
 from fastrnn.sharing import changing, reading
 from fastrnn.simple_weights import PARAMETERS, SIZES, Gradients, SimpleWeights, Space
+from fastrnn.stepper import Source, Steppable
 from fastrnn.steps import OneHotSteps, Steps
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def _restore_stream(generator: np.random.Generator | None, state: Any) -> None:
         generator.bit_generator.state = state
 
 
-class SimpleRNN(SimpleWeights):
+class SimpleRNN(SimpleWeights, Steppable):
     r"""Vanilla recurrent network with a softmax output, one sequence at a time.
 
     A drop-in replacement for the class in section 13 of the study notes:
@@ -601,6 +604,13 @@ class SimpleRNN(SimpleWeights):
 
     def _new_gradients(self) -> Gradients:
         return tuple(np.empty(shape, self._dtype) for shape in self._shapes)
+
+    def _step_source(self) -> Source:
+        Wxh, Whh, Why, bh, by = self._kernel_params()
+        layer = Wxh, Whh, bh.reshape(-1), np.zeros(self._h, self._dtype)
+        net = Net(self._dtype, TANH, self._d, self._h, self._q)
+        output = Why, by.reshape(-1)
+        return Source(backends.kernels(self._backend), net, [layer], output, probabilities=True, flat=True)
 
     def _take_space(self) -> Space:
         try:

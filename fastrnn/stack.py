@@ -28,7 +28,8 @@ from fastrnn.checks import (
 )
 from fastrnn.layout import Layout, Shape
 from fastrnn.passes import Gradients, Layer, Net, Spaces
-from fastrnn.sharing import Shared, changing, reading
+from fastrnn.sharing import changing, reading
+from fastrnn.stepper import Source, Steppable
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -50,7 +51,7 @@ class IncompatibleKeys(NamedTuple):
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
-class StackedModel(Shared):
+class StackedModel(Steppable):
     """Parameters, random stream, modes and state of a model that is a stack of recurrent layers."""
 
     parameters: dict[str, np.ndarray]
@@ -375,6 +376,11 @@ class StackedModel(Shared):
             none = self._no_bias
             return [(W_ih, W_hh, none, none) for W_ih, W_hh in layers]
         return layers
+
+    def _step_source(self) -> Source:
+        arrays = self._checked_parameters()
+        output = (arrays["weight_out"], arrays["bias_out"]) if self._q else None
+        return Source(backends.kernels(self._backend), self._net, self._layers(arrays), output)
 
     def _new_gradients(self, count: int) -> Gradients:
         """Sums of the gradients over `count` parts of a batch."""

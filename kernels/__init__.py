@@ -67,3 +67,12 @@ CONTRACT = {
     "tanh": ("x",),
     "exp": ("x",),
 }  # fmt: skip
+
+#: The methods of the class ``StepKernel`` of every backend, and their arguments; it is made of ``weights``,
+#: ``batched``, ``convert`` and ``check_out``.
+STEP_KERNEL = {
+    "use": ("weights",),
+    "step": ("x", "out"),
+    "states": (),
+    "set_states": ("states",),
+}

@@ -8,6 +8,8 @@ this module is loaded, forces an instruction set.
 
 import os
 
+import numpy as np
+
 import fastrnn.kernels
 
 cimport numpy as cnp
@@ -292,3 +294,4 @@ include "output.pxi"
 include "sampling.pxi"
 include "gradients.pxi"
 include "optimizers.pxi"
+include "steps.pxi"

@@ -67,6 +67,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         const void *hs
         const int64_t *targets
         void *logits
+        int probabilities
         double scale
         void *dhs
         void *dW

@@ -14,6 +14,7 @@ cdef int fill_output(output_arguments *a, tuple output, object packed) except -1
     a.b = data(b, typenum, a.q)
     fastrnn_batched(loops).output_sizes(1, 1, a.h, a.q, &packed_size, &work_size)
     a.packed = data(packed, typenum, packed_size)
+    a.probabilities = 0
     return loops
 
 

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from support import TOLERANCE, assert_close
 
-from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE, CONTRACT, RELU, TANH, numpy_kernels
+from fastrnn.kernels import (
+    CLIP_NONE,
+    CLIP_NORM,
+    CLIP_STEP,
+    CLIP_VALUE,
+    CONTRACT,
+    RELU,
+    STEP_KERNEL,
+    TANH,
+    numpy_kernels,
+)
 from fastrnn.kernels.numpy_kernels.optimizers import OPTIMIZERS
 
 #: What a backend may have beside it.
@@ -29,6 +39,12 @@ def test_a_backend_has_the_functions_of_the_contract_and_no_others(kernels):
 @pytest.mark.parametrize("name", CONTRACT)
 def test_the_arguments_of_the_contract(name, kernels):
     assert tuple(inspect.signature(getattr(kernels, name)).parameters) == CONTRACT[name]
+
+
+@pytest.mark.parametrize("name", STEP_KERNEL)
+def test_the_class_of_steps_and_its_methods(name, kernels):
+    method = getattr(kernels.StepKernel, name)
+    assert tuple(inspect.signature(method).parameters)[1:] == STEP_KERNEL[name]
 
 
 # ---- results ---------------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ typedef struct {
     const void *hs;         /* (T,N,h) */
     const int64_t *targets; /* (T,N), negative where nothing counts */
     void *logits;           /* (T,N,q) */
+    int probabilities;      /* whether their softmax is to stand there */
     double scale;
     void *dhs; /* (T,N,h) */
     void *dW, *db;

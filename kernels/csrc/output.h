@@ -104,8 +104,11 @@ static void FN(output_logits)(const output_arguments *a) {
         ptrdiff_t n = T - t0 < steps ? T - t0 : steps;
         FN(logits_block)(a, &p, t0, n, s.y, ldy);
         for (ptrdiff_t t = 0; t < n; t++)
-            for (ptrdiff_t r = 0; r < m; r++)
-                FN(copy_row)((REAL *)a->logits + ((t0 + t) * a->N + a->start + r) * q, s.y + (t * m + r) * ldy, q);
+            for (ptrdiff_t r = 0; r < m; r++) {
+                REAL *y = s.y + (t * m + r) * ldy;
+                if (a->probabilities) FN(softmax)(y, FN(padded)(q));
+                FN(copy_row)((REAL *)a->logits + ((t0 + t) * a->N + a->start + r) * q, y, q);
+            }
     }
 }
 

@@ -1,7 +1,7 @@
 """The kernels in plain NumPy: they run wherever NumPy does, and say what the other backends compute.
 
 One file a concept, its equations at the top: `sequence` the class of the study notes, `cells`, `layer`,
-`output`, `sampling`, `gradients`, `optimizers`, and `indices`.
+`output`, `sampling`, `steps`, `gradients`, `optimizers`, and `indices`.
 """
 
 from fastrnn.kernels.numpy_kernels.gradients import reduce_gradients
@@ -22,9 +22,10 @@ from fastrnn.kernels.numpy_kernels.sequence import (
     update,
     workspace_size,
 )
+from fastrnn.kernels.numpy_kernels.steps import StepKernel
 
 __all__ = [
-    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "backward", "copy_targets", "exp", "forward", "layer_backward",
+    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "StepKernel", "backward", "copy_targets", "exp", "forward", "layer_backward",
     "layer_forward", "layer_sizes", "loss_and_grads", "optimize", "output_logits", "output_loss", "output_sizes",
     "pack_layer", "pack_output", "recurrence", "reduce_gradients", "sample", "sample_batch", "sample_size",
     "tanh", "train_step", "update", "workspace_size", "wrap_indices",
