@@ -358,11 +358,11 @@ class _Inputs:
         """An array (N, d) of the model's dtype, or class indices (N,) in ``[0, d)``; both in C order."""
         if type(x) is np.ndarray and x.dtype is self._dtype and x.shape == self._shapes[0] and x.flags.carray:
             return x.reshape(self._batch_shape)
-        if not self._batched and np.ndim(x) == 0:
+        array = as_array(x, "x")
+        if not self._batched and not array.ndim:
             if not hasattr(x, "__index__"):
                 raise TypeError(f"x must be an array ({self._d},) or a whole number, got {describe(x)}")
             return np.array([check_index(x, "x", self._d)], INDEX)
-        array = as_array(x, "x")
         if self._batched and array.ndim == 1 and array.dtype.kind in "iu":
             return self._classes(array)
         if array.dtype.kind == "b":

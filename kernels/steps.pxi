@@ -106,8 +106,11 @@ cdef class StepKernel:
                 x = self.convert(x)
         else:
             x = self.convert(x)
-        if values == NULL and index < 0 and not self.is_classes(<cnp.ndarray?>x):
-            values = <const char *>data(x, self.typenum, self.N * self.d)
+        if values == NULL and index < 0:
+            if cnp.PyArray_TYPE(<cnp.ndarray?>x) != cnp.NPY_INT64:
+                values = <const char *>data(x, self.typenum, self.N * self.d)
+            elif not cnp.PyArray_SIZE(<cnp.ndarray>x) == self.N:
+                raise ValueError(f"kernels take {self.N} class indices, got {cnp.PyArray_SIZE(<cnp.ndarray>x)}")
         if out is None:
             y = cnp.PyArray_SimpleNew(self.ndim, self.y_shape, self.typenum)
         else:
