@@ -39,6 +39,7 @@ limit_threads()
 import batch_contenders
 import contenders
 import sizes
+import step_contenders
 from installed import BACKEND_NAMES, machine, why_unavailable
 from problems import Problem
 from timing import clock
@@ -54,7 +55,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--contender",
         action="append",
-        choices=dict.fromkeys((*contenders.CONTENDERS, *batch_contenders.CONTENDERS)),
+        choices=dict.fromkeys(
+            (*contenders.CONTENDERS, *batch_contenders.CONTENDERS, *step_contenders.CONTENDERS)
+        ),
         help="benchmark only this one (may be repeated)",
     )
 

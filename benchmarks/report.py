@@ -4,7 +4,7 @@
     python benchmarks/report.py --short              # without the grid behind the plots, about 15 minutes
     python benchmarks/report.py --from a.json b.json # write from earlier results
 
-The tables' ratios come from `ratios.py`, `batched.py` and `char_rnn.py`, which let the contenders take
+The tables' ratios come from `ratios.py`, `batched.py`, `stepper.py` and `char_rnn.py`, which let the contenders take
 turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest time
 of many is what counts, but in training a text, where it is all the time it took.
 The README gets one sentence, one picture and one small table (`report_readme.py`), the page all the rest.
@@ -27,6 +27,7 @@ import colours
 import report_batched
 import report_char_rnn
 import report_readme
+import report_stepper
 from results import ReportError, Results, Row, Size, names, read, speedups
 from sizes import BASELINE, DTYPES, OPERATIONS, SIZES, VOCABULARY
 from tables import geometric_mean, seconds_text, table, times
@@ -71,6 +72,7 @@ def section(results: Results, plots: list[str]) -> str:
         ),
         _times_table(results),
         *report_batched.parts(results, plots),
+        *report_stepper.parts(results),
         *report_char_rnn.parts(results),
     ]
     if not any(parts[1:]):
@@ -380,11 +382,12 @@ def _panel(ax: Any, ratios: dict[Size, float], tones: dict[int, str]) -> None:
 def measure(folder: Path, short: bool) -> list[Path]:
     """Run the benchmarks; the JSON files that they wrote."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / f"{name}.json" for name in ("ratios", "batched", "char_rnn", "suite")}
+    files = {name: folder / f"{name}.json" for name in ("ratios", "batched", "stepper", "char_rnn", "suite")}
     less = ["--short"] if short else []
+    fewer = ["--steps", "100000"] if short else []
     # What batched.py measures is not measured again.
-    chosen = "first_use or scaling or floor" if short else "not test_batched"
-    options: dict[str, list[str]] = {"ratios": [], "batched": less, "char_rnn": less}
+    chosen = "first_use or scaling or floor" if short else "not test_batched and not test_step"
+    options: dict[str, list[str]] = {"ratios": [], "batched": less, "stepper": fewer, "char_rnn": less}
     commands = [
         [sys.executable, str(HERE / f"{name}.py"), "--json", str(files[name]), *more]
         for name, more in options.items()

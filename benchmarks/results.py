@@ -40,6 +40,8 @@ class Row:
     nats: float = 0.0
     #: What was trained on.
     text: str = ""
+    #: Seconds at `PERCENTILES` of the times of single steps.
+    percentiles: tuple[float, ...] = ()
 
     @property
     def size(self) -> Size:
@@ -101,7 +103,7 @@ def _shortest_of_each(rows: list[Row]) -> list[Row]:
     """What was measured more than once, by the shortest of its times."""
     found: dict[Row, Row] = {}
     for row in rows:
-        case = replace(row, seconds=0.0)
+        case = replace(row, seconds=0.0, percentiles=())
         if case not in found or row.seconds < found[case].seconds:
             found[case] = row
     return list(found.values())
@@ -118,6 +120,7 @@ def _row(record: dict[str, Any]) -> Row:
         contender=info["contender"],
         kind=info.get("kind", ""),
         seconds=seconds,
+        percentiles=tuple(info.get("percentiles", ())),
         **{key: info[key] for key in _OPTIONAL if key in info},
     )
 

@@ -27,3 +27,6 @@ BATCH_OPERATIONS = ("train_step", "forward", "sample")
 
 #: Rows and columns of the matrices whose product gives the machine's GEMM rate.
 GEMM_SIZE = 2048
+
+#: Where the distribution of the times of single steps is looked at, in percent.
+PERCENTILES = (50.0, 99.0, 99.9, 100.0)

@@ -48,6 +48,16 @@ def test_drop_in_prints_what_the_plain_loop_prints(example, tmp_path):
     assert done.stdout == out
 
 
+def test_live(example):
+    out = example("06_live.py")
+    (error, noise) = numbers(r"mean error: ([\d.]+), where the noise alone is ([\d.]+)", out)
+    (naive,) = numbers(r"the value before as a guess: ([\d.]+)", out)
+    assert noise < error < 0.6 * naive
+    lines = out.splitlines()[:11]
+    assert sum(line.count("*") for line in lines) == 100
+    assert sum(line.count("o") for line in lines) < 50
+
+
 def test_train_on_a_text(example, tmp_path):
     text = tmp_path / "text"
     text.write_text("the quick brown fox jumps over the lazy dog. \n" * 400, encoding="utf-8")

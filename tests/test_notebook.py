@@ -16,7 +16,7 @@ missing = [
 if missing:
     pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "examples" / "06_in_a_notebook.ipynb"
+NOTEBOOK = Path(__file__).resolve().parent.parent / "examples" / "07_in_a_notebook.ipynb"
 
 RUN = """
 import sys, nbclient, nbformat

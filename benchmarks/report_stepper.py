@@ -1,0 +1,61 @@
+"""The report's part about single steps: tables from the rows of `stepper.py`."""
+
+from __future__ import annotations
+
+from results import Results, Row, names
+from sizes import DTYPES, PERCENTILES
+from tables import table, times
+
+
+def parts(results: Results) -> list[str]:
+    """The Markdown; nothing where steps were not measured."""
+    found = [_times(results), _distributions(results)]
+    if not any(found):
+        return []
+    return ["## One step at a call", *(part for part in found if part)]
+
+
+def _contenders(rows: list[Row]) -> list[str]:
+    return [name for kind in ("backend", "reference", "peer") for name in names(rows, kind)]
+
+
+def _times(results: Results) -> str:
+    rows = results.suite("steps")
+    if not rows:
+        return ""
+    hidden, first = sorted({row.h for row in rows}), _contenders(rows)[0]
+    body = []
+    for dtype in DTYPES:
+        found = {(row.contender, row.h): row.seconds for row in rows if row.dtype == dtype}
+        for name in _contenders([row for row in rows if row.dtype == dtype]):
+            cells = []
+            for h in hidden:
+                if (name, h) not in found:
+                    cells.append("")
+                    continue
+                ratio = found[name, h] / found.get((first, h), found[name, h])
+                cells.append(f"{found[name, h] * 1e6:.2f}" + ("" if name == first else f" ({times(ratio)})"))
+            body.append([name, dtype, *cells])
+    return (
+        f"Microseconds of a `step` of a stepper, 8 real numbers in and the state out, one sequence, one layer, one "
+        f"thread; of `numpy line`, which is `h = np.tanh(W @ h + U @ x + b)`; of `torch.nn.RNNCell` in inference "
+        f"mode, and of ONNX Runtime, which is given the state (in float32 only). In brackets, how many times faster "
+        f"`{first}` is; the contenders take turns.\n\n"
+        + table(["", "dtype", *(f"h={h}" for h in hidden)], body, left=2)
+    )
+
+
+def _distributions(results: Results) -> str:
+    rows = results.suite("single steps")
+    if not rows:
+        return ""
+    body = [
+        [row.contender, row.dtype, str(row.h), f"{row.steps:,}", *(f"{t * 1e6:.2f}" for t in row.percentiles)]
+        for row in rows
+    ]
+    heads = ["median" if p == 50 else "longest" if p == 100 else f"{p:g}%" for p in PERCENTILES]
+    return (
+        "Each of many steps timed by itself, in microseconds, with the time of the clock (about 0.05) in it; what "
+        "else the system did meanwhile is in the last columns:\n\n"
+        + table(["", "dtype", "h", "steps", *heads], body, left=2)
+    )
