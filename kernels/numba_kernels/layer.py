@@ -14,6 +14,15 @@ products over blocks of steps, which have about `ROWS` rows of a step and sequen
 A row of a product does not depend on the rows beside it, so what belongs to one sequence does not depend on how
 the batch is shared among threads.
 
+Rows are vectors that these write into, whole registers at a time (`elementary`, `products`)::
+
+    copy(out, x), add(out, x, y)              out = x,  out = x + y
+    add_rows_times(out, W, x)                 out += W x, W as the user has it
+    gemv(out, z, x, packed, backwards)        out = z + W x, as W was packed; from its end at every second step, as
+                                              what was read last is in the cache still
+    multiply(out, rows, packed, more)         for many rows at once: out = rows W', or += where more is 1
+    add_times(out, rows, W, packed, turn)     out += rows W, by one of these: see there
+
 ``ldh`` is h rounded up to whole vectors; ``ldz`` is such a row an odd number of vectors apart from the next, so
 that rows below each other don't compete for the same place in the cache.
 """
@@ -102,6 +111,7 @@ def layer_sizes(T, N, rows, d, h):
 
 @kernel
 def _pack(layer, N, one_hot, packed):
+    """``bias = b_ih + b_hh``, and both matrices in the order in which forward and backward read them."""
     W_ih, W_hh, b_ih, b_hh = layer
     h, d = W_ih.shape
     bias, recurrent, back, rows_of_inputs, inputs, inputs_back, alone = layer_panels(
@@ -140,7 +150,12 @@ def pack_layer(layer, N, one_hot, packed):
 
 @kernel
 def _forward_few(layer, batch, h0, hs, h_n, rows, cell, work):
-    """A few steps: the weights as they are.  The plainest form of the three; the others pack."""
+    """A few steps: the weights as they are.  The plainest form of the three; the others pack.
+
+    Reads ``h0 (N,h)``; writes rows ``start .. stop`` of ``hs (T,N,h)``, and of ``h_n (N,h)``, which holds h_{t-1}
+    meanwhile.  ``batch = (indices (T,N), x (T,N,d), lengths (N), reverse)``; of the first two one has no rows, and
+    `lengths` has none where all sequences are of T steps.
+    """
     (W_ih, W_hh, b_ih, b_hh), (indices, x, lengths, reverse), (start, stop) = layer, batch, rows
     T, _, h = hs.shape
     lanes = VECTOR_BYTES // work.itemsize
@@ -169,13 +184,17 @@ def _forward_few(layer, batch, h0, hs, h_n, rows, cell, work):
             if len(lengths) > 0 and t >= lengths[n]:
                 fill(hs[t, n], 0.0)
             else:
+                # (The sum holds the recurrent part; apart from it there is nothing, [:0].)
                 cells.forward(cell, hs[t, n], hs[t, n, :0], (h_n[n],), (hs[t, n],))
                 copy(h_n[n], hs[t, n])
 
 
 @kernel
 def _forward_one(packed, batch, h0, hs, h_n, d, cell, work):
-    """One sequence: products of matrices with vectors."""
+    """One sequence: products of matrices with vectors.  Arguments as above, N being 1; weights come packed.
+
+    `met` counts the steps that the sequence has: it says which of two rows is h_{t-1}.
+    """
     indices, x, lengths, reverse = batch
     T, _, h = hs.shape
     bias, recurrent, _, rows_of_inputs, inputs, _, _ = layer_panels(packed, first_line(packed), 1, d, h)
@@ -209,7 +228,10 @@ def _forward_one(packed, batch, h0, hs, h_n, d, cell, work):
 
 @kernel
 def _forward_rows(packed, batch, h0, hs, h_n, rows, d, cell):
-    """Several sequences: a step is a product of matrices."""
+    """Several sequences: a step is a product of matrices, which reads the weights once for all of them.
+
+    Arguments as above; weights come packed.
+    """
     (indices, x, lengths, reverse), (start, stop) = batch, rows
     T, N, h = hs.shape
     bias, recurrent, _, rows_of_inputs, inputs, _, _ = layer_panels(packed, first_line(packed), N, d, h)
@@ -291,7 +313,12 @@ def _end(upstream, lengths, reverse, t, start, dz):
 
 @kernel
 def _backward(layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work):
-    """BPTT.  `k` counts steps in the layer's order, t is the time step."""
+    """BPTT (eqs. 9 to 13).  `k` counts steps in the layer's order, t is the time step.
+
+    Arguments as in `fastrnn.kernels.numpy_kernels.layer.layer_backward`; ``grads`` without rows are not wanted.
+    Blocks of steps go by from the last one to the first; `following` is dz of the step after in that order (rows,
+    ldz), and `more` is 1 once there are sums to add to.
+    """
     (W_ih, W_hh, _, _), (indices, x, lengths, reverse), (h0, hs) = layer, batch, states
     (dhs, dh_n), (dx, dh0, dh_all), (dW_ih, dW_hh, db_ih, db_hh) = upstream, wanted, grads
     (start, stop), (T, N, h), d = rows, hs.shape, W_ih.shape[1]

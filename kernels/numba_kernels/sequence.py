@@ -13,7 +13,18 @@ Only ``Whh h_{t-1}`` and ``Whh' dz_{t+1}`` wait for the step before.  So time is
 within one, all else is a product over all its steps, and its rows stay in the cache.  For fewer steps than
 `PACK_FROM` matrices are used as they are; for more, packing them first pays.
 
-``ldh, ldq, ldd`` are h, q and d rounded up to whole vectors: the length of a row in the work space.
+Rows are vectors that these write into, whole registers at a time (`elementary`, `products`)::
+
+    copy(out, x), add(out, x, y)              out = x,  out = x + y
+    add_rows_times(out, W, x)                 out += W x, W as the user has it
+    add_times_rows(out, x, W)                 out += W' x, likewise
+    gemv(out, z, x, packed, backwards)        out = z + W x or z + W' x, as W was packed
+    multiply(out, rows, packed, more)         the same for many rows at once: out = rows W', or += where more is 1
+
+``gemv(..., t & 1)`` reads the matrix from its end at every second step: what was read last is in the cache still.
+
+``ldh, ldq, ldd`` are h, q and d rounded up to whole vectors: the length of a row in the work space.  Beyond h, q or d
+such a padded row holds zeros, or minus infinity where it is to be softmax's.
 """
 
 import functools
@@ -154,18 +165,24 @@ def _look_up(Wxh, index, columns, transposed, finite, inputs, bias, out):
 
 @inlined
 def _recurrent_step(Whh, packed_Whh, packed, before, row, t):
-    """``row = tanh(row + Whh before)``, in place (eq. 1)."""
+    """``row = tanh(row + Whh before)``, in place (eq. 1): h_t of z_t without its recurrent part."""
     # z_t = z_t + Whh h_{t-1}
     if packed:
         gemv(row, row, before, packed_Whh, t & 1)
     else:
         add_rows_times(row, Whh, before)
+    # Its recurrent part is in the row already; apart from it there is nothing, row[:0].
     cells.forward(TANH, row, row[:0], (before,), (row,))
 
 
 @kernel
 def _forward(params, inputs, hs, ps, work):
-    """States and probabilities; reads ``hs[0]``, writes ``hs[1:]`` and `ps`."""
+    """States and probabilities (eqs. 1, 2, 16, 17).
+
+    Reads ``hs[0]``; writes ``hs[1:]`` of ``hs (T+1,h)``, and ``ps (T,q)``.  ``inputs = (indices (T), x (T,d))``, of
+    which one has no rows.  In the work space, row 0 of `states` is the state before a block, row t + 1 that of
+    its step t.
+    """
     (Wxh, Whh, Why, bh, by), (indices, x) = params, inputs
     (h, d), (T, q) = Wxh.shape, ps.shape
     states, _, logits, vectors, columns, bias, bias_y = _rows(work, T, d, h, q)
@@ -176,10 +193,10 @@ def _forward(params, inputs, hs, ps, work):
     transposed, finite = one_hot and packed and d <= 2 * T, True
     _load_biases(bh, by, bias, bias_y)
     if one_hot:
-        finite = sum_of_zeros(Wxh) == 0
+        finite = sum_of_zeros(Wxh) == 0  # zero times each element: NaN if one is not finite
     if transposed:
         transpose(columns, Wxh)
-    if packed:
+    if packed:  # each step then reads Whh once, in order
         pack_for_gemv(packed_Whh, Whh.T)
         pack_for_gemm(packed_Why, Why.T)
 
@@ -198,8 +215,8 @@ def _forward(params, inputs, hs, ps, work):
         for t in range(n):
             _recurrent_step(Whh, packed_Whh, packed, states[t], states[t + 1], t)
             copy(hs[t0 + t + 1], states[t + 1])
-            copy(logits[t], bias_y)
-        # y_t = Why h_t + by  (eq. 2), for all steps of the block at once
+            copy(logits[t], bias_y)  # to which the product is added
+        # y_t = Why h_t + by  (eq. 2), for all steps of the block at once: Why is read once, not n times
         if packed:
             multiply(logits[:n], states[1 : n + 1], packed_Why, 1)
         else:
@@ -215,6 +232,7 @@ def _forward(params, inputs, hs, ps, work):
 
 @kernel
 def _recurrence(Whh, hs, work, d, q):
+    """``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place, of ``hs (T+1,h)``."""
     T, h = len(hs) - 1, len(Whh)
     states, _, _, _, _, _, _ = _rows(work, T, d, h, q)
     packed_Whh, _, _, _ = _packed(work, T, d, h, q)
@@ -321,8 +339,13 @@ def _clip(how, threshold, grads):
 
 @kernel
 def _backward(params, inputs, targets, hs, ps, clip, step, grads, work):
-    """Loss, gradients and their clipping; and the update if ``step = (known, updates, lr)`` says so.  Where states and
-    probabilities are not `known`, `_forward` comes first.  Returns the loss.
+    """Loss, gradients and their clipping (eqs. 5 to 13, 15); and the update if ``step = (known, updates, lr)`` says so.
+
+    Where states ``hs (T+1,h)`` and probabilities ``ps (T,q)`` are not `known`, `_forward` comes first.  Writes `grads`,
+    shaped as the five parameters; returns the loss.  ``clip = (how, threshold)``.
+
+    Blocks of steps go by from the last one to the first.  In each, row t of `dz` and of `dy` belongs to its step t,
+    and row n of `dz`, `after_block`, to the first step of the block after it.
 
     With an update, gradients are written only where eq. 15 must see them all first: else the parameters take the
     step as a gradient leaves the registers, which saves writing and reading it.
@@ -343,7 +366,7 @@ def _backward(params, inputs, targets, hs, ps, clip, step, grads, work):
     growth = matrix(work, sums, 4, padded(h, lanes) + padded(q, lanes) + padded(d, lanes))
     blame = matrix(work, blame, 1, h)[0]
     one_hot, packed = len(indices) > 0, T >= PACK_FROM
-    # dWxh is summed by its columns, which are rows of its transpose.
+    # dWxh is summed by its columns, which are rows of its transpose: one row a step, in order, not h places.
     by_column = one_hot and (descends or (packed and d <= 2 * T))
     spoilt = False
     if packed:
@@ -369,7 +392,7 @@ def _backward(params, inputs, targets, hs, ps, clip, step, grads, work):
         for t in range(n):
             copy_padded(dy[t], ps[t0 + t])
             dy[t, targets[t0 + t]] -= 1
-        # dh_t = Why' dy_t  (eq. 9), for all steps of the block at once
+        # dh_t = Why' dy_t  (eq. 9), for all steps of the block at once: Why is read once, not n times
         if packed:
             multiply(dz[:n], dy[:n], packed_Why, 0)
         else:
@@ -387,7 +410,7 @@ def _backward(params, inputs, targets, hs, ps, clip, step, grads, work):
                 else:
                     add_times_rows(dz[t], following, Whh)
             cells.backward(TANH, (states[t + 1],), (dz[t],), dz[t])
-        if one_hot and sum_of_zeros(dz[:n]) != 0:
+        if one_hot and sum_of_zeros(dz[:n]) != 0:  # an element of dz is not finite
             if not spoilt:
                 fill(blame, -1.0)
             spoilt = True
@@ -441,6 +464,7 @@ def _backward(params, inputs, targets, hs, ps, clip, step, grads, work):
 
 @kernel
 def _update(params, grads, lr):
+    """``W -= lr dW`` for each."""
     for i in range(len(params)):
         subtract_scaled(params[i], params[i], grads[i], lr)
 
@@ -467,6 +491,10 @@ def _draw(p, u):
 
 @kernel
 def _sample(params, state, start, uniforms, out, work):
+    """Draw ``out (n)``, from the class `start` and the `state` (h, 1), which goes on; returns how many were drawn.
+
+    Two rows of `states` take turns.  ``uniforms (n)`` in [0, 1) choose the classes.
+    """
     Wxh, Whh, Why, bh, by = params
     (h, d), q, n = Wxh.shape, len(Why), len(out)
     states, _, logits, vectors, columns, bias, bias_y = _rows(work, n, d, h, q)
