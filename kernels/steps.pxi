@@ -31,6 +31,7 @@ cdef class StepKernel:
     """The states of N sequences, and their next step."""
 
     cdef object weights, convert, check_out
+    cdef list packed  # what `layers` point to
     cdef cnp.ndarray states_array, indices_array
     cdef layer_arguments *layers[2]  # for vectors and for classes; NULL until there was such an input
     cdef output_arguments output
@@ -82,6 +83,7 @@ cdef class StepKernel:
         for kind in range(2):
             free(self.layers[kind])
             self.layers[kind] = NULL
+        self.packed = [None, None]
         self.weights, self.output, self.has_output = weights, output, weights.output is not None
         self.long_step = products * self.N >= LONG_STEP
         self.holder = 0
@@ -103,7 +105,8 @@ cdef class StepKernel:
             if index < 0:
                 index += self.d
             if overflow or not 0 <= index < self.d:
-                x = self.convert(x)
+                index = -1
+                x = self.convert(x)  # says what is wrong
         else:
             x = self.convert(x)
         if values == NULL and index < 0:
@@ -216,7 +219,7 @@ cdef class StepKernel:
         except BaseException:
             free(layers)
             raise
-        self.layers[kind] = layers
+        self.layers[kind], self.packed[kind] = layers, packed
         return 0
 
     cdef void run(self, const char *values, void *y, void *work) noexcept nogil:

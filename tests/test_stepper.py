@@ -722,6 +722,26 @@ def test_one_thread_at_a_time(backend):
     assert (steps.state == len(done)).all()
 
 
+def test_many_threads_that_pack_the_same_weights_at_once(backend):
+    model = RNN(64, 256, 2, rng=0, backend=backend)
+    want = model.stepper().step(3)
+    del model
+    for _ in range(5):
+        model = RNN(64, 256, 2, rng=0, backend=backend)
+        users, together, got = [model.stepper() for _ in range(8)], threading.Barrier(8), []
+
+        def first(user, together=together, got=got):
+            together.wait(30)
+            got.append([user.step(3) for _ in range(3)][0])
+
+        threads = [threading.Thread(target=first, args=(user,)) for user in users]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [bits(y) for y in got] == [bits(want)] * 8
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_fork_in_the_middle_of_a_step(backend):
