@@ -687,3 +687,30 @@ def test_compiled_kernels_for_other_numbers_are_refused(name, backend):
     assert done.returncode
     assert "ImportError: the compiled kernels are not those of fastrnn.kernels" in done.stderr
     assert f"{name} is 77 there and {getattr(fastrnn_kernels, name)} here" in done.stderr
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nothing_comes_back_to_the_last_step_of_a_shorter_sequence(bad, reverse, dtype, kernels):
+    """Not even zero times an infinite weight: in the order of the layer, it is the first one that BPTT meets."""
+    T, N, d, h = 5, 3, 2, 4
+    rng = np.random.default_rng(0)
+    layer = tuple(rng.normal(size=shape).astype(dtype) for shape in ((h, d), (h, h), (h,), (h,)))
+    layer[1][...] = bad
+    x, hs, dhs = (rng.uniform(0.1, 0.9, (T, N, n)).astype(dtype) for n in (d, h, h))
+    lengths = np.array([5, 3, 1])
+    states, upstream = (np.zeros((N, h), dtype), hs), (dhs, np.ones((N, h), dtype))
+    dx, dh0, dh_all = np.zeros_like(x), np.zeros((N, h), dtype), np.zeros_like(hs)
+    packed, work = (np.zeros(size, dtype) for size in kernels.layer_sizes(T, N, N, d, h))
+    for some in (packed, packed[:0]):
+        kernels.pack_layer(layer, N, False, some)
+        kernels.layer_backward(
+            layer, some, (np.empty((0, N), np.int64), x, lengths, reverse), states, upstream, (dx, dh0, dh_all), (),
+            False, (0, N), TANH, work,
+        )  # fmt: skip
+        for n, length in enumerate(lengths):
+            first = 0 if reverse else length - 1
+            np.testing.assert_allclose(dh_all[first, n], dhs[first, n] + 1, rtol=1e-6)
+            assert np.isfinite(dx[first, n]).all()
+            assert not dh_all[length:, n].any()
+            assert not dx[length:, n].any()

@@ -207,20 +207,26 @@ ALWAYS_INLINE void FN(carry_back)(const layer_arguments *a, const FN(packed_laye
     else FN(times_panels)(m, FN(padded)(h), h, dz, ldz, p->back, out, ldz, 1);
 }
 
+/* dh_t of sequence r from its output, and from h_n where it ends here: all but W_hh' dz_{t+1}. */
+ALWAYS_INLINE void FN(upstream)(const layer_arguments *a, ptrdiff_t r, ptrdiff_t t, int ends, REAL *dh) {
+    ptrdiff_t h = a->h, n = a->start + r;
+    FN(copy_padded)(dh, (const REAL *)a->dhs + (t * a->N + n) * h, h);
+    if (!ends || !a->dh_n) return;
+    const REAL *dh_n = (const REAL *)a->dh_n + n * h;
+    for (ptrdiff_t j = 0; j < h; j++) dh[j] += dh_n[j];
+}
+
 /* dz of step i of the layer's order into `row` (rows, ldz), from that of the step after it, if there is one. */
 static void FN(backward_step)(const layer_arguments *a, const FN(packed_layer) *p, const FN(layer_space) *s,
                               ptrdiff_t i, const REAL *after, REAL *row, ptrdiff_t ldz) {
     ptrdiff_t T = a->T, h = a->h, m = a->stop - a->start, t = a->reverse ? T - 1 - i : i;
     ptrdiff_t place = (t * a->N + a->start) * h;
     const int64_t *lengths = a->lengths ? a->lengths + a->start : NULL;
-    const REAL *dh_n = a->dh_n ? (const REAL *)a->dh_n + a->start * h : NULL;
-    for (ptrdiff_t r = 0; r < m; r++) {
-        REAL *dh = row + r * ldz;
-        FN(copy_padded)(dh, (const REAL *)a->dhs + place + r * h, h);
-        if (dh_n && (lengths && !a->reverse ? t == lengths[r] - 1 : i == T - 1))
-            for (ptrdiff_t j = 0; j < h; j++) dh[j] += dh_n[r * h + j];
-    }
+    for (ptrdiff_t r = 0; r < m; r++) FN(upstream)(a, r, t, i == T - 1, row + r * ldz);
     if (after) FN(carry_back)(a, p, after, ldz, row, i);
+    if (lengths && !a->reverse) /* nothing comes back to the last step of a sequence: not even zero times NaN */
+        for (ptrdiff_t r = 0; r < m; r++)
+            if (t == lengths[r] - 1) FN(upstream)(a, r, t, 1, row + r * ldz);
     for (ptrdiff_t r = 0; r < m; r++) {
         int ended = lengths && t >= lengths[r];
         if (ended) FN(fill)(row + r * ldz, h, 0);
