@@ -160,8 +160,8 @@ class Space:
         h, L, D, widths = net.h, net.L, net.D, net.widths
 
         sizes = [kernels.layer_sizes(steps, N, rows, d, h) for d in widths]
-        packs = T * N >= kernels.PACK_ROWS_FROM if pack is None else pack
-        self.packed = [self.buffer(packed if packs else 0) for packed, _ in sizes]
+        self.packs = T * N >= kernels.PACK_ROWS_FROM if pack is None else pack
+        self.packed = [self.buffer(packed if self.packs else 0) for packed, _ in sizes]
         self.work_size: int = max(work for _, work in sizes)
         if net.q:
             packed, work = kernels.output_sizes(steps, N, rows, h, net.q)
@@ -310,10 +310,9 @@ class Call:
         N = space.N
         if not N:
             return
-        # In the order in which the kernels read them.
-        pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
-        for place, packed in enumerate(space.packed):
-            if packed.size:
+        if space.packs:  # into the order in which the kernels read them
+            pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
+            for place, packed in enumerate(space.packed):
                 pack_layer(layers[place], N, one_hot and place < space.net.D, packed)
         if output is not None:
             space.kernels.pack_output(output, N, space.packed_output)

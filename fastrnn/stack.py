@@ -345,14 +345,20 @@ class StackedModel(Steppable):
 
     def _checked_parameters(self) -> dict[str, np.ndarray]:
         """The parameters as kernels take them; copies of those that are not laid out so."""
-        parameters, dtype = self.parameters, self._dtype
-        checked = {}
+        parameters, dtype, ndarray = self.parameters, self._dtype, np.ndarray
         for name, shape in self._shapes.items():
             W = parameters.get(name)
-            if type(W) is np.ndarray and W.dtype is dtype and W.shape == shape and W.flags.carray:
-                checked[name] = W
-            else:
-                checked[name] = self._converted(name, W, shape)
+            if not (type(W) is ndarray and W.dtype is dtype and W.shape == shape and W.flags.carray):
+                return self._converted_parameters()
+        if len(parameters) != len(self._shapes):
+            return self._converted_parameters()
+        return parameters
+
+    def _converted_parameters(self) -> dict[str, np.ndarray]:
+        parameters, checked = self.parameters, {}
+        for name, shape in self._shapes.items():
+            W = parameters.get(name)
+            checked[name] = W if self._is_kernel_array(W, shape) else self._converted(name, W, shape)
         if len(parameters) != len(checked):
             unexpected = ", ".join(str(name) for name in parameters if name not in checked)
             raise ValueError(f"parameters must hold {', '.join(checked)}; unexpected: {unexpected}")
@@ -371,7 +377,9 @@ class StackedModel(Steppable):
 
     def _layers(self, arrays: Mapping[str, np.ndarray]) -> list[Layer]:
         """`arrays` under the parameters' names as one tuple for each layer and direction."""
-        layers = [get(arrays) for get in self._layer_getters]
+        layers = []
+        for get in self._layer_getters:  # a comprehension takes twice as long for one
+            layers.append(get(arrays))
         if not self._bias:
             none = self._no_bias
             return [(W_ih, W_hh, none, none) for W_ih, W_hh in layers]
