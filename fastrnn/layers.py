@@ -13,6 +13,7 @@ from fastrnn import backends
 from fastrnn.checks import (
     INDEX,
     NO_INDICES,
+    NO_LENGTHS,
     check_flag,
     check_index_batch,
     check_lengths,
@@ -282,7 +283,7 @@ class RNN(StackedModel):
                 :, None
             ]
         h0 = self._check_state(h0, "h0", N)
-        ends = self._check_lengths(lengths, T, N, batched)
+        ends = NO_LENGTHS if lengths is None else self._check_lengths(lengths, T, N, batched)
         indices = NO_INDICES
         if classes:
             if ends.size:
@@ -290,16 +291,18 @@ class RNN(StackedModel):
             indices = np.empty((T, N), INDEX)
             check_index_batch(steps, "x", self._d, kernels, indices.reshape(-1), x, self._batch_first)
         layers = self._layers(self._checked_parameters())
-        last: _LayerSpace | None = getattr(self._last, "space", None)
-        self._last.space = None
-        if last is not None:  # one is enough to be used by whichever thread comes next
-            self._spaces.give(last.key, last, most=1)
         key = kernels.NAME, T, N, classes
-        space: _LayerSpace = self._spaces.take(key) or _LayerSpace(self, kernels, T, N, classes, key)
-        if h0 is None:
-            space.h0.fill(0)
-        else:
+        space: _LayerSpace | None = getattr(self._last, "space", None)
+        self._last.space = None
+        if space is None or space.key != key:
+            if space is not None:  # one is enough to be used by whichever thread comes next
+                self._spaces.give(space.key, space, most=1)
+            space = self._spaces.take(key) or _LayerSpace(self, kernels, T, N, classes, key)
+        if h0 is not None:
             space.h0[...] = h0
+        elif not space.from_zeros:
+            space.h0.fill(0)
+        space.from_zeros = h0 is None
         drops = space.masks and self._training
         call = Call(space, layers, lengths=ends, key=self._dropout_key() if drops else None)
         width, columns, span, kept_x = self._h * self._directions, space.columns, space.span(T), space.x
@@ -431,8 +434,9 @@ class _LayerSpace(Space):
     indices: np.ndarray
     lengths: np.ndarray
     dropout_key: tuple[int, int] | None
-    #: Whether its input was a batch, and not one sequence.
+    #: Whether its input was a batch, and not one sequence; and whether `h0` is zeros.
     batched: bool
+    from_zeros = True
 
     def __init__(
         self, model: RNN, kernels: ModuleType, T: int, N: int, one_hot: bool, key: tuple[Any, ...]

@@ -15,7 +15,7 @@ import numpy as np
 from fastrnn.checks import INDEX, as_array, check_index, check_real_array, check_size, describe
 from fastrnn.layout import Shape, aligned
 from fastrnn.passes import Layer, Net
-from fastrnn.sharing import Shared, Sharing, being_read
+from fastrnn.sharing import Shared, Sharing, being_read, reading
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -53,6 +53,7 @@ class Steppable(Shared):
 
     __slots__ = ()
 
+    @reading
     def stepper(self, batch_size: int | None = None, h0: ArrayLike | None = None) -> Stepper:
         """What follows live data, one time step at a call.
 
@@ -168,8 +169,6 @@ class Stepper:
 
     Raises
     ------
-    RuntimeError
-        If another thread changes the model meanwhile.
     TypeError, ValueError
         If an argument has the wrong type, dtype or shape, or the model reads its sequences in both directions.
 
@@ -191,15 +190,14 @@ class Stepper:
         self._model = model
         self._batch_size = None if batch_size is None else check_size(batch_size, "batch_size")
         batched, N = self._batch_size is not None, self._batch_size or 1
-        with being_read(model, "stepper"):
-            source = model._step_source()
-            net = source.net
-            if net.D == 2:
-                raise ValueError(
-                    "a bidirectional model has no stepper: its second direction begins with the last time step, "
-                    "which is not there yet"
-                )
-            self._weights = _weights_of(model, source, N)
+        source = model._step_source()
+        net = source.net
+        if net.D == 2:
+            raise ValueError(
+                "a bidirectional model has no stepper: its second direction begins with the last time step, which "
+                "is not there yet"
+            )
+        self._weights = _weights_of(model, source, N)
         self._dtype = net.dtype
         self._states_shape = self._weights.shape
         state = (N, net.h) if batched else (net.h,)

@@ -116,7 +116,7 @@ def simple_readers(backend, dtype):
             functools.partial(rnn.loss_and_grads, x, y, h),
             functools.partial(rnn.sample, h, 0, T, rng=T),
         ]
-    return rnn, [*calls, *diagnosing(rnn, x[:9], y[:9])]
+    return rnn, [*calls, lambda: rnn.stepper().step(3), *diagnosing(rnn, x[:9], y[:9])]
 
 
 def layer_readers(backend, dtype):
@@ -142,7 +142,7 @@ def language_readers(backend, dtype):
             functools.partial(lm.sample, None, x[0], T, rng=T),
         ]
     x, y = g.integers(0, 9, (6, 2)), g.integers(0, 9, (6, 2))
-    return lm, [*calls, functools.partial(lm, x), *diagnosing(lm, x, y)]
+    return lm, [*calls, lambda: lm.stepper(2).step([1, 5]), functools.partial(lm, x), *diagnosing(lm, x, y)]
 
 
 def char_readers(backend, dtype):
