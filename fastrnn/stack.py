@@ -357,7 +357,7 @@ class StackedModel(Steppable):
     def _converted_parameters(self) -> dict[str, np.ndarray]:
         parameters, checked = self.parameters, {}
         for name, shape in self._shapes.items():
-            W = parameters.get(name)
+            W: Any = parameters.get(name)
             checked[name] = W if self._is_kernel_array(W, shape) else self._converted(name, W, shape)
         if len(parameters) != len(checked):
             unexpected = ", ".join(str(name) for name in parameters if name not in checked)
