@@ -58,6 +58,11 @@ def notes_class(rng: "Seed" = None) -> list[int]:
 
 def layer() -> np.ndarray:
     rnn = RNN(5, 16, num_layers=2, nonlinearity="relu", batch_first=True, dtype="float32", rng=0)
+    stepper = rnn.stepper(batch_size=2)
+    assert_type(stepper.step([0, 1], out=np.empty((2, 16), np.float32)), np.ndarray)
+    stepper.state = np.zeros((2, 2, 16))
+    stepper.reset(stepper.copy().state)
+    stepper.refresh()
     x = np.zeros((3, 7, 5), np.float32)
     output, h_n = rnn(x, lengths=[7, 3, 1])
     output, h_n = rnn.forward(x, None)
