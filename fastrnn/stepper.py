@@ -134,9 +134,7 @@ class StepWeights:
             for place in range(len(self.layers) - len(packed)):
                 packed.insert(place, aligned((self._packed_sizes[place],), self.dtype))
                 self.kernels.pack_layer(self.layers[place], N, one_hot and place == 0, packed[place])
-            return self._packed.setdefault(
-                one_hot, packed
-            )  # those of the first thread, if several were at it
+            self._packed.setdefault(one_hot, packed)  # several threads may be at it: the first one's are kept
         return self._packed[one_hot]
 
     def are_those_of(self, source: Source) -> bool:

@@ -42,7 +42,7 @@ cdef class StepKernel:
     cdef char *states_data[2]  # of now, and those that the next step writes, in turn
     cdef int64_t *indices
 
-    def __init__(self, weights, bint batched, convert, check_out):
+    def __cinit__(self, weights, bint batched, convert, check_out):
         self.convert, self.check_out, self.batched = convert, check_out, batched
         self.L, self.N, self.h = weights.shape
         W_ih = weights.layers[0][0]
@@ -79,11 +79,12 @@ cdef class StepKernel:
             products = self.width * self.h
         for W_ih, W_hh, _, _ in weights.layers:
             products += W_ih.size + W_hh.size
+        packed = [None, None]
         self.enter()
         for kind in range(2):
             free(self.layers[kind])
             self.layers[kind] = NULL
-        self.packed = [None, None]
+        self.packed = packed
         self.weights, self.output, self.has_output = weights, output, weights.output is not None
         self.long_step = products * self.N >= LONG_STEP
         self.holder = 0
@@ -148,9 +149,10 @@ cdef class StepKernel:
     def states(self):
         """A copy of the states ``(L,N,h)``."""
         self.enter()
-        copy = self.states_array[self.now].copy()
-        self.holder = 0
-        return copy
+        try:
+            return self.states_array[self.now].copy()
+        finally:
+            self.holder = 0
 
     def set_states(self, states):
         """Go on from these states ``(L,N,h)``, or from zeros where they are None."""
