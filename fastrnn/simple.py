@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn import backends
-from fastrnn.cells import TANH
 from fastrnn.checks import (
     CLIP_MODES,
     INDEX,
@@ -24,7 +23,6 @@ from fastrnn.checks import (
     check_sequence_targets,
     check_size,
 )
-from fastrnn.passes import Net
 from fastrnn.random_stream import UniformDraws
 from fastrnn.sharing import changing, reading
 from fastrnn.simple_weights import PARAMETERS, SIZES, Gradients, SimpleWeights, Space
@@ -606,6 +604,9 @@ class SimpleRNN(SimpleWeights, Steppable):
         return tuple(np.empty(shape, self._dtype) for shape in self._shapes)
 
     def _step_source(self) -> Source:
+        from fastrnn.cells import TANH
+        from fastrnn.passes import Net
+
         Wxh, Whh, Why, bh, by = self._kernel_params()
         layer = Wxh, Whh, bh.reshape(-1), np.zeros(self._h, self._dtype)
         net = Net(self._dtype, TANH, self._d, self._h, self._q)

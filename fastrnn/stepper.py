@@ -14,11 +14,12 @@ import numpy as np
 
 from fastrnn.checks import INDEX, as_array, check_index, check_real_array, check_size, describe
 from fastrnn.layout import Shape, aligned
-from fastrnn.passes import Layer, Net
 from fastrnn.sharing import Shared, Sharing, being_read, reading
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # every program has this module, by `SimpleRNN`, and few have the engine
     from numpy.typing import ArrayLike
+
+    from fastrnn.passes import Layer, Net
 
 __all__ = ["Source", "Steppable", "Stepper"]
 
