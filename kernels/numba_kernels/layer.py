@@ -36,10 +36,10 @@ from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
 from fastrnn.kernels.numba_kernels.jit import all_ready, inlined, inlined_and_python, kernel, ready
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
 from fastrnn.kernels.numba_kernels.packing import (
-    GEMM_VECTORS,
     pack_for_gemm,
     pack_for_gemv,
     pack_rows,
+    padded_to_panels,
     transpose,
 )
 from fastrnn.kernels.numba_kernels.products import STRIP, add_rows_times, add_times, gemv, multiply
@@ -52,8 +52,7 @@ AHEAD = 16  # with fewer sequences than this, inputs are multiplied for many tim
 @inlined_and_python
 def _panels_layout(N, d, h, lanes, start):
     """Offsets in the packed weights of a layer, from `start` on; the last is their end."""
-    nr, ldh = GEMM_VECTORS * lanes, padded(h, lanes)
-    wide_d, wide_h = (d + nr - 1) // nr * nr, (h + nr - 1) // nr * nr
+    ldh, wide_d, wide_h = padded(h, lanes), padded_to_panels(d, lanes), padded_to_panels(h, lanes)
     bias = start  # (1, ldh)
     recurrent = after(bias, ldh)  # W_hh transposed
     back = after(recurrent, h * wide_h)  # W_hh
@@ -70,8 +69,7 @@ def layer_panels(packed, place, N, d, h):
     matrix-vector products where N is 1, W_ih' with the bias added, W_ih' and W_ih for products, and W_ih' to
     sample one sequence."""
     lanes = VECTOR_BYTES // packed.itemsize
-    nr, ldh = GEMM_VECTORS * lanes, padded(h, lanes)
-    wide_d, wide_h = (d + nr - 1) // nr * nr, (h + nr - 1) // nr * nr
+    ldh, wide_d, wide_h = padded(h, lanes), padded_to_panels(d, lanes), padded_to_panels(h, lanes)
     width = ldh if N == 1 else wide_h
     bias, recurrent, back, inputs, inputs_back, alone, _ = _panels_layout(N, d, h, lanes, place)
     return (
@@ -88,9 +86,8 @@ def layer_panels(packed, place, N, d, h):
 @inlined_and_python
 def _layout(T, rows, d, h, lanes, start):
     """Time steps of a block and row length of its gradients, then offsets in the work space."""
-    nr, vectors = GEMM_VECTORS * lanes, (h + lanes - 1) // lanes
-    ldh, ldz = vectors * lanes, (vectors | 1) * lanes
-    wide_d, wide_h = (d + nr - 1) // nr * nr, (h + nr - 1) // nr * nr
+    ldh, wide_d, wide_h = padded(h, lanes), padded_to_panels(d, lanes), padded_to_panels(h, lanes)
+    ldz = (ldh // lanes | 1) * lanes  # an odd number of vectors
     steps = min(T, max(1, ROWS // rows))
     dz = start  # (max(steps, 2) * rows, ldz)
     panels = after(dz, max(steps, 2) * rows * ldz)  # states or inputs of a block
@@ -323,7 +320,7 @@ def _backward(layer, packed, batch, states, upstream, wanted, grads, accumulate,
     (dhs, dh_n), (dx, dh0, dh_all), (dW_ih, dW_hh, db_ih, db_hh) = upstream, wanted, grads
     (start, stop), (T, N, h), d = rows, hs.shape, W_ih.shape[1]
     lanes, count = VECTOR_BYTES // work.itemsize, stop - start
-    nr, ldh = GEMM_VECTORS * lanes, padded(h, lanes)
+    ldh = padded(h, lanes)
     one, one_hot, ragged, weights = N == 1, len(indices) > 0, len(lengths) > 0, len(dW_hh) > 0
     _, _, back, _, _, inputs_back, _ = layer_panels(packed, first_line(packed), N, d, h)
     if len(packed) == 0:
@@ -377,7 +374,7 @@ def _backward(layer, packed, batch, states, upstream, wanted, grads, accumulate,
         if not weights:
             continue
         # dW_hh = sum dz_t h_{t-1}'  (eqs. 11, 13)
-        before = matrix(work, panels, n * count, (h + nr - 1) // nr * nr)
+        before = matrix(work, panels, n * count, padded_to_panels(h, lanes))
         for k in range(first, first + n):
             t, at = T - 1 - k if reverse else k, (k - first) * count
             if k == 0:
@@ -390,7 +387,7 @@ def _backward(layer, packed, batch, states, upstream, wanted, grads, accumulate,
                         pack_rows(before, at + r, h0[start + r : start + r + 1])
         multiply(dW_hh, block.T, before, more)
         # dW_ih = sum dz_t x_t'
-        vectors = matrix(work, panels, n * count, (d + nr - 1) // nr * nr)
+        vectors = matrix(work, panels, n * count, padded_to_panels(d, lanes))
         for k in range(first, first + n):
             t, at = T - 1 - k if reverse else k, (k - first) * count
             if one_hot:

@@ -19,7 +19,7 @@ from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_tile, expon
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
 from fastrnn.kernels.numba_kernels.jit import all_ready, inlined, inlined_and_python, kernel, ready
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
-from fastrnn.kernels.numba_kernels.packing import GEMM_VECTORS, pack_for_gemm, pack_for_gemv, pack_rows
+from fastrnn.kernels.numba_kernels.packing import pack_for_gemm, pack_for_gemv, pack_rows, padded_to_panels
 from fastrnn.kernels.numba_kernels.products import multiply
 
 _NO_TARGETS = np.empty((0, 0), np.int64)
@@ -30,8 +30,7 @@ _NO_TARGETS = np.empty((0, 0), np.int64)
 @inlined_and_python
 def _panels_layout(N, h, q, lanes, start):
     """Offsets in the packed weights of an output layer, from `start` on; the last is their end."""
-    nr, ldq = GEMM_VECTORS * lanes, padded(q, lanes)
-    wide_q, wide_h = (q + nr - 1) // nr * nr, (h + nr - 1) // nr * nr
+    ldq, wide_q, wide_h = padded(q, lanes), padded_to_panels(q, lanes), padded_to_panels(h, lanes)
     bias = start  # (1, ldq), minus infinity in the padding
     forward = after(bias, ldq)  # W transposed
     back = after(forward, h * wide_q)  # W
@@ -44,12 +43,12 @@ def _panels_layout(N, h, q, lanes, start):
 def output_panels(packed, N, h, q):
     """The packed weights as matrices: the bias, W' and W for products, and W' to sample one sequence."""
     lanes = VECTOR_BYTES // packed.itemsize
-    nr, ldq = GEMM_VECTORS * lanes, padded(q, lanes)
+    ldq, wide_q, wide_h = padded(q, lanes), padded_to_panels(q, lanes), padded_to_panels(h, lanes)
     bias, forward, back, alone, _ = _panels_layout(N, h, q, lanes, first_line(packed))
     return (
         matrix(packed, bias, 1, ldq)[0],
-        matrix(packed, forward, h, (q + nr - 1) // nr * nr),
-        matrix(packed, back, q, (h + nr - 1) // nr * nr),
+        matrix(packed, forward, h, wide_q),
+        matrix(packed, back, q, wide_h),
         matrix(packed, alone, h if N == 1 else 0, ldq),
     )
 
@@ -57,12 +56,12 @@ def output_panels(packed, N, h, q):
 @inlined_and_python
 def _layout(T, rows, h, q, lanes, start):
     """Time steps of a block and row length of its logits, then offsets in the work space."""
-    nr, vectors = GEMM_VECTORS * lanes, (q + lanes - 1) // lanes
-    ldq, ldy = vectors * lanes, (vectors | 1) * lanes
+    ldq = padded(q, lanes)
+    ldy = (ldq // lanes | 1) * lanes  # an odd number of vectors
     steps = min(T, max(1, ROWS // rows))
     dy = start  # (steps * rows, ldy) logits, then their gradient
     panels = after(dy, steps * rows * ldy)  # states of a block
-    sums = after(panels, steps * rows * ((h + nr - 1) // nr * nr))  # (1, ldq)
+    sums = after(panels, steps * rows * padded_to_panels(h, lanes))  # (1, ldq)
     end = sums + ldq
     return steps, ldy, dy, panels, sums, end
 
@@ -107,7 +106,6 @@ def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, w
     steps, ldy, y, panels, sums, _ = _layout(T, count, h, q, lanes, first_line(work))
     y, ldq = matrix(work, y, steps * count, ldy), len(bias)
     sums = matrix(work, sums, 1, ldq)[0]
-    wide_h = (h + GEMM_VECTORS * lanes - 1) // (GEMM_VECTORS * lanes) * (GEMM_VECTORS * lanes)
     more = 1 if accumulate else 0
     loss, product = 0.0, 1.0
     fill(sums, 0.0)
@@ -142,7 +140,7 @@ def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, w
                 add(sums, sums, row)
         # d output_t = W' dy_t  (eq. 9);  dW = sum dy_t h_t'  (eq. 8);  db = sum dy_t
         if wants_gradients:
-            states = matrix(work, panels, n * count, wide_h)
+            states = matrix(work, panels, n * count, padded_to_panels(h, lanes))
             for k in range(n):
                 multiply(dhs[t0 + k, start:stop], y[k * count : (k + 1) * count], back, 0)
                 pack_rows(states, k * count, hs[t0 + k, start:stop])

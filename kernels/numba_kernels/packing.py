@@ -5,10 +5,18 @@ Rows that end before a panel does are filled up with zeros.  For the rules see `
 
 from fastrnn.kernels.numba_kernels import elementary  # noqa: F401 - "copy" is called by its name
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES, Row, routine
+from fastrnn.kernels.numba_kernels.jit import inlined_and_python
 
 #: Vectors in the widest panel of a packed matrix: for matrix-vector and for matrix products.
 GEMV_VECTORS = 8
 GEMM_VECTORS = 3
+
+
+@inlined_and_python
+def padded_to_panels(n, lanes):
+    """Columns of a matrix (k, n) once `pack_for_gemm` has packed it: whole panels of `GEMM_VECTORS` vectors."""
+    width = GEMM_VECTORS * lanes
+    return (n + width - 1) // width * width
 
 
 @routine("aiiiia", None)

@@ -57,7 +57,7 @@ from fastrnn.kernels.numba_kernels.elementary import (
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
 from fastrnn.kernels.numba_kernels.jit import inlined, inlined_and_python, kernel
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
-from fastrnn.kernels.numba_kernels.packing import GEMM_VECTORS, pack_for_gemm, pack_for_gemv, transpose
+from fastrnn.kernels.numba_kernels.packing import pack_for_gemm, pack_for_gemv, padded_to_panels, transpose
 from fastrnn.kernels.numba_kernels.products import (
     STRIP,
     add_outer_products,
@@ -75,8 +75,8 @@ BLOCK = 64  # time steps
 @inlined_and_python
 def _layout(T, d, h, q, lanes, start):
     """Offsets in the work space; the last is its end."""
-    ldh, ldq, ldd, nr = padded(h, lanes), padded(q, lanes), padded(d, lanes), GEMM_VECTORS * lanes
-    steps = BLOCK if T > BLOCK else T
+    ldh, ldq, ldd = padded(h, lanes), padded(q, lanes), padded(d, lanes)
+    wide_h, wide_q, steps = padded_to_panels(h, lanes), padded_to_panels(q, lanes), min(T, BLOCK)
     states = start  # (steps+1, ldh), row 0 the state before the block
     dz = after(states, (steps + 1) * ldh)  # (steps+1, ldh), the last row is that of the next block
     dy = after(dz, (steps + 1) * ldh)  # (steps+1, ldq) logits, then their gradient
@@ -88,7 +88,7 @@ def _layout(T, d, h, q, lanes, start):
     blame = after(bias_y, ldq)  # (1, h) see _blame
     Whh = after(blame, h)  # packed: its transpose forward, itself backward
     Why = Whh if T < PACK_FROM else after(Whh, h * ldh)  # packed likewise
-    end = Why if T < PACK_FROM else Why + h * (q + nr) + q * (h + nr)
+    end = Why if T < PACK_FROM else Why + max(h * wide_q, q * wide_h)
     return states, dz, dy, inputs, columns, sums, bias, bias_y, blame, Whh, Why, end
 
 
@@ -122,13 +122,12 @@ def _packed(work, T, d, h, q):
     """Where packed matrices lie: Whh, and in one place the transpose of Why, Why itself, and its transpose for
     matrix-vector products.  They have no rows for fewer steps."""
     lanes = VECTOR_BYTES // work.itemsize
-    nr = GEMM_VECTORS * lanes
     _, _, _, _, _, _, _, _, _, Whh, Why, _ = _layout(T, d, h, q, lanes, first_line(work))
     rows, classes = (h, q) if T >= PACK_FROM else (0, 0)
     return (
         matrix(work, Whh, rows, padded(h, lanes)),
-        matrix(work, Why, rows, (q + nr - 1) // nr * nr),
-        matrix(work, Why, classes, (h + nr - 1) // nr * nr),
+        matrix(work, Why, rows, padded_to_panels(q, lanes)),
+        matrix(work, Why, classes, padded_to_panels(h, lanes)),
         matrix(work, Why, rows, padded(q, lanes)),
     )
 
