@@ -150,10 +150,10 @@ def _rows_of_backward(work, T, d, h, q):
 def _packed(work, T, d, h, q):
     """Where packed matrices lie; they have no rows for fewer steps than `PACK_FROM`::
 
-        (h, ldh)       Whh' or Whh, for `gemv`, forward or backward
-        (h, >= q)      Why', for `multiply`, forward                 }
-        (q, >= h)      Why, for `multiply`, backward                 } one at a time, in one place
-        (h, ldq)       Why', for `gemv`, in sampling                 }
+    (h, ldh)       Whh' or Whh, for `gemv`, forward or backward
+    (h, >= q)      Why', for `multiply`, forward                 }
+    (q, >= h)      Why, for `multiply`, backward                 } one at a time, in one place
+    (h, ldq)       Why', for `gemv`, in sampling                 }
     """
     lanes = VECTOR_BYTES // work.itemsize
     _, _, _, _, _, _, _, _, _, Whh, Why, _ = _layout(T, d, h, q, lanes, first_line(work))
