@@ -1,8 +1,9 @@
 """Element-wise functions and sums of the Numba kernels, tanh and exp among them.
 
 A result comes first among the arguments, and says how many elements there are.  ``padded`` rows are filled up to
-whole vectors.  Every loop here, in `packing`, `products` and `cells` has a plain NumPy formula beside it, which
-says what it computes.
+whole vectors.  Every loop here, in `packing`, `products` and `cells` has a plain NumPy formula beside it, above it or in
+its ``@routine(...)``, which says what it computes; the loop itself is in the language of `emit`, where ``x.n`` is the
+number of elements, ``(x + j).load()`` the vector from element j on, and ``emitter.lanes`` the elements of a vector.
 """
 
 import numpy as np
@@ -71,7 +72,11 @@ def _expm1_tail(r):
 
 
 def _reduced_expm1(x):
-    """n and expm1(r)."""
+    """n, as an integer, and expm1(r): ``n = round(x / ln2)``, ``r = x - n ln2``.
+
+    A number of 1.5 2^52 (float32: 2^23) has no bits for a fraction: to add it rounds, and leaves n in the lowest bits.
+    ln2 comes in two parts, of which the high one has zeros at its end: its product with n is exact.
+    """
     c = _constants(x)
     shift = x.emitter.constant(c.round_shift, x.ir.type)
     shifted = x * LOG2E + shift
@@ -81,12 +86,13 @@ def _reduced_expm1(x):
 
 
 def _power_of_two(n):
-    """2^n, for n in the range of normal exponents."""
+    """2^n, for n in the range of normal exponents: its bits are the exponent, and no others."""
     c = _constants(n)
     return ((n + c.exponent_bias) << c.mantissa_bits).real
 
 
-def _exponential(x):
+def _exp_formula(x):
+    """exp x = 2^n (expm1(r) + 1)."""
     c = _constants(x)
     constant = x.emitter.constant
     x = x.at_least(constant(c.exp_lowest, x.ir.type)).at_most(constant(c.exp_highest, x.ir.type))
@@ -95,7 +101,7 @@ def _exponential(x):
     return (p + 1.0) * _power_of_two(half) * _power_of_two(n - half)
 
 
-def tangent(x):
+def tanh_formula(x):
     """tanh x = E / (E + 2),  E = expm1(2 |x|) = 2^n expm1(r) + (2^n - 1),  with the sign of x."""
     sign = x.bits & -(1 << (x.emitter.bits - 1))
     y = x.magnitude().at_most(x.emitter.constant(_constants(x).tanh_flat, x.ir.type))
@@ -164,12 +170,12 @@ def subtract_scaled(emitter, out, x, y, factor):
 
 @routine("vv", in_place(np.tanh))
 def hyperbolic_tangent(emitter, out, x):
-    elementwise(emitter, out, [x], tangent)
+    elementwise(emitter, out, [x], tanh_formula)
 
 
 @routine("vv", in_place(np.exp))
 def exponential(emitter, out, x):
-    elementwise(emitter, out, [x], _exponential)
+    elementwise(emitter, out, [x], _exp_formula)
 
 
 def _plain_copy_padded(out, x):
@@ -227,7 +233,7 @@ def _plain_descend_column(W, column, slope, rate, cap):
 
 @routine("mivrr", _plain_descend_column)
 def descend_column(emitter, W, column, slope, rate, cap):
-    """``W[:, column] -= rate slope``, the slope clamped to [-cap, cap]."""
+    """``W[:, column] -= rate slope``, for the gradient `slope` of that column, clamped to [-cap, cap]."""
     with emitter.loop(0, W.rows) as i:
         place = W + (i * W.ld + column)
         place.store(place.load(1) - bounded((slope + i).load(1), cap) * rate)
@@ -301,8 +307,8 @@ def _plain_bound_growth(bound, left, right):
 
 @routine("vmm", _plain_bound_growth)
 def bound_growth(emitter, bound, left, right):
-    """``bound[i] = sum over t of |left[t, i]| max |right[t]|``: what row i of the sum of
-    ``left_t right_t'`` can grow by.  Rows are padded."""
+    """``bound[i] = sum over t of |left[t, i]| max |right[t]|``: the most that an element of row i of ``sum over t of
+    left_t right_t'`` can be.  Rows are padded."""
     emitter.call("fill", Row(bound, left.cols), emitter.constant(0.0, emitter.element))
     with emitter.loop(0, left.rows) as t:
         row = right.row(t)
@@ -339,7 +345,7 @@ def exponentials(emitter, y, top):
     top = top.splat(emitter.lanes)
     total = emitter.variable(0.0)
     with emitter.loop(0, y.n, emitter.lanes) as j:
-        e = _exponential((y + j).load() - top)
+        e = _exp_formula((y + j).load() - top)
         total.set(total.get() + e)
         (y + j).store(e)
     return total.get().total()
@@ -352,14 +358,15 @@ def _plain_softmax(y):
 
 @routine("v", _plain_softmax)
 def softmax_padded(emitter, y):
-    """In place (eqs. 16, 17); the padding of a row is minus infinity."""
+    """``y = exp(y - max y) / sum of exp(y - max y)``, in place (eqs. 16, 17); the padding of a row is minus infinity,
+    and becomes 0."""
     top = emitter.variable(y.load())
     with emitter.loop(emitter.lanes, y.n, emitter.lanes) as j:
         top.set(top.get().at_least((y + j).load()))
     highest = top.get().folded(lambda a, b: a.at_least(b)).splat(emitter.lanes)
     total = emitter.variable(0.0)
     with emitter.loop(0, y.n, emitter.lanes) as j:
-        e = _exponential((y + j).load() - highest)
+        e = _exp_formula((y + j).load() - highest)
         total.set(total.get() + e)
         (y + j).store(e)
     divisor = total.get().total().splat(emitter.lanes)
