@@ -5,8 +5,9 @@ The functions, their arguments and the equations are those of `fastrnn.kernels.n
     y_t = W h_t + b,  L = -sum log softmax(y_t)[target_t],  dy_t = softmax(y_t) - p_t   (2), (5) to (7)
     dW = sum dy_t h_t',  db = sum dy_t,  d output_t = W' dy_t                           (8), (9)
 
-`layer` says how a batch is worked on.  ``ldq`` is q rounded up to whole vectors; rows of logits are ``ldy``
-apart, an odd number of vectors.
+``output = (W (q,h), b (q))``, ``grads = (dW, db)`` alike; ``hs (T,N,h)`` are the states of the last layer; `layer` says
+what the other arrays are, how a batch is worked on, and what `copy` and `multiply` do.  ``ldq`` is q rounded up to whole
+vectors; rows of logits are ``ldy`` apart, an odd number of vectors.
 """
 
 import functools
@@ -32,16 +33,17 @@ def _panels_layout(N, h, q, lanes, start):
     """Offsets in the packed weights of an output layer, from `start` on; the last is their end."""
     ldq, wide_q, wide_h = padded(q, lanes), padded_to_panels(q, lanes), padded_to_panels(h, lanes)
     bias = start  # (1, ldq), minus infinity in the padding
-    forward = after(bias, ldq)  # W transposed
-    back = after(forward, h * wide_q)  # W
-    alone = after(back, q * wide_h)  # W transposed, to sample one sequence
+    forward = after(bias, ldq)  # (h, wide_q) W transposed
+    back = after(forward, h * wide_q)  # (q, wide_h) W
+    alone = after(back, q * wide_h)  # (h, ldq) W transposed, to sample one sequence
     end = alone + (h * ldq if N == 1 else 0)
     return bias, forward, back, alone, end
 
 
 @inlined
 def output_panels(packed, N, h, q):
-    """The packed weights as matrices: the bias, W' and W for products, and W' to sample one sequence."""
+    """The packed weights as matrices: the bias; W' for the logits and W for the way back, both for `multiply`; and W'
+    for `gemv`, to sample one sequence, without rows where N is more."""
     lanes = VECTOR_BYTES // packed.itemsize
     ldq, wide_q, wide_h = padded(q, lanes), padded_to_panels(q, lanes), padded_to_panels(h, lanes)
     bias, forward, back, alone, _ = _panels_layout(N, h, q, lanes, first_line(packed))
@@ -55,13 +57,13 @@ def output_panels(packed, N, h, q):
 
 @inlined_and_python
 def _layout(T, rows, h, q, lanes, start):
-    """Time steps of a block and row length of its logits, then offsets in the work space."""
+    """Time steps of a block and row length of its logits, then offsets in the work space; the last is its end."""
     ldq = padded(q, lanes)
     ldy = (ldq // lanes | 1) * lanes  # an odd number of vectors
     steps = min(T, max(1, ROWS // rows))
     dy = start  # (steps * rows, ldy) logits, then their gradient
-    panels = after(dy, steps * rows * ldy)  # states of a block
-    sums = after(panels, steps * rows * padded_to_panels(h, lanes))  # (1, ldq)
+    panels = after(dy, steps * rows * ldy)  # (steps * rows, >= h) states of a block
+    sums = after(panels, steps * rows * padded_to_panels(h, lanes))  # (1, ldq) db
     end = sums + ldq
     return steps, ldy, dy, panels, sums, end
 
@@ -77,6 +79,7 @@ def output_sizes(T, N, rows, h, q):
 
 @kernel
 def _pack(output, N, packed):
+    """`pack_output`."""
     W, b = output
     q, h = W.shape
     bias, forward, back, alone = output_panels(packed, N, h, q)
@@ -98,7 +101,12 @@ def pack_output(output, N, packed):
 
 @kernel
 def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, work):
-    """Logits where `logits` has elements; else the loss, and its gradients times `factor` where `dhs` has some."""
+    """Logits where ``logits (T,N,q)`` has elements; else the loss, and its gradients times `factor` where ``dhs (T,N,h)``
+    has some.
+
+    `y` has a row for each of the n steps of a block and the `count` sequences: logits, and then, in their place, dy.
+    `more` is 1 once there are sums of weights to add to.
+    """
     (dW, db), (start, stop), (T, N, h) = grads, rows, hs.shape
     q, wants_gradients = len(db), len(dhs) > 0
     count, lanes = stop - start, VECTOR_BYTES // work.itemsize
@@ -121,7 +129,9 @@ def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, w
                 copy_tile(logits[t0 + k, start:stop], of_step)
         if len(logits) > 0:
             continue
-        # L = -sum log softmax(y_t)[target_t]  (eqs. 5, 6);  dy_t = softmax(y_t) - p_t  (eq. 7)
+        # With top = max(y_t) and total = sum exp(y_t - top):
+        # L = -sum log softmax(y_t)[target_t] = sum (top - y_t[target_t] + log total)  (eqs. 5, 6, 17)
+        # dy_t = softmax(y_t) - p_t = exp(y_t - top) / total - p_t  (eqs. 7, 16, 17);  db = sum dy_t  (eq. 8)
         for r in range(n * count):
             row, target = y[r, :ldq], targets[t0 + r // count, start + r % count]
             if target < 0:  # does not count
@@ -131,14 +141,14 @@ def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, w
             total = exponentials(row, top)
             loss += np.float64(top) - np.float64(chosen)
             product *= np.float64(total)
-            if product > 1e200:  # one logarithm for many rows
+            if product > 1e200:  # sum log total = log of their product: one logarithm for many rows
                 loss += math.log(product)
                 product = 1.0
             if wants_gradients:
                 scale(row, row, factor / total)
                 row[target] -= factor
                 add(sums, sums, row)
-        # d output_t = W' dy_t  (eq. 9);  dW = sum dy_t h_t'  (eq. 8);  db = sum dy_t
+        # d output_t = W' dy_t  (eq. 9);  dW = sum dy_t h_t'  (eq. 8), for all steps of the block at once
         if wants_gradients:
             states = matrix(work, panels, n * count, padded_to_panels(h, lanes))
             for k in range(n):
@@ -157,12 +167,18 @@ def output_logits(output, packed, hs, logits, rows, work):
     """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     hs = ready(hs)
     nothing, factor = hs[:0], hs.dtype.type(0)
-    for group in groups(rows):
+    for group in groups(rows):  # `output` in the place of gradients, which are not written
         _output(packed, hs, logits, _NO_TARGETS, factor, nothing, output, False, group, work)
 
 
 def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, rows, work):
-    """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9)."""
+    """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9).
+
+    ``targets (T,N)`` are class indices in [0,q), or negative where nothing counts: no loss, and zeros as
+    the logits' gradient.  Gradients are multiplied by `scale`: writes ``dhs (T,N,h)``, and the sums over
+    ``start <= n < stop`` to `grads`, or adds them there where `accumulate`.  A `dhs` without elements asks
+    for the loss alone.  Returns the loss, not scaled.
+    """
     hs, targets, factor = ready(hs), ready(targets), hs.dtype.type(scale)
     if not dhs.size:
         grads = output  # not written then

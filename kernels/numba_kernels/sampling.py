@@ -1,6 +1,7 @@
 """Sampling in batches, compiled by Numba: each class index drawn is the next input.
 
-The functions and their arguments are those of `fastrnn.kernels.numpy_kernels.sampling`.
+The functions and their arguments are those of `fastrnn.kernels.numpy_kernels.sampling`; for the equations, the arrays
+and what `copy`, `gemv` and `multiply` do see `layer`.
 """
 
 import functools
@@ -25,7 +26,7 @@ def _layout(rows, h, q, lanes, start):
     """Offsets in the work space; the last is its end."""
     z = start  # (rows, ldh)
     y = after(z, rows * padded(h, lanes))  # (rows, ldq)
-    heap = after(y, rows * padded(q, lanes))  # (1, q) class indices
+    heap = after(y, rows * padded(q, lanes))  # (1, q) class indices, as numbers of the arrays' dtype
     end = heap + q
     return z, y, heap, end
 
@@ -41,8 +42,8 @@ def sample_size(N, rows, d, h, q):
 
 @inlined
 def _sink(p, heap, n, root):
-    """Move the class at `root` of a heap of n classes down to its place: above are the more probable ones,
-    and of equals those with the lower index."""
+    """Move the class at `root` of ``heap``, a binary heap of n classes, down to its place: above are the more probable
+    ones, ``p (q)``, and of equals those with the lower index.  The children of place i are 2 i + 1 and 2 i + 2."""
     while 2 * root + 1 < n:
         child = 2 * root + 1
         c = np.int64(heap[child])
@@ -60,7 +61,10 @@ def _sink(p, heap, n, root):
 @inlined
 def _restrict(p, q, top_k, top_p, heap):
     """Set to zero what is not among the `top_k` most probable classes (0: all), or not among the fewest of
-    these whose probabilities reach `top_p` of theirs in sum."""
+    these whose probabilities reach `top_p` of theirs in sum.
+
+    A heap sort that ends once there are `top_k`: no more than these are put in order.  ``p (>= q)`` need not sum to 1.
+    """
     candidates = top_k if 0 < top_k < q else q
     for j in range(q):
         heap[j] = j
@@ -83,9 +87,13 @@ def _restrict(p, q, top_k, top_p, heap):
 
 @kernel
 def _draw_class(y, q, u, temperature, top_k, top_p, heap):
-    """Class index drawn from the logits of one sequence, or -1 if they are not numbers.  Padding is -infinity."""
+    """Class index drawn from the logits ``y (ldq)`` of one sequence, or -1 if they are not numbers.
+
+    Padding is minus infinity.  The index is the first with ``cumsum(p) / sum(p) > u``, u in [0, 1), of ``p =
+    exp((y - max y) / temperature)`` (eqs. 16, 17), which is written to y.
+    """
     drawn = 0
-    if temperature == 0:
+    if temperature == 0:  # the largest
         for j in range(q):
             if not y[j] < math.inf:
                 drawn = -1
@@ -97,16 +105,18 @@ def _draw_class(y, q, u, temperature, top_k, top_p, heap):
     if temperature != 1:
         for j in range(len(y)):
             y[j] = (y[j] - top) / temperature
-        top -= top
+        top -= top  # 0, or NaN where the largest is not finite
     if not exponentials(y, top) > 0:
         return -1
     if 0 < top_k < q or top_p < 1:
         _restrict(y, q, top_k, top_p, heap)
+    # Two sums, as one would wait for each of its additions.  (Padding is zero by now, and ldq even.)
     even, odd = np.float64(0), np.float64(0)
-    for j in range(0, len(y), 2):  # the padding is zero
+    for j in range(0, len(y), 2):
         even += y[j]
         odd += y[j + 1]
     total = even + odd
+    # A division only where it may matter: short of `almost`, no rounding makes running / total greater than u.
     running, almost = np.float64(0), u * total * (1 - 1e-15)
     drawn = -1
     for j in range(q):
@@ -126,10 +136,8 @@ def _draw_class(y, q, u, temperature, top_k, top_p, heap):
 
 @kernel
 def _sample(packed, places, packed_output, states, draws, choice, out, rows, cell, work):
-    """Classes for ``start <= n < stop``; returns how many steps were drawn.
-
-    The packed weights of layer l begin at ``packed[places[l]]``.  ``draws`` has the number of classes too.
-    """
+    """`sample_batch`.  The packed weights of layer l begin at ``packed[places[l]]``.  ``draws = (first (N), uniforms
+    (N,n), q)``."""
     (first, uniforms, q), (temperature, top_k, top_p), (start, stop) = draws, choice, rows
     (L, N, h), lanes, count = states.shape, VECTOR_BYTES // work.itemsize, stop - start
     bias, forward, _, alone = output_panels(packed_output, N, h, q)
@@ -153,14 +161,14 @@ def _sample(packed, places, packed_output, states, draws, choice, out, rows, cel
                 gemv(z[0], z[0], states[layer - 1, 0], inputs_alone, i & 1)
             elif layer > 0:
                 multiply(z, states[layer - 1, start:stop], inputs, 1)
-            # h_t = cell(z_t + W_hh h_{t-1})
+            # h_t = cell(z_t + W_hh h_{t-1})  (eq. 1)
             if N == 1:
                 gemv(z[0], z[0], state[0], recurrent, i & 1)
             else:
                 multiply(z, state, recurrent, 1)
             cells.forward(cell, z, z[:0], (state,), (z,))
             copy_tile(state, z)
-        # y_t = W h_t + b
+        # y_t = W h_t + b  (eq. 2)
         state = states[L - 1, start:stop]
         for r in range(count):
             copy(y[r], bias)
@@ -179,12 +187,20 @@ def _sample(packed, places, packed_output, states, draws, choice, out, rows, cel
 def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
     """Draw class indices for the sequences of a batch, each fed back as the next input.
 
+    ``stack = (layers, packed)`` has the weights of every layer and what `pack_layer` made of them, ``output`` those
+    of the output layer and what `pack_output` made of them.  ``states (L,N,h)`` holds the state of every layer and
+    is overwritten.  ``draws = (first, uniforms)``: ``first (N,)`` are the first inputs, and ``uniforms (N,n)`` in [0, 1)
+    choose the classes.  ``choice = (temperature, top_k, top_p)``, as `fastrnn.kernels.numpy_kernels.sampling` says.
+    Writes ``out (N,n)``.
+
     Returns how many steps were drawn: fewer than n when the probabilities of the next one are not numbers.
     """
     (_, packed_layers), ((_, b), packed_output), (first, uniforms) = stack, output, draws
     temperature, top_k, top_p = choice
     real = states.dtype.type
+    # One that is too small for the dtype must not become 0, which means the largest.
     temperature = max(real(temperature), np.finfo(real).tiny) if temperature else real(0)
+    # The layers' packed weights as one array, as a kernel takes no list; each begins at its first cache line.
     packed = packed_layers[0] if len(packed_layers) == 1 else np.concatenate(packed_layers)
     places, before = np.empty(len(packed_layers), np.int64), 0
     for layer, array in enumerate(packed_layers):
