@@ -13,7 +13,9 @@ PIECE = 1024  # elements of a gradient that are in the first cache while they ar
 
 @kernel
 def _reduce(parts, clip, threshold, out):
+    """`reduce_gradients`."""
     count, n = parts.shape
+    # out = sum of parts, and the sum of its squares, piece by piece: `out` is read and written once, not P times
     squares = 0.0
     for first in range(0, n, PIECE):
         piece = out[first : first + PIECE]
@@ -30,7 +32,8 @@ def _reduce(parts, clip, threshold, out):
         norm = math.sqrt(squares) * 2.0**600
     if clip == CLIP_VALUE:
         clamp(out, out, threshold)
-    if clip == CLIP_NORM and not norm <= threshold:  # eq. 15
+    # g = g threshold / max(threshold, ||g||)  (eq. 15); a norm that is NaN goes to all of them
+    if clip == CLIP_NORM and not norm <= threshold:
         scale(out, out, threshold / norm)
     return norm
 

@@ -5,6 +5,7 @@ from fastrnn.kernels.numba_kernels.jit import kernel
 
 @kernel
 def _wrap(indices, bound, out):
+    """`wrap_indices`."""
     bad = -1
     for i in range(len(indices)):
         index = indices[i]
@@ -18,6 +19,7 @@ def _wrap(indices, bound, out):
 
 @kernel
 def _targets(targets, bound, ignored, out):
+    """`copy_targets`."""
     counted = 0
     for i in range(len(targets)):
         target = targets[i]

@@ -13,7 +13,7 @@ from numba.np.arrayobj import populate_array
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
 from fastrnn.kernels.numba_kernels.jit import inlined, inlined_and_python
 
-LINE = 64  # bytes of a cache line; parts are whole numbers of so many elements, which serves every dtype
+LINE = 64  # bytes of a cache line; parts are multiples of 64 elements long, so of whole lines for every dtype
 
 
 @inlined_and_python
@@ -24,7 +24,7 @@ def padded(n, lanes):
 
 @inlined_and_python
 def after(place, n):
-    """Offset of the part that follows one of `n` elements at `place`."""
+    """Offset of the part that comes after one of `n` elements at `place`."""
     return place + ((n + LINE - 1) & -LINE)
 
 
@@ -35,7 +35,11 @@ def first_line(array):
 
 
 def largest_end(layout, *sizes):
-    """Elements that a layout of these sizes takes, whatever the dtype and wherever the array begins."""
+    """Elements that a layout of these sizes takes, whatever the dtype and wherever the array begins.
+
+    `layout` is a function as described above: its last arguments are `lanes`, the elements of a vector, and `start`, the
+    offset of its first part; the last of what it returns is the end of the last part.
+    """
     return max(layout(*sizes, VECTOR_BYTES // itemsize, LINE)[-1] for itemsize in (4, 8))
 
 

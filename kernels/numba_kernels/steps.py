@@ -17,11 +17,13 @@ class StepKernel(steps.StepKernel):
         self._no_x = np.empty((0, 0, 0), weights.dtype)
 
     def _run(self, x, before, after, y):
+        """One step from the states `before` to `after`, both (L, N, h), and its output ``y (N, ...)``: every layer as
+        one of a single time step, T = 1."""
         weights = self._weights
         one_hot = x.ndim == 1
         indices, x = (x[None], self._no_x) if one_hot else (_NO_INDICES, x[None])
         rows, works = (0, len(y)), weights.works
-        try:  # another thread may be at it
+        try:  # none is left while other threads work with theirs
             work = works.pop()
         except IndexError:
             work = weights.new_work()
