@@ -9,8 +9,8 @@ def pieces(rows):
 
 
 def groups(rows):
-    """``start, stop`` of each group of at most `ROWS` sequences, which go through time together; ``rows = (start, stop)``
-    of them all."""
+    """``start, stop`` of each group of at most `ROWS` sequences, which go through time together; ``rows`` are those of
+    all of them."""
     start, stop = rows
     for first in range(start, stop, ROWS):
         yield first, min(first + ROWS, stop)

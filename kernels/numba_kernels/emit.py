@@ -5,7 +5,17 @@ loops of this package want that said: `routine` makes one of them from a functio
 at compile time, with an `Emitter` and arguments of the classes below, and becomes a function of its own in
 the machine code, called from jitted code with arrays and numbers.
 
-The width is the host's: 64 bytes with AVX-512, 32 with AVX, else 16.
+The width is the host's: 64 bytes with AVX-512, 32 with AVX, else 16.  A vector has as many ``lanes`` as elements fit.
+
+An example, ``out = x + y`` for rows of whole vectors::
+
+    @routine("vvv", plain)                                         # three arrays; plain is the same in NumPy
+    def add(emitter, out, x, y):
+        with emitter.loop(0, out.n, emitter.lanes) as j:           # for j in range(0, out.n, lanes), in machine code
+            (out + j).store((x + j).load() + (y + j).load())       # out[j : j + lanes] = ...
+
+A Python loop or condition is gone through at compile time, and writes its body as often as it runs; `Emitter.loop`
+and `Emitter.when` are those of the machine code.  What such a loop carries on is in a `Variable`.
 """
 
 import contextlib

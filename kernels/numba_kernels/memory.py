@@ -37,8 +37,8 @@ def first_line(array):
 def largest_end(layout, *sizes):
     """Elements that a layout of these sizes takes, whatever the dtype and wherever the array begins.
 
-    `layout` is a function as described above: its last arguments are `lanes`, the elements of a vector, and `start`, the
-    offset of its first part; the last of what it returns is the end of the last part.
+    `layout` is a function as described above: its last arguments are `lanes`, the elements of a vector, and `start`,
+    the offset of its first part; the last of what it returns is the end of the last part.
     """
     return max(layout(*sizes, VECTOR_BYTES // itemsize, LINE)[-1] for itemsize in (4, 8))
 

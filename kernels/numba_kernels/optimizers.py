@@ -1,9 +1,9 @@
-"""Updates of the optimizers, compiled by Numba: see `fastrnn.kernels.numpy_kernels.optimizers` for the formulas with all
-their variants, and the arguments.
+"""Updates of the optimizers, compiled by Numba: see `fastrnn.kernels.numpy_kernels.optimizers` for the formulas with
+all their variants, and the arguments.
 
-A compiled loop takes the arrays of one parameter: ``w``, its gradient ``g``, and its ``states``, of one shape.  A kind of
-state that is not used is without elements.  ``numbers`` are the same for every element; ``rate`` is a learning rate with
-what the step makes of it, and ``fresh`` the share of what is new in an average, as ``1 - beta1``.
+A compiled loop takes the arrays of one parameter: ``w``, its gradient ``g``, and its ``states``, of one shape.  A kind
+of state that is not used is without elements.  ``numbers`` are the same for every element; ``rate`` is a learning rate
+with what the step makes of it, and ``fresh`` the share of what is new in an average, as ``1 - beta1``.
 """
 
 import numpy as np
@@ -58,8 +58,8 @@ def _adagrad(w, g, states, numbers):
 
 @kernel
 def _rmsprop(w, g, states, numbers):
-    """``v = alpha v + fresh x^2,  w -= lr x / (sqrt(v) + eps)``; centered, ``v - m^2`` under the root, with ``m = alpha m +
-    fresh x``; with momentum, ``b = momentum b + x / (...),  w -= lr b``."""
+    """``v = alpha v + fresh x^2,  w -= lr x / (sqrt(v) + eps)``; centered, ``v - m^2`` under the root, with ``m =
+    alpha m + fresh x``; with momentum, ``b = momentum b + x / (...),  w -= lr b``."""
     (v, b, m), (lr, alpha, fresh, momentum, eps, decay), real = states, numbers, w.dtype.type
     decays, remembers, centered = decay != 0, b.size > 0, m.size > 0
     lr, alpha, fresh, momentum = real(lr), real(alpha), real(fresh), real(momentum)
@@ -82,8 +82,8 @@ def _rmsprop(w, g, states, numbers):
 
 @kernel
 def _adam(w, g, states, numbers):
-    """``m = beta1 m + fresh1 x,  v = beta2 v + fresh2 x^2,  w -= rate m / (sqrt(v) unbias + eps)``, where ``unbias = 1 /
-    sqrt(1 - beta2^step)``; AMSGrad: ``top = max(top, v)`` in place of v; AdamW: first ``w -= shrink w``."""
+    """``m = beta1 m + fresh1 x,  v = beta2 v + fresh2 x^2,  w -= rate m / (sqrt(v) unbias + eps)``, where ``unbias =
+    1 / sqrt(1 - beta2^step)``; AMSGrad: ``top = max(top, v)`` in place of v; AdamW: first ``w -= shrink w``."""
     (m, v, top), real = states, w.dtype.type
     rate, beta1, fresh1, beta2, fresh2, unbias, eps, decay, shrink = numbers
     decays, shrinks, bounded = decay != 0, shrink != 0, top.size > 0

@@ -6,8 +6,8 @@ The functions, their arguments and the equations are those of `fastrnn.kernels.n
     dW = sum dy_t h_t',  db = sum dy_t,  d output_t = W' dy_t                           (8), (9)
 
 ``output = (W (q,h), b (q))``, ``grads = (dW, db)`` alike; ``hs (T,N,h)`` are the states of the last layer; `layer` says
-what the other arrays are, how a batch is worked on, and what `copy` and `multiply` do.  ``ldq`` is q rounded up to whole
-vectors; rows of logits are ``ldy`` apart, an odd number of vectors.
+what the other arrays are, how a batch is worked on, and what `copy` and `multiply` do.  ``ldq`` is q rounded up to
+whole vectors; rows of logits are ``ldy`` apart, an odd number of vectors.
 """
 
 import functools
@@ -101,8 +101,8 @@ def pack_output(output, N, packed):
 
 @kernel
 def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, work):
-    """Logits where ``logits (T,N,q)`` has elements; else the loss, and its gradients times `factor` where ``dhs (T,N,h)``
-    has some.
+    """Logits where ``logits (T,N,q)`` has elements; else the loss, and its gradients times `factor` where ``dhs
+    (T,N,h)`` has some.
 
     `y` has a row for each of the n steps of a block and the `count` sequences: logits, and then, in their place, dy.
     `more` is 1 once there are sums of weights to add to.

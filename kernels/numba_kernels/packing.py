@@ -1,5 +1,10 @@
 """Matrices brought into the order in which `products` reads them: panels, each of a few whole vectors a row.
 
+A product reads them from the first element to the last, which a processor foresees, and finds no row that ends within
+a vector.  A panel of two vectors of four lanes, of a matrix b (k, n), is in memory::
+
+    b[0, 0:8], b[1, 0:8], ..., b[k-1, 0:8]        and after it the next panel:  b[0, 8:16], b[1, 8:16], ...
+
 Rows that end before a panel does are filled up with zeros.  For the rules see `elementary`.
 """
 

@@ -1,5 +1,14 @@
 """Products of the Numba kernels: a matrix with a vector, and with a matrix.  For the rules see `elementary`.
 
+``gemv`` and ``multiply`` read packed matrices (`packing`); names with ``rows`` are of a matrix as the user has it::
+
+    add_rows_times(out, W, x)                  out[i] += W[i] . x, a sum for every row
+    add_times_rows(out, x, W)                  out += x[0] W[0] + x[1] W[1] + ..., row after row
+    gemv(out, z, x, B, backwards)              out = z + x B
+    multiply(out, rows, B, more)               out (+)= rows B
+    add_times(out, rows, W, packed, turn)      out += rows W, by one of these
+    add_outer_products(out, ...)               out (+)= sum over t of left_t right_t', clamped; or a step down it
+
 A matrix-vector product is bound by reading the matrix once, so its sums stay in registers: panels
 of 8, 4, 2 or 1 vectors, the narrow ones with partial sums that hide the latency of an addition.  A
 matrix product keeps a tile of 8 rows by 3 vectors (4 by 3 where there are 16 registers).
@@ -32,7 +41,7 @@ def _plain_gemv(out, z, x, packed, backwards):
 
 @routine("vvvmi", _plain_gemv)
 def gemv(emitter, out, z, x, packed, backwards):
-    """``out = z + x B``, for B (k, n) packed by `pack_for_gemv`; rows are padded.
+    """``out (n) = z (n) + x (k) B``, for B (k, n) packed by `pack_for_gemv`; rows are padded.
 
     Called with `backwards` every other time, it starts with the panels that the call before left in the
     cache: a matrix that does not fit is read from further away only in part.
@@ -60,7 +69,8 @@ def gemv(emitter, out, z, x, packed, backwards):
 
 
 def _gemv_panel(vectors):
-    """One panel; `ways` partial sums hide the latency of an addition where it is narrow."""
+    """One panel of so many vectors, ``out = z + x b``; `ways` partial sums hide the latency of an addition where it is
+    narrow: way w adds up every `ways`-th row, from row w on."""
     ways = GEMV_VECTORS // vectors
 
     def emit(emitter, b, k, x, z, out):
@@ -141,6 +151,7 @@ def _row_sums(vectors):
 
 
 def _neighbours_added(a, b, lanes):
+    """``a0+a1, a2+a3, ...``, and those of b after them; `lanes` is how many there are in both."""
     return a.shuffled(range(0, lanes, 2), b) + a.shuffled(range(1, lanes, 2), b)
 
 
@@ -154,7 +165,7 @@ def add_times_rows(emitter, out, x, w):
     """``out += x W``, W (m, n) as the user has it."""
     m, n = w.rows, w.cols
 
-    def rows(i, count):
+    def rows(i, count):  # several rows at a time, so that `out` is read and written once for them
         factors = [(x + (i + r)).load(1) for r in range(count)]
         base = [w.row(i + r) for r in range(count)]
 
@@ -232,6 +243,7 @@ def add_outer_products(emitter, out, weights, left, right, rows, fresh, limit, s
 
         edges(beyond & accumulate, True, tile=place, memory=edge, row_length=out.ld)
         edges(beyond & descend, True, tile=place_w, memory=edge_w, row_length=weights.ld)
+        # One of the tiles that were compiled: for as many vectors, and clamped or not.
         for count in range(1, GEMM_VECTORS + 1):
             for kind, end in enumerate(("", "_clamped")):
                 with emitter.when((clamped + 2 * vectors).equals(kind + 2 * count)):
@@ -253,6 +265,12 @@ def add_outer_products(emitter, out, weights, left, right, rows, fresh, limit, s
 
 
 def _gemm_tile(rows, count, clamped):
+    """A tile of ``c (+)= a b``: `rows` rows by `count` vectors, whose sums over k stay in registers.
+
+    ``a[r, i]`` is at ``a + r * ams + i * aks``, ``b[i]`` at ``b + i * bks``, ``c[r]`` at ``c + r * ldc``.  Where
+    `descend` is 1, ``w -= rate clamp(sum, cap)`` takes the place of writing c.
+    """
+
     def emit(emitter, k, left, right, out, limit, descent):
         (a, ams, aks), (b, bks), (c, ldc, accumulate), (descend, w, rate, cap) = left, right, out, descent
         lanes = emitter.lanes
@@ -297,12 +315,13 @@ def _plain_multiply(out, left, packed, accumulate):
 
 @routine("mmmi", _plain_multiply)
 def multiply(emitter, out, left, packed, accumulate):
-    """``out (m, n) (+)= left (m, k) B``, for B (k, n) packed by `pack_for_gemm` or `pack_rows`.
+    """``out (m, n) = left (m, k) B``, or ``+=`` where `accumulate` is 1, for B (k, n) packed by `pack_for_gemm` or
+    `pack_rows`.
 
     `left` may be a transposed matrix, or wider than B has rows.
     """
     width = GEMM_VECTORS * emitter.lanes
-    edge = emitter.scratch(GEMM_ROWS[0] * width)  # for a last vector that ends beyond C
+    edge = emitter.scratch(GEMM_ROWS[0] * width)  # for a last vector that ends beyond the matrix
     none, one, k = emitter.index(0), emitter.index(1), packed.rows
     no_bound = emitter.constant(0.0, emitter.element)
 

@@ -189,8 +189,8 @@ def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
 
     ``stack = (layers, packed)`` has the weights of every layer and what `pack_layer` made of them, ``output`` those
     of the output layer and what `pack_output` made of them.  ``states (L,N,h)`` holds the state of every layer and
-    is overwritten.  ``draws = (first, uniforms)``: ``first (N,)`` are the first inputs, and ``uniforms (N,n)`` in [0, 1)
-    choose the classes.  ``choice = (temperature, top_k, top_p)``, as `fastrnn.kernels.numpy_kernels.sampling` says.
+    is overwritten.  ``draws = (first, uniforms)``: ``first (N,)`` are the first inputs, and ``uniforms (N,n)`` in [0,
+    1) choose the classes.  ``choice = (temperature, top_k, top_p)``, as `fastrnn.kernels.numpy_kernels.sampling` says.
     Writes ``out (N,n)``.
 
     Returns how many steps were drawn: fewer than n when the probabilities of the next one are not numbers.
