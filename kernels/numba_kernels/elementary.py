@@ -2,8 +2,8 @@
 
 A result comes first among the arguments, and says how many elements there are.  ``padded`` rows are filled up to
 whole vectors.  Every loop here, in `packing`, `products` and `cells` has a plain NumPy formula beside it, above it or
-in its ``@routine(...)``, which says what it computes; the loop itself is in the language of `emit`, where ``x.n`` is the
-number of elements, ``(x + j).load()`` the vector from element j on, and ``emitter.lanes`` the elements of a vector.
+in its ``@routine(...)``, which says what it computes; the loop itself is in the language of `emit`, where ``x.n`` is
+the number of elements, ``(x + j).load()`` the vector from element j on, and ``emitter.lanes`` the elements of a vector.
 """
 
 import numpy as np

@@ -85,11 +85,11 @@ def _panels_layout(N, d, h, lanes, start):
 def layer_panels(packed, place, N, d, h):
     """The packed weights that begin at ``packed[place]``, as matrices::
 
-    bias (ldh)                      b_ih + b_hh
-    recurrent, back                 W_hh' for forward, W_hh for backward: for `gemv` where N is 1, else `multiply`
-    rows_of_inputs (d, ldh)         W_ih' with the bias added to every row: row c is W_ih x + b of class c
-    inputs, inputs_back             W_ih' for forward, in the place of the rows above; W_ih for backward: `multiply`
-    alone                           W_ih' for `gemv`, to sample one sequence; no rows where N is more
+    bias (ldh)                 b_ih + b_hh
+    recurrent, back            W_hh' for forward, W_hh for backward: for `gemv` where N is 1, else `multiply`
+    rows_of_inputs (d, ldh)    W_ih' with the bias added to every row: row c is W_ih x + b of class c
+    inputs, inputs_back        for `multiply`: W_ih' for forward, in the place of these rows; W_ih for backward
+    alone                      W_ih' for `gemv`, to sample one sequence; no rows where N is more
     """
     lanes = VECTOR_BYTES // packed.itemsize
     ldh, wide_d, wide_h = padded(h, lanes), padded_to_panels(d, lanes), padded_to_panels(h, lanes)
@@ -325,7 +325,7 @@ def layer_forward(layer, packed, batch, h0, hs, h_n, rows, cell, work):
 
 
 @inlined
-def _end(upstream, lengths, reverse, t, start, dz):
+def _dh_at_ends(upstream, lengths, reverse, t, start, dz):
     """dh_t in the rows of `dz`, of sequences that are shorter than T: nothing after the end, and ``d output_t + dh_n``
     at the last step.
 
@@ -389,7 +389,7 @@ def _backward(layer, packed, batch, states, upstream, wanted, grads, accumulate,
                 for r in range(count):
                     add(dz[r, :h], dz[r, :h], dh_n[start + r])
             if ragged:
-                _end(upstream, lengths, reverse, t, start, dz)
+                _dh_at_ends(upstream, lengths, reverse, t, start, dz)
             if len(dh_all) > 0:
                 copy_tile(dh_all[t, start:stop], dz)
             # dz_t = dh_t slope(h_t)  (eq. 10), in place;  db = sum dz_t  (eqs. 11, 13)

@@ -200,7 +200,8 @@ def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
     real = states.dtype.type
     # One that is too small for the dtype must not become 0, which means the largest.
     temperature = max(real(temperature), np.finfo(real).tiny) if temperature else real(0)
-    # The layers' packed weights as one array, as a kernel takes no list; each begins at its first cache line.
+    # The layers' packed weights as one array: for a tuple, the kernel would be compiled for each number of layers.
+    # Each begins at its first cache line.
     packed = packed_layers[0] if len(packed_layers) == 1 else np.concatenate(packed_layers)
     places, before = np.empty(len(packed_layers), np.int64), 0
     for layer, array in enumerate(packed_layers):

@@ -309,7 +309,7 @@ def _add_products(out, left, right, bounds, fresh, limits, descent):
     ``bounds = (growth, reached)`` tell which can: ``reached[i]`` bounds ``|out[i, :]|``, and ``growth[i]`` what it can
     grow by.  (NaN fails the comparison and takes the clamped one.)
 
-    ``descent = (W, lr)``: where ``W (m,n)`` has rows, ``W -= lr out``, and `out` itself is not written.
+    ``descent = (W, lr)``: where ``W (m,n)`` has rows, ``W -= lr (the sum)``, and `out` itself is not written.
     """
     (growth, reached), (limit, cap), (W, lr) = bounds, limits, descent
     m = len(out)
@@ -409,13 +409,13 @@ def _backward(params, inputs, targets, hs, ps, clip, mode, grads, work):
     packed_Whh, _, packed_Why, _ = _packed(work, T, d, h, q)
     one_hot, packed = len(indices) > 0, T >= PACK_FROM
     # The parameters take their step as a gradient leaves the registers, which saves writing and reading it: `grads`
-    # is then not written.  But eq. 15 must see all gradients before the first step.
+    # then has sums of later blocks at most.  But eq. 15 must see all gradients before the first step.
     descends = updates and how != CLIP_NORM
     # Sums are clamped to the limit after every time step, and to the cap at the end.
     limit = threshold if how == CLIP_STEP else math.inf
     cap = threshold if how == CLIP_VALUE else math.inf
     # dWxh is summed by its columns, which are rows of its transpose: one row a step, in order, not h places.  Where
-    # few columns are wanted (d > 2 T), to transpose it would cost more.
+    # few columns are wanted (d > 2 T), to transpose it back would cost more; a step that is taken at once needs not.
     by_column = one_hot and (descends or (packed and d <= 2 * T))
     spoilt = False
     if packed:
