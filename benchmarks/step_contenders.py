@@ -161,8 +161,9 @@ def checked_step(contender: str, h: int, dtype: str) -> tuple[Step, np.ndarray]:
         step, array = _OTHERS[contender](h, dtype)
     _, xs, expected = problem(h)
     inputs = xs.astype(dtype)
-    got = [array(step(x)).astype(np.float64) for x in inputs]
-    check_result(f"{contender}: step of h={h} {dtype}", "step", got, list(expected), TOLERANCE[dtype], 1.0)
+    # As one array: a state of few units is near zero now and then, where its own size is no measure.
+    got = np.array([array(step(x)).astype(np.float64) for x in inputs])
+    check_result(f"{contender}: step of h={h} {dtype}", "step", [got], [expected], TOLERANCE[dtype], 1.0)
     return step, inputs[0]
 
 
