@@ -1,6 +1,8 @@
-"""The report's part about single steps: tables from the rows of `stepper.py`."""
+"""The report's part about single steps: tables from the rows of `stepper.py`, which prints one of them."""
 
 from __future__ import annotations
+
+import statistics
 
 from results import Results, Row, names
 from sizes import DTYPES, PERCENTILES
@@ -13,6 +15,20 @@ def parts(results: Results) -> list[str]:
     if not any(found):
         return []
     return ["## One step at a call", *(part for part in found if part)]
+
+
+def comparison(rows: list[Row]) -> str:
+    """Each backend's time, and how many times faster it is than everybody else, as a table for the terminal."""
+    others = names(rows, "reference", "peer")
+    found = {(row.contender, row.h, row.dtype): row.seconds for row in rows}
+    body = []
+    for row in rows:
+        if row.kind == "backend":
+            theirs = [found.get((other, row.h, row.dtype)) for other in others]
+            ratios = ["" if seconds is None else times(seconds / row.seconds) for seconds in theirs]
+            body.append([row.dtype, row.contender, str(row.h), f"{row.seconds * 1e6:.2f}", *ratios])
+    heads = ["dtype", "backend", "h", "us", *(f"than {other}" for other in others)]
+    return table(heads, body, left=2) if others and body else ""
 
 
 def _contenders(rows: list[Row]) -> list[str]:
@@ -54,8 +70,10 @@ def _distributions(results: Results) -> str:
         for row in rows
     ]
     heads = ["median" if p == 50 else "longest" if p == 100 else f"{p:g}%" for p in PERCENTILES]
+    clock = statistics.median(row.clock for row in rows)
+    took = f" ({clock * 1e6:.2f})" if clock else ""
     return (
-        "Each of many steps timed by itself, in microseconds, with the time of the clock (about 0.05) in it; what "
-        "else the system did meanwhile is in the last columns:\n\n"
+        f"Each of many steps timed by itself, in microseconds, with the time of the clock{took} in it; what else "
+        "the system did meanwhile is in the last columns:\n\n"
         + table(["", "dtype", "h", "steps", *heads], body, left=2)
     )

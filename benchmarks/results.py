@@ -42,6 +42,8 @@ class Row:
     text: str = ""
     #: Seconds at `PERCENTILES` of the times of single steps.
     percentiles: tuple[float, ...] = ()
+    #: Seconds that the clock itself takes, which are in each of those.
+    clock: float = 0.0
 
     @property
     def size(self) -> Size:
@@ -65,7 +67,9 @@ class Results:
         return []
 
 
-_OPTIONAL = ("operation", "h", "T", "N", "dtype", "binding", "threads", "cores", "steps", "nats", "text")
+_OPTIONAL = (
+    "operation", "h", "T", "N", "dtype", "binding", "threads", "cores", "steps", "nats", "text", "clock",
+)  # fmt: skip
 
 
 def _has(row: Row, where: dict[str, Any]) -> bool:
@@ -85,7 +89,7 @@ def read(paths: Iterable[Path]) -> Results:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             machine, date = document["machine_info"]["fastrnn"], document["datetime"]
-            rows = [_row(record) for record in document["benchmarks"]]
+            rows = [row_of(record) for record in document["benchmarks"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ReportError(f"{path}: not the JSON of these benchmarks ({error!r})") from error
         if results.machine and machine != results.machine:
@@ -103,13 +107,14 @@ def _shortest_of_each(rows: list[Row]) -> list[Row]:
     """What was measured more than once, by the shortest of its times."""
     found: dict[Row, Row] = {}
     for row in rows:
-        case = replace(row, seconds=0.0, percentiles=())
+        case = replace(row, seconds=0.0, percentiles=(), clock=0.0)
         if case not in found or row.seconds < found[case].seconds:
             found[case] = row
     return list(found.values())
 
 
-def _row(record: dict[str, Any]) -> Row:
+def row_of(record: dict[str, Any]) -> Row:
+    """The row that a record of pytest-benchmark's form stands for."""
     info = dict(record["extra_info"])
     # A measurement made inside a child process replaces the time around it.
     seconds = info.pop("seconds", record["stats"]["min"])

@@ -4,8 +4,8 @@
     python benchmarks/stepper.py --hidden 32 --contender cython --steps 1000000
 
 On one thread; every contender is checked before it is timed.  First the contenders take turns, and the shortest
-time of a step counts.  Then each of many steps is timed by itself, one contender after the other, for their
-distribution: the clock's own time is in it.
+time of a step counts; a table says how many times faster each backend is than the others.  Then each of many steps
+is timed by itself, one contender after the other, for their distribution: the clock's own time is in it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import numpy as np
 import step_contenders
 from installed import why_unavailable
 from records import record, write_json
+from report_stepper import comparison
+from results import row_of
 from sizes import DTYPES, PERCENTILES
 from timing import time_alternately
 
@@ -70,18 +72,22 @@ def distribution(contender: str, h: int, dtype: str, steps: int) -> np.ndarray:
 
 
 def clock_alone() -> float:
-    """Nanoseconds that the clock itself takes, the median."""
+    """Seconds that the clock itself takes, the median."""
     now = time.perf_counter_ns
-    return float(np.median([-(now() - now()) for _ in range(100_000)]))
+    return float(np.median([-(now() - now()) for _ in range(100_000)])) / 1e9
 
 
-def measure_single(h: int, dtype: str, wanted: list[str], steps: int) -> Iterator[dict[str, Any]]:
+def measure_single(
+    h: int, dtype: str, wanted: list[str], steps: int, clock: float
+) -> Iterator[dict[str, Any]]:
     """One benchmark record for each contender that is installed, with the distribution of its steps."""
     for name in step_contenders.contenders_of(dtype):
         if name not in wanted or why_unavailable(name) is not None:
             continue
         taken = distribution(name, h, dtype, steps) / 1e9
-        info = step_contenders.describe(name, h, dtype) | {"suite": "single steps", "steps": steps}
+        info = step_contenders.describe(name, h, dtype) | {
+            "suite": "single steps", "steps": steps, "clock": clock,
+        }  # fmt: skip
         info["percentiles"] = [float(t) for t in np.percentile(taken, PERCENTILES)]
         yield record(f"single step[{name}-h{h}-{dtype}]", info, [float(np.median(taken))])
 
@@ -101,6 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="likewise")
     parser.add_argument("--contender", action="append", choices=step_contenders.CONTENDERS, help="likewise")
     options = parser.parse_args(arguments)
+    if options.steps < 0:
+        parser.error(f"--steps must not be negative, got {options.steps}")
     wanted = options.contender or list(step_contenders.CONTENDERS)
     for name in wanted:
         reason = why_unavailable(name)
@@ -115,11 +123,15 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{row['extra_info']['contender']} {row['stats']['min'] * 1e6:.2f}" for row in found
             )
             print(f"step h={h:<5} {dtype:<8} us: {times}", flush=True)
+    compared = comparison([row_of(row) for row in records])
+    if compared:
+        print(f"\nHow many times faster each backend is:\n\n{compared}\n", flush=True)
+    clock = clock_alone()
     if options.steps:
-        print(f"single steps, the clock's {clock_alone():.0f} ns included:")
+        print(f"single steps, the clock's {clock * 1e9:.0f} ns included:")
     for dtype in options.dtype or DTYPES:
         for h in options.hidden or SINGLE_HIDDEN:
-            for row in measure_single(h, dtype, wanted, options.steps) if options.steps else ():
+            for row in measure_single(h, dtype, wanted, options.steps, clock) if options.steps else ():
                 records.append(row)
                 shown = "  ".join(
                     f"{p:g}% {t * 1e6:.2f}"

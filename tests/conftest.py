@@ -2,6 +2,7 @@
 
 import collections
 import gc
+import importlib
 import importlib.util
 import os
 import random
@@ -130,6 +131,17 @@ def threads_used(monkeypatch):
 
     monkeypatch.setattr(threads, "run", recording)
     return used
+
+
+@pytest.fixture
+def import_benchmark(monkeypatch):
+    """A function that imports a module of benchmarks/; all of them are forgotten afterwards."""
+    folder = Path(__file__).resolve().parent.parent / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module
+    for file in folder.glob("*.py"):
+        if file.stem != "conftest":
+            sys.modules.pop(file.stem, None)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,9 @@
 """The benchmark report: its arithmetic, what it shows, and that it never writes half of its files."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 MACHINE = {"cpu": "A processor", "cores": 3, "versions": {"python": "3.12.0", "numpy": "2.1.0"}}
 
@@ -16,12 +12,8 @@ README = "<!-- headline:start -->\nold\n<!-- headline:end -->\n" + PAGE
 
 
 @pytest.fixture
-def report(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("report")
-    for file in BENCHMARKS.glob("*.py"):
-        if file.stem != "conftest":
-            sys.modules.pop(file.stem, None)
+def report(import_benchmark):
+    return import_benchmark("report")
 
 
 def record(contender, seconds, *, kind="backend", suite="ratios", operation="forward", h=32, T=100, **more):
@@ -268,6 +260,58 @@ def test_char_rnn_has_its_losses_and_what_it_was_measured_against(report, tmp_pa
         "200,000", "reference", "33,333", "6.0x",
     ]  # fmt: skip
     assert cells(text, "a text") == ["500 ms"]
+
+
+@pytest.fixture
+def steps():
+    """At h=8 in both dtypes, `other` in float32 only; `slow` loses one."""
+    times = [("fast", "backend", 1e-6), ("slow", "backend", 4e-6), ("line", "reference", 2e-6)]
+    found = [
+        record(name, seconds, kind=kind, suite="steps", operation="step", h=8, T=1, dtype=dtype)
+        for dtype in ("float64", "float32")
+        for name, kind, seconds in times
+    ]
+    return [*found, record("other", 8e-6, kind="peer", suite="steps", h=8, T=1, dtype="float32")]
+
+
+def test_steps_are_held_against_the_first_backend(report, tmp_path, steps):
+    text = report.section(report.read([write(tmp_path / "r.json", steps)]), [])
+    assert cells(text, "", "dtype") == ["h=8"]
+    assert cells(text, "fast", "float64") == ["1.00"]
+    assert cells(text, "slow", "float64") == ["4.00 (4.0x)"]
+    assert cells(text, "other", "float32") == ["8.00 (8.0x)"]
+    assert "| other | float64" not in text
+
+
+def test_every_backend_is_compared_with_everybody_else(report, tmp_path, steps):
+    rows = report.read([write(tmp_path / "r.json", steps)]).rows
+    text = report.report_stepper.comparison(rows)
+    assert cells(text, "dtype", "backend") == ["h", "us", "than line", "than other"]
+    assert cells(text, "float64", "fast") == ["8", "1.00", "2.0x", ""]
+    assert cells(text, "float64", "slow") == ["8", "4.00", "**0.50x**", ""]
+    assert cells(text, "float32", "fast") == ["8", "1.00", "2.0x", "8.0x"]
+    assert len(text.splitlines()) == 2 + 4
+    assert report.report_stepper.comparison([row for row in rows if row.kind == "backend"]) == ""
+    assert report.report_stepper.comparison([row for row in rows if row.kind != "backend"]) == ""
+
+
+def test_single_steps_are_shown_with_what_the_clock_took(report, tmp_path):
+    def row(seconds, **more):
+        percentiles = [seconds, 2e-6, 3e-6, 4.5e-4]
+        return record(
+            "fast", seconds, suite="single steps", T=1, steps=1_000_000, percentiles=percentiles, **more
+        )
+
+    text = report.section(report.read([write(tmp_path / "r.json", [row(1e-6, clock=7e-8)])]), [])
+    assert cells(text, "", "dtype", "h", "steps") == ["median", "99%", "99.9%", "longest"]
+    assert cells(text, "fast", "float64", "32", "1,000,000") == ["1.00", "2.00", "3.00", "450.00"]
+    assert "with the time of the clock (0.07) in it" in text
+    # Measured twice it counts once; results from before do not say what the clock took.
+    twice = [write(tmp_path / "a.json", [row(1e-6, clock=7e-8)]), write(tmp_path / "b.json", [row(5e-7)])]
+    text = report.section(report.read(twice), [])
+    assert text.count("| fast |") == 1
+    assert cells(text, "fast", "float64", "32", "1,000,000")[0] == "0.50"
+    assert "with the time of the clock in it" in text
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
