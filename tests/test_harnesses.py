@@ -1,11 +1,15 @@
-"""What `refusals` and `guarded` are there to find, they find."""
+"""What `refusals`, `guarded` and the checks before single steps are timed are there to find, they find."""
 
+import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from guarded import Guarded
 from refusals import refused
+from support import run_python
 
 from fastrnn import optim
 
@@ -74,3 +78,106 @@ def test_what_guards_find(offset, dtype):
         guarded.check()
     guarded.keep()
     guarded.check()
+
+
+# -- single steps, benchmarks/step_contenders.py and stepper.py -----------------------------------
+
+
+@pytest.fixture
+def contenders(import_benchmark):
+    return import_benchmark("step_contenders")
+
+
+def name_of(dtype):
+    return np.dtype(dtype).name
+
+
+@pytest.mark.parametrize("h", [1, 8, 33])
+def test_every_contender_that_is_there_makes_the_steps_of_the_plain_loop(contenders, h, dtype):
+    from installed import why_unavailable
+
+    checked = []
+    for contender in contenders.contenders_of(name_of(dtype)):
+        if why_unavailable(contender) is None:
+            step, x = contenders.checked_step(contender, h, name_of(dtype))
+            assert x.dtype == dtype
+            step(x)
+            checked.append(contender)
+    assert {"numpy", contenders.LINE} <= set(checked)
+
+
+@pytest.mark.parametrize("fault", ["no bias", "no state", "relu", "late", "nan", "a last digit", "column"])
+def test_a_wrong_step_is_not_timed(contenders, monkeypatch, fault, dtype):
+    def faulty(h, name):
+        U, W, b = (a.astype(name) for a in contenders.problem(h)[0])
+        state = np.zeros(h, name)
+
+        def step(x):
+            nonlocal state
+            before = state
+            state = np.tanh(
+                W @ (0 * state if fault == "no state" else state) + U @ x + (fault != "no bias") * b
+            )
+            if fault == "relu":
+                state = np.maximum(state, 0)
+            if fault == "a last digit":  # of a float16
+                state = state.astype(np.float16).astype(name)
+            if fault == "nan":
+                return np.full_like(state, np.nan)
+            return before if fault == "late" else state[:, None] if fault == "column" else state
+
+        return step, np.asarray
+
+    monkeypatch.setitem(contenders._OTHERS, contenders.LINE, faulty)
+    from agreement import WrongResult
+
+    with pytest.raises(WrongResult, match=rf"numpy line: step of h=8 {name_of(dtype)}"):
+        contenders.checked_call(contenders.LINE, 8, name_of(dtype))
+
+
+@pytest.mark.parametrize(
+    ("contender", "missing"), [("torch", "torch"), ("onnxruntime", "onnxruntime"), ("onnxruntime", "onnx")]
+)
+def test_a_library_that_is_missing_is_left_out_with_the_reason(contenders, monkeypatch, contender, missing):
+    for module in ("onnxruntime", "onnx"):  # there or not, but for the one that is missing
+        monkeypatch.setitem(sys.modules, module, math)
+    monkeypatch.setitem(sys.modules, missing, None)
+    from installed import Unavailable
+
+    with pytest.raises(Unavailable, match=f"{contender}: .*{missing}"):
+        contenders.checked_step(contender, 8, "float32")
+
+
+def test_a_call_makes_as_many_steps_as_it_is_divided_by(contenders, monkeypatch):
+    made = []
+    monkeypatch.setattr(contenders, "checked_step", lambda *_: (made.append, 7))
+    contenders.checked_call("numpy", 8, "float64", 5)()
+    assert made == [7] * 5
+
+
+STEPPER = Path(__file__).resolve().parent.parent / "benchmarks" / "stepper.py"
+
+
+def test_the_program_of_single_steps_compares_and_keeps_what_it_measured(tmp_path):
+    file = tmp_path / "stepper.json"
+    done = run_python(
+        STEPPER, "--hidden", 8, "--seconds", 0, "--steps", 50, "--json", file,
+        "--contender", "numpy", "--contender", "numpy line", "--dtype", "float32",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| dtype | backend | h | us | than numpy line |" in done.stdout
+    assert done.stdout.count("| float32 | numpy | 8 |") == 1
+    rows = [row["extra_info"] for row in json.loads(file.read_text(encoding="utf-8"))["benchmarks"]]
+    assert [(row["suite"], row["contender"]) for row in rows] == [
+        (suite, contender) for suite in ("steps", "single steps") for contender in ("numpy", "numpy line")
+    ]
+    for row in rows[2:]:
+        median, *later = row["percentiles"]
+        assert 0 < row["clock"] < median <= later[0] <= later[1] <= later[2]
+        assert row["steps"] == 50
+    assert all((row["h"], row["dtype"], row["threads"]) == (8, "float32", 1) for row in rows)
+
+
+def test_the_program_of_single_steps_refuses_less_than_none():
+    done = run_python(STEPPER, "--steps", -1)
+    assert (done.returncode, "--steps must not be negative, got -1" in done.stderr) == (2, True)
