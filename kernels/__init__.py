@@ -20,8 +20,15 @@ if __name__ == "kernels":
 #: step (the notes' listing), every entry once after the loop, or by the global norm (eq. 15).
 CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM = range(4)
 
-#: The cells: ``h_t = tanh(z_t)`` and ``h_t = max(z_t, 0)``, of ``z_t = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh``.
-TANH, RELU = range(2)
+#: The cells: ``h_t = tanh(z_t)`` and ``h_t = max(z_t, 0)``, of ``z_t = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh``; and two
+#: that have gates, whose equations are in ``numpy_kernels/cells.py``.
+TANH, RELU, GRU, LSTM = range(4)
+
+#: Of each cell: rows of ``W_ih`` and ``W_hh`` for each hidden unit; states, h and what else goes from one time step to
+#: the next; and numbers for each hidden unit that forward keeps of a step for backward, beside h.
+GATES = (1, 1, 3, 4)
+STATES = (1, 1, 1, 2)
+KEPT = (0, 0, 4, 5)
 
 #: Time steps of one sequence from which on its matrices are packed, in the order in which they are read; and rows,
 #: time steps times sequences, from which on those of a layer are.  For fewer, they are used as they are.
@@ -41,9 +48,9 @@ CONTRACT = {
     "sample": ("params", "h", "start", "uniforms", "out", "work"),
     "recurrence": ("params", "hs", "work"),
     # a layer over a batch
-    "layer_sizes": ("T", "N", "rows", "d", "h"),
-    "pack_layer": ("layer", "N", "one_hot", "packed"),
-    "layer_forward": ("layer", "packed", "batch", "h0", "hs", "h_n", "rows", "cell", "work"),
+    "layer_sizes": ("T", "N", "rows", "d", "h", "cell"),
+    "pack_layer": ("layer", "N", "one_hot", "cell", "packed"),
+    "layer_forward": ("layer", "packed", "batch", "h0", "hs", "kept", "h_n", "rows", "cell", "work"),
     "layer_backward": (
         "layer", "packed", "batch", "states", "upstream", "wanted", "grads", "accumulate", "rows", "cell",
         "work",
@@ -56,7 +63,7 @@ CONTRACT = {
         "output", "packed", "hs", "targets", "scale", "dhs", "grads", "accumulate", "rows", "work",
     ),
     # sampling in batches
-    "sample_size": ("N", "rows", "d", "h", "q"),
+    "sample_size": ("N", "rows", "d", "h", "q", "cell"),
     "sample_batch": ("stack", "output", "states", "draws", "choice", "out", "rows", "cell", "work"),
     # gradients and optimizers
     "reduce_gradients": ("parts", "clip", "threshold", "out"),
@@ -66,6 +73,7 @@ CONTRACT = {
     "copy_targets": ("targets", "bound", "ignored", "out"),
     "tanh": ("x",),
     "exp": ("x",),
+    "sigmoid": ("x",),
 }  # fmt: skip
 
 #: The methods of the class ``StepKernel`` of every backend, and their arguments; it is made of ``weights``,

@@ -7,7 +7,7 @@ import numpy as np
 from fastrnn.kernels.numpy_kernels import cells
 
 
-def sample_size(N, rows, d, h, q):
+def sample_size(N, rows, d, h, q, cell):
     """Elements of `work` for `sample_batch`, N sequences, at most `rows` of them at once."""
     return 0
 
@@ -16,8 +16,8 @@ def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
     """Draw class indices for the sequences of a batch, each fed back as the next input.
 
     ``stack = (layers, packed)`` has the weights of every layer and what `pack_layer` made of them, ``output`` those
-    of the output layer and what `pack_output` made of them.  ``states (L,N,h)`` holds the state of every layer and
-    is overwritten.  ``draws = (first, uniforms)``: ``first (N,)`` are the first inputs, and ``uniforms (N,n)``
+    of the output layer and what `pack_output` made of them.  ``states``, a tuple of STATES[cell] arrays ``(L,N,h)``,
+    holds the states of every layer and is overwritten.  ``draws = (first, uniforms)``: ``first (N,)`` are the first inputs, and ``uniforms (N,n)``
     (float64, in [0, 1)) are mapped through the inverse of the cumulative distribution
     of ``softmax(y / temperature)``, the most probable class where the temperature is 0.  ``choice =
     (temperature, top_k, top_p)``: only the `top_k`
@@ -33,10 +33,15 @@ def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
     with np.errstate(all="ignore"):
         for i in range(out.shape[1]):
             x = None
-            for (W_ih, W_hh, b_ih, b_hh), state in zip(layers, states, strict=True):
-                z = (W_ih.T[indices] if x is None else x @ W_ih.T) + (b_ih + b_hh)
-                x = state[rows]
-                cells.forward(cell, z, x @ W_hh.T, (x,), (x,))
+            for (W_ih, W_hh, b_ih, b_hh), *layer_states in zip(layers, *states, strict=True):
+                bias, rest = cells.biases(cell, b_ih, b_hh)
+                z = (W_ih.T[indices] if x is None else x @ W_ih.T) + bias
+                state = tuple(array[rows] for array in layer_states)
+                x = state[0]
+                recurrent = x @ W_hh.T
+                if rest is not None:
+                    recurrent += rest
+                cells.forward(cell, z, recurrent, state, state)
             y = x @ W.T + b
             for r in range(len(y)):
                 drawn = _draw(y[r], uniforms[start + r, i], choice)

@@ -70,7 +70,7 @@ def backward(params, inputs, targets, hs, ps, limit, grads, work):
         for t in range(T - 1, -1, -1):
             if t < T - 1:
                 dz[t] += dz[t + 1] @ Whh
-            cells.backward(TANH, (hs[t + 1],), (dz[t],), dz[t])
+            cells.backward(TANH, (), hs[t + 1], None, (dz[t],), dz[t], dz[t])
         _accumulate(dz, hs[:-1], limit, dWhh)
         _accumulate(dy, hs[1:], limit, dWhy)
         _accumulate(dz, np.ones((T, 1), dz.dtype), limit, dbh)
@@ -192,3 +192,9 @@ def exp(x):
     """Exponential of each element, in place."""
     with np.errstate(all="ignore"):
         np.exp(x, out=x)
+
+
+def sigmoid(x):
+    """``1 / (1 + exp(-x))`` of each element, in place."""
+    with np.errstate(all="ignore"):
+        x[...] = cells.sigmoid(x)

@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 
+from fastrnn.kernels import STATES
 from fastrnn.kernels.numpy_kernels import cells
 
 #: How often this process has forked, from 1 on: tells a step that is under way from one that a fork cut off.
@@ -45,7 +46,8 @@ class StepKernel:
 
     def __init__(self, weights, batched, convert, check_out):
         self._convert, self._check_out = convert, check_out
-        self._before, self._after = np.zeros((2, *weights.shape), weights.dtype)
+        # (S, L, N, h) for the S states of a cell: of now, and those that the next step writes, in turn
+        self._before, self._after = np.zeros((2, STATES[weights.cell], *weights.shape), weights.dtype)
         _, N, _ = weights.shape
         self._shape = (N, weights.width) if batched else (weights.width,)
         self._batch_shape = N, weights.width
@@ -54,7 +56,10 @@ class StepKernel:
 
     def use(self, weights):
         """Use other weights of the same shapes from now on."""
-        layers = [(W_ih.T, W_hh.T, b_ih + b_hh) for W_ih, W_hh, b_ih, b_hh in weights.layers]
+        layers = [
+            (W_ih.T, W_hh.T, *cells.biases(weights.cell, b_ih, b_hh))
+            for W_ih, W_hh, b_ih, b_hh in weights.layers
+        ]
         self._enter()
         self._weights, self._layers = weights, layers
         self._free.append(True)
@@ -77,18 +82,19 @@ class StepKernel:
         return y
 
     def states(self):
-        """A copy of the states ``(L,N,h)``."""
+        """A copy of the states, a tuple of S arrays ``(L,N,h)``."""
         self._enter()
         try:
-            return self._before.copy()
+            return tuple(self._before.copy())
         finally:
             self._free.append(True)
 
     def set_states(self, states):
-        """Go on from these states ``(L,N,h)``, or from zeros where they are None."""
+        """Go on from these states, S arrays ``(L,N,h)``, or from zeros where they are None."""
         self._enter()
         try:
-            self._before[...] = 0 if states is None else states
+            for i, before in enumerate(self._before):
+                before[...] = 0 if states is None else states[i]
         finally:
             self._free.append(True)
 
@@ -105,14 +111,17 @@ class StepKernel:
         self._holder = _forks
 
     def _run(self, x, before, after, y):
-        """States `after` those `before`, and the output y."""
+        """States `after` those `before`, both (S, L, N, h), and the output y."""
         weights = self._weights
         with np.errstate(all="ignore"):
-            for (U, W, b), h, new in zip(self._layers, before, after, strict=True):  # W_ih', W_hh'
+            for i, (U, W, bias, rest) in enumerate(self._layers):  # W_ih', W_hh'
                 z = U[x] if x.ndim == 1 else np.dot(x, U)
-                z += b
-                cells.forward(weights.cell, z, np.dot(h, W), (h,), (new,))
-                x = new
+                z += bias
+                recurrent = np.dot(before[0, i], W)
+                if rest is not None:
+                    recurrent += rest
+                cells.forward(weights.cell, z, recurrent, before[:, i], after[:, i])
+                x = after[0, i]
             if weights.output is None:
                 y[...] = x
                 return
