@@ -53,10 +53,15 @@ cdef compare_numbers():
         "CLIP_NONE": CLIP_NONE, "CLIP_STEP": CLIP_STEP, "CLIP_VALUE": CLIP_VALUE, "CLIP_NORM": CLIP_NORM,
         "PACK_FROM": PACK_FROM,
     }
-    cdef const named_number *cell = fastrnn_cells()
+    cdef const cell_numbers *cell = fastrnn_cells()
+    gates, states, kept = [], [], []
     while cell.name != NULL:
         compiled[cell.name.decode()] = cell.number
+        gates.append(cell.gates)
+        states.append(cell.states)
+        kept.append(cell.kept)
         cell += 1
+    compiled |= {"GATES": tuple(gates), "STATES": tuple(states), "KEPT": tuple(kept)}
     differ = [
         f"{name} is {getattr(fastrnn.kernels, name, 'missing')} there and {number} here"
         for name, number in compiled.items()
@@ -287,6 +292,15 @@ def exp(x):
     cdef void *p = data(x, typenum_of(loops), n)
     with nogil:
         fastrnn_sequence(loops).exp(n, p)
+
+
+def sigmoid(x):
+    """``1 / (1 + exp(-x))`` of each element, in place."""
+    cdef int loops = element_type(x)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>x)
+    cdef void *p = data(x, typenum_of(loops), n)
+    with nogil:
+        fastrnn_sequence(loops).sigmoid(n, p)
 
 
 include "layer.pxi"

@@ -6,10 +6,12 @@ cdef extern from "csrc/dispatch.h" nogil:
         FLOAT32, FLOAT64
         CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM
         PACK_FROM
-    ctypedef struct named_number:
+    enum:
+        STATES
+    ctypedef struct cell_numbers:
         const char *name
-        int number
-    const named_number *fastrnn_cells()
+        int number, gates, states, kept
+    const cell_numbers *fastrnn_cells()
     ctypedef struct sequence_arguments:
         Py_ssize_t T, d, h, q
         const void *params[5]
@@ -32,6 +34,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         void (*update)(Py_ssize_t n, void *w, const void *g, double lr) noexcept nogil
         void (*tanh)(Py_ssize_t n, void *x) noexcept nogil
         void (*exp)(Py_ssize_t n, void *x) noexcept nogil
+        void (*sigmoid)(Py_ssize_t n, void *x) noexcept nogil
         void (*recurrence)(const sequence_arguments *) noexcept nogil
     ctypedef struct layer_arguments:
         Py_ssize_t T, N, d, h
@@ -44,14 +47,15 @@ cdef extern from "csrc/dispatch.h" nogil:
         const int64_t *indices
         const void *x
         const int64_t *lengths
-        const void *h0
+        const void *h0[2]
         void *hs
-        void *h_n
+        void *kept
+        void *h_n[2]
         const void *dhs
-        const void *dh_n
+        const void *dh_n[2]
         void *dx
-        void *dh0
-        void *dh_all
+        void *dh0[2]
+        void *d_states[2]
         void *dW_ih
         void *dW_hh
         void *db_ih
@@ -80,7 +84,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         void *const *packed
         void *packed_output
         const void *W
-        void *states
+        void *states[2]
         const int64_t *first
         const double *uniforms
         double temperature, top_p
@@ -90,9 +94,9 @@ cdef extern from "csrc/dispatch.h" nogil:
         Py_ssize_t start, stop
         void *work
     ctypedef struct batched_loops:
-        void (*layer_sizes)(Py_ssize_t T, Py_ssize_t rows, Py_ssize_t d, Py_ssize_t h, Py_ssize_t *packed, Py_ssize_t *work) noexcept nogil
+        void (*layer_sizes)(Py_ssize_t T, Py_ssize_t rows, Py_ssize_t d, Py_ssize_t h, int cell, Py_ssize_t *packed, Py_ssize_t *work) noexcept nogil
         void (*output_sizes)(Py_ssize_t T, Py_ssize_t rows, Py_ssize_t h, Py_ssize_t q, Py_ssize_t *packed, Py_ssize_t *work) noexcept nogil
-        Py_ssize_t (*sample_size)(Py_ssize_t N, Py_ssize_t rows, Py_ssize_t h, Py_ssize_t q) noexcept nogil
+        Py_ssize_t (*sample_size)(Py_ssize_t N, Py_ssize_t rows, Py_ssize_t h, Py_ssize_t q, int cell) noexcept nogil
         void (*pack_layer)(const layer_arguments *) noexcept nogil
         void (*pack_output)(const output_arguments *) noexcept nogil
         void (*layer_forward)(const layer_arguments *) noexcept nogil

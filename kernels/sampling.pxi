@@ -1,9 +1,10 @@
 # Sampling in batches: see `fastrnn.kernels.numpy_kernels.sampling` for the functions.
 
 
-def sample_size(Py_ssize_t N, Py_ssize_t rows, Py_ssize_t d, Py_ssize_t h, Py_ssize_t q):
+def sample_size(Py_ssize_t N, Py_ssize_t rows, Py_ssize_t d, Py_ssize_t h, Py_ssize_t q, int cell):
     """Elements of `work` for `sample_batch`, N sequences, at most `rows` of them at once."""
-    return max(fastrnn_batched(FLOAT32).sample_size(N, rows, h, q), fastrnn_batched(FLOAT64).sample_size(N, rows, h, q))
+    code_of(cell)
+    return max([fastrnn_batched(loops).sample_size(N, rows, h, q, cell) for loops in range(2)])
 
 
 def sample_batch(tuple stack, tuple output, states, tuple draws, tuple choice, out, tuple rows, int cell, work):
@@ -20,7 +21,7 @@ def sample_batch(tuple stack, tuple output, states, tuple draws, tuple choice, o
     if not 1 <= a.layers <= 64:
         raise ValueError(f"kernels take 1 to 64 layers, got {a.layers}")
     for i in range(a.layers):
-        if fill_layer(&each, layers[i], packed_layers[i]) != loops or each.h != o.h:
+        if fill_layer(&each, layers[i], packed_layers[i], cell) != loops or each.h != o.h:
             raise ValueError("kernels take layers of one dtype and hidden size")
         if each.packed == NULL:
             raise ValueError("kernels that sample take packed weights, got none")
@@ -37,13 +38,13 @@ def sample_batch(tuple stack, tuple output, states, tuple draws, tuple choice, o
     a.packed = packed
     a.packed_output = o.packed
     a.W = o.W
-    a.states = data(states, typenum, a.layers * a.N * a.h)
+    a.cell = code_of(cell)
+    fill_each_state(a.states, states, cell, typenum, a.layers * a.N * a.h, False)
     a.first = <const int64_t *>data(first, cnp.NPY_INT64, a.N)
     a.uniforms = <const double *>data(uniforms, cnp.NPY_DOUBLE, a.N * a.n)
     a.temperature, a.top_k, a.top_p = choice
     a.out = <int64_t *>data(out, cnp.NPY_INT64, a.N * a.n)
-    a.cell = code_of(cell)
-    a.work = data(work, typenum, fastrnn_batched(loops).sample_size(a.N, a.stop - a.start, a.h, a.q))
+    a.work = data(work, typenum, fastrnn_batched(loops).sample_size(a.N, a.stop - a.start, a.h, a.q, cell))
     with nogil:
         drawn = fastrnn_batched(loops).sample_batch(&a)
     return drawn

@@ -36,10 +36,10 @@ cdef class StepKernel:
     cdef layer_arguments *layers[2]  # for vectors and for classes; NULL until there was such an input
     cdef output_arguments output
     cdef bint batched, has_output, long_step
-    cdef int typenum, loops, ndim, holder, now
+    cdef int typenum, loops, ndim, holder, now, cell, S
     cdef Py_ssize_t L, N, h, d, width, size
     cdef cnp.npy_intp y_shape[2]
-    cdef char *states_data[2]  # of now, and those that the next step writes, in turn
+    cdef char *states_data[2]  # (S,L,N,h) of now, and those that the next step writes, in turn
     cdef int64_t *indices
 
     def __cinit__(self, weights, bint batched, convert, check_out):
@@ -52,10 +52,12 @@ cdef class StepKernel:
         self.ndim = 2 if batched else 1
         self.y_shape[0] = self.N if batched else self.width
         self.y_shape[1] = self.width
-        self.states_array = np.zeros((2, self.L, self.N, self.h), weights.dtype)
+        self.cell = code_of(weights.cell)
+        self.S = fastrnn_cells()[self.cell].states
+        self.states_array = np.zeros((2, self.S, self.L, self.N, self.h), weights.dtype)
         self.indices_array = np.zeros(self.N, np.int64)
         self.size = cnp.PyArray_NBYTES(self.states_array) // 2
-        self.states_data[0] = <char *>data(self.states_array, self.typenum, 2 * self.L * self.N * self.h)
+        self.states_data[0] = <char *>data(self.states_array, self.typenum, cnp.PyArray_SIZE(self.states_array))
         self.states_data[1] = self.states_data[0] + self.size
         self.indices = <int64_t *>data(self.indices_array, cnp.NPY_INT64, self.N)
         self.use(weights)
@@ -66,7 +68,7 @@ cdef class StepKernel:
 
     def use(self, weights):
         """Use other weights of the same shapes from now on."""
-        if (self.L, self.N, self.h) != weights.shape or self.width != weights.width:
+        if (self.L, self.N, self.h) != weights.shape or self.width != weights.width or self.cell != weights.cell:
             raise ValueError(f"kernels take weights of the same shapes, got {weights.shape} and {weights.width}")
         cdef output_arguments output
         cdef double products = 0
@@ -147,23 +149,25 @@ cdef class StepKernel:
         return y
 
     def states(self):
-        """A copy of the states ``(L,N,h)``."""
+        """A copy of the states, a tuple of S arrays ``(L,N,h)``."""
         self.enter()
         try:
-            return self.states_array[self.now].copy()
+            return tuple(self.states_array[self.now].copy())
         finally:
             self.holder = 0
 
     def set_states(self, states):
-        """Go on from these states ``(L,N,h)``, or from zeros where they are None."""
-        cdef const void *source = NULL
+        """Go on from these states, S arrays ``(L,N,h)``, or from zeros where they are None."""
+        cdef void *sources[2]
+        cdef Py_ssize_t i, size = self.size // self.S
         if states is not None:
-            source = data(states, self.typenum, self.L * self.N * self.h)
+            fill_each_state(sources, states, self.cell, self.typenum, self.L * self.N * self.h, False)
         self.enter()
-        if source == NULL:
-            memset(self.states_data[self.now], 0, self.size)
-        else:
-            memcpy(self.states_data[self.now], source, self.size)
+        for i in range(self.S):
+            if states is None:
+                memset(self.states_data[self.now] + i * size, 0, size)
+            else:
+                memcpy(self.states_data[self.now] + i * size, sources[i], size)
         self.holder = 0
 
     cdef int enter(self) except -1:
@@ -213,10 +217,9 @@ cdef class StepKernel:
         try:
             packed = self.weights.packed(kind == CLASSES)
             for i in range(self.L):
-                if fill_layer(&layers[i], self.weights.layers[i], packed[i]) != self.loops or layers[i].h != self.h \
-                        or layers[i].d != (self.h if i else self.d):
+                if fill_layer(&layers[i], self.weights.layers[i], packed[i], self.cell) != self.loops \
+                        or layers[i].h != self.h or layers[i].d != (self.h if i else self.d):
                     raise ValueError("kernels take layers of one dtype that fit each other")
-                layers[i].cell = code_of(self.weights.cell)
                 layers[i].T, layers[i].N, layers[i].start, layers[i].stop = 1, self.N, 0, self.N
         except BaseException:
             free(layers)
@@ -225,7 +228,7 @@ cdef class StepKernel:
         return 0
 
     cdef void run(self, const char *values, void *y, void *work) noexcept nogil:
-        cdef Py_ssize_t i, layer_size = self.size // self.L
+        cdef Py_ssize_t i, j, layer_size = self.size // (self.S * self.L)
         cdef layer_arguments *a
         cdef char *before = self.states_data[self.now]
         cdef char *after = self.states_data[1 - self.now]
@@ -233,11 +236,14 @@ cdef class StepKernel:
             a = &self.layers[VECTORS if values != NULL else CLASSES][i]
             a.indices = self.indices if values == NULL and i == 0 else NULL
             a.x = values if i == 0 else after - layer_size
-            a.h0 = before
+            for j in range(self.S):
+                a.h0[j] = before + j * self.L * layer_size
+                a.h_n[j] = after + j * self.L * layer_size
             a.hs = after
             # What the loops write a second time is y, if it is the last layer's state; else it goes to its own place.
             # They write it last: out may be x.
-            a.h_n = y if i == self.L - 1 and not self.has_output else after
+            if i == self.L - 1 and not self.has_output:
+                a.h_n[0] = y
             a.work = work
             fastrnn_batched(self.loops).layer_forward(a)
             before += layer_size

@@ -145,7 +145,7 @@ const batched_loops *fastrnn_batched(int element_type) { return in_use.loops[ele
 
 const optimizer *fastrnn_optimizers(int element_type) { return in_use.loops[element_type]->optimizers; }
 
-const named_number *fastrnn_cells(void) { return cell_codes; }
+const cell_numbers *fastrnn_cells(void) { return cell_table; }
 
 const char *fastrnn_simd_level(void) { return in_use.name; }
 

@@ -13,12 +13,14 @@
  * clipped; */
 enum { CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM };
 
-/* the codes of the cells, a table in cells.h that ends with no name; */
+/* the codes of the cells, their gates, states, and numbers kept for each hidden unit, a table in cells.h that ends
+ * with no name; */
 typedef struct {
     const char *name;
-    int number;
-} named_number;
-const named_number *fastrnn_cells(void);
+    int number, gates, states, kept;
+} cell_numbers;
+const cell_numbers *fastrnn_cells(void);
+enum { STATES = 2 }; /* the most that a cell has */
 
 /* time steps of one sequence from which on its matrices are packed: for fewer they are used as they are. */
 enum { PACK_FROM = 8 };
@@ -52,6 +54,7 @@ typedef struct {
     /* For tests: element-wise functions, in place. */
     void (*tanh)(ptrdiff_t n, void *x);
     void (*exp)(ptrdiff_t n, void *x);
+    void (*sigmoid)(ptrdiff_t n, void *x);
     /* The recurrent part alone, states in place: hs[t] = tanh(hs[t] + Whh hs[t-1]). */
     void (*recurrence)(const sequence_arguments *);
 } sequence_loops;
@@ -65,14 +68,15 @@ typedef struct {
     const int64_t *indices; /* (T,N) */
     const void *x;          /* (T,N,d) */
     const int64_t *lengths; /* (N) */
-    const void *h0;         /* (N,h) */
+    const void *h0[STATES]; /* (N,h) each, and so the others of each state */
     void *hs;               /* (T,N,h) */
-    void *h_n;              /* (N,h) */
+    void *kept;             /* (T,N,kept,h) */
+    void *h_n[STATES];
     const void *dhs;        /* (T,N,h) */
-    const void *dh_n;       /* (N,h) */
+    const void *dh_n[STATES];
     void *dx;               /* (T,N,d) */
-    void *dh0;              /* (N,h) */
-    void *dh_all;           /* (T,N,h) */
+    void *dh0[STATES];
+    void *d_states[STATES]; /* (T,N,h) */
     void *dW_ih, *dW_hh, *db_ih, *db_hh;
     int accumulate, cell, reverse;
     ptrdiff_t start, stop;
@@ -102,7 +106,7 @@ typedef struct {
     void *const *packed; /* of each layer */
     void *packed_output;
     const void *W;
-    void *states;           /* (layers,N,h) */
+    void *states[STATES];   /* (layers,N,h) */
     const int64_t *first;   /* (N) */
     const double *uniforms; /* (N,n) */
     double temperature, top_p;
@@ -114,9 +118,10 @@ typedef struct {
 } sample_arguments;
 
 typedef struct {
-    void (*layer_sizes)(ptrdiff_t T, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t h, ptrdiff_t *packed, ptrdiff_t *work);
+    void (*layer_sizes)(ptrdiff_t T, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t h, int cell, ptrdiff_t *packed,
+                        ptrdiff_t *work);
     void (*output_sizes)(ptrdiff_t T, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q, ptrdiff_t *packed, ptrdiff_t *work);
-    ptrdiff_t (*sample_size)(ptrdiff_t N, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q);
+    ptrdiff_t (*sample_size)(ptrdiff_t N, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q, int cell);
     void (*pack_layer)(const layer_arguments *);
     void (*pack_output)(const output_arguments *);
     void (*layer_forward)(const layer_arguments *);

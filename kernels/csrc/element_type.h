@@ -42,6 +42,9 @@
 #undef EXPONENT_BIAS
 #undef K
 #undef FOR_CELL
+#undef FOR_GATED
+#undef MOST_BLOCKS
+#undef MOST_KEPT
 #undef GEMV_PANEL
 #undef GEMM_CASE
 #undef ROWS

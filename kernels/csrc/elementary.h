@@ -1,6 +1,6 @@
-/* tanh and exp without branches, at most 2.5 units in the last place from the true value.
+/* tanh, exp and sigmoid without branches, at most 2.5 units in the last place from the true value.
  *
- * Both start from  x = n ln2 + r,  |r| <= ln2 / 2,  expm1(r) = r + r^2 Q(r),  with Q a polynomial that
+ * All start from  x = n ln2 + r,  |r| <= ln2 / 2,  expm1(r) = r + r^2 Q(r),  with Q a polynomial that
  * is the best in the largest error on that interval (found by Chebyshev interpolation in 60 digits).
  */
 
@@ -86,4 +86,12 @@ ALWAYS_INLINE V FN(tangent)(V x) {
     V s = FN(power_of_two)(n);
     V e = s * p + (s - 1);
     return FN(from_bits)(FN(bits)(e / (e + 2)) | sign);
+}
+
+/* sigmoid x = 1 / (1 + exp(-x)),  of e = exp(-|x|), which cannot overflow: 1 / (1 + e) or e / (1 + e). */
+ALWAYS_INLINE V FN(sigmoid)(V x) {
+    VI n;
+    V p = FN(reduced_expm1)(FN(at_least)(-FN(absolute)(x), K(EXP_LOWEST)), &n);
+    V e = FN(scaled)(p + 1, n);
+    return FN(select)(FN(less)(x, K(0)), e, K(1)) / (1 + e);
 }

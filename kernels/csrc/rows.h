@@ -42,6 +42,35 @@ ALWAYS_INLINE void FN(copy_few)(REAL *dst, const REAL *src, ptrdiff_t n) {
         }
 }
 
+/* The first n of a vector's elements, from 1 to all; zeros in the place of the others. */
+ALWAYS_INLINE V FN(load_first)(const REAL *src, ptrdiff_t n) {
+    if (n == VL) return FN(load)(src);
+#if HAVE_X86 && VBYTES == 64 && REAL_BITS == 64
+    return (V)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), src);
+#elif HAVE_X86 && VBYTES == 64
+    return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), src);
+#else
+    REAL lanes[VBYTES / sizeof(REAL)] = {0};
+    FN(copy_few)(lanes, src, n);
+    return FN(load)(lanes);
+#endif
+}
+ALWAYS_INLINE void FN(store_first)(REAL *dst, V x, ptrdiff_t n) {
+    if (n == VL) {
+        FN(store)(dst, x);
+        return;
+    }
+#if HAVE_X86 && VBYTES == 64 && REAL_BITS == 64
+    _mm512_mask_storeu_pd(dst, (__mmask8)((1u << n) - 1), (__m512d)x);
+#elif HAVE_X86 && VBYTES == 64
+    _mm512_mask_storeu_ps(dst, (__mmask16)((1u << n) - 1), (__m512)x);
+#else
+    REAL lanes[VBYTES / sizeof(REAL)];
+    FN(store)(lanes, x);
+    FN(copy_few)(dst, lanes, n);
+#endif
+}
+
 ALWAYS_INLINE void FN(copy_row)(REAL *dst, const REAL *src, ptrdiff_t n) {
     ptrdiff_t j = 0;
     for (; j + VL <= n; j += VL) FN(store)(dst + j, FN(load)(src + j));

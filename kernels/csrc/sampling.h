@@ -55,20 +55,21 @@ static void FN(restrict_classes)(REAL *p, ptrdiff_t q, ptrdiff_t top_k, double t
 /* ---- a batch -------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    REAL *z;          /* (rows, ldh) */
+    REAL *z;          /* (rows, ldz) */
     REAL *y;          /* (rows, ldq) */
     REAL *vector;     /* (2, ldh) one sequence: its states */
     REAL *forward;    /* W' for gemv, for one sequence */
     int64_t *indices; /* (rows) the next inputs */
     ptrdiff_t *order; /* (q) classes by falling probability */
-    ptrdiff_t size;
+    ptrdiff_t ldz, size;
 } FN(sample_space);
 
-static FN(sample_space) FN(sample_layout)(void *work, ptrdiff_t N, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q) {
+static FN(sample_space) FN(sample_layout)(void *work, ptrdiff_t N, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q, int cell) {
     FN(sample_space) s;
     REAL *base = FN(aligned)(work);
     ptrdiff_t used = 0, ldh = FN(padded)(h), ldq = FN(padded)(q);
-    s.z = FN(take)(base, &used, rows * ldh);
+    s.ldz = FN(row_size)(cell, h);
+    s.z = FN(take)(base, &used, rows * s.ldz);
     s.y = FN(take)(base, &used, rows * ldq);
     s.vector = FN(take)(base, &used, 2 * ldh);
     s.forward = FN(take)(base, &used, N == 1 ? h * ldq : 0);
@@ -78,8 +79,8 @@ static FN(sample_space) FN(sample_layout)(void *work, ptrdiff_t N, ptrdiff_t row
     return s;
 }
 
-static ptrdiff_t FN(sample_size)(ptrdiff_t N, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q) {
-    return FN(sample_layout)(NULL, N, rows, h, q).size;
+static ptrdiff_t FN(sample_size)(ptrdiff_t N, ptrdiff_t rows, ptrdiff_t h, ptrdiff_t q, int cell) {
+    return FN(sample_layout)(NULL, N, rows, h, q, cell).size;
 }
 
 /* Class index drawn from the logits y (ldq, padding minus infinity), or -1 if they are not numbers. */
@@ -104,13 +105,28 @@ static ptrdiff_t FN(draw_class)(const sample_arguments *a, const FN(sample_space
     return FN(draw)(y, q, u);
 }
 
+/* New states of row r of the batch in layer l, in the place of the old ones, from a row z of its gates. */
+static void FN(sample_gates)(const sample_arguments *a, ptrdiff_t l, ptrdiff_t r, const REAL *z) {
+    ptrdiff_t h = a->h, place = (l * a->N + r) * h;
+    REAL *state = (REAL *)a->states[0] + place, *c = a->cell == LSTM ? (REAL *)a->states[1] + place : NULL;
+    FOR_GATED(a->cell, FN(gated_row)(CELL, h, z, state, c, state, NULL));
+}
+
 /* One time step of one sequence in layer l, from the layer's input x, or the class `index` at the bottom. */
 static void FN(sample_alone)(const sample_arguments *a, const FN(sample_space) *s, ptrdiff_t l, const REAL *x,
                              int64_t index, ptrdiff_t i) {
-    ptrdiff_t h = a->h, ldh = FN(padded)(h), d = l ? h : a->q;
-    FN(packed_layer) p = FN(layer_panels)(a->packed[l], d, h);
-    REAL *state = (REAL *)a->states + l * h, *row = s->z;
+    ptrdiff_t h = a->h, ldh = FN(padded)(h), d = l ? h : a->q, part = FN(recurrent_part)(a->cell, h);
+    FN(packed_layer) p = FN(layer_panels)(a->packed[l], d, h, a->cell);
+    REAL *state = (REAL *)a->states[0] + l * h, *row = s->z;
     const REAL *z = row;
+    if (FN(has_gates)(a->cell)) {
+        FN(copy_row)(row, x ? p.bias : p.input + index * s->ldz, s->ldz);
+        if (x) FN(times_panels)(1, FN(gates)(a->cell, h), d, x, d, p.input, row, s->ldz, 1);
+        row += part;
+        FN(gemv)(p.forward, h, FN(gates)(a->cell, h), state, EPILOGUE_ADD, 0, row, row, row, i & 1);
+        FN(sample_gates)(a, l, 0, s->z);
+        return;
+    }
     if (x) {
         FN(copy_row)(row, p.bias, ldh);
         FN(times_panels)(1, ldh, d, x, d, p.input, row, ldh, 1);
@@ -123,20 +139,26 @@ static void FN(sample_alone)(const sample_arguments *a, const FN(sample_space) *
 
 /* One time step of the rows start .. stop in layer l. */
 static void FN(sample_step)(const sample_arguments *a, const FN(sample_space) *s, ptrdiff_t l, const REAL *x) {
-    ptrdiff_t h = a->h, ldh = FN(padded)(h), d = l ? h : a->q, m = a->stop - a->start;
-    FN(packed_layer) p = FN(layer_panels)(a->packed[l], d, h);
-    REAL *state = (REAL *)a->states + (l * a->N + a->start) * h;
+    ptrdiff_t h = a->h, ldz = s->ldz, d = l ? h : a->q, m = a->stop - a->start;
+    int gated = FN(has_gates)(a->cell);
+    ptrdiff_t columns = gated ? FN(gates)(a->cell, h) : FN(padded)(h); /* of a product */
+    FN(packed_layer) p = FN(layer_panels)(a->packed[l], d, h, a->cell);
+    REAL *state = (REAL *)a->states[0] + (l * a->N + a->start) * h;
     for (ptrdiff_t r = 0; r < m; r++)
-        FN(copy_row)(s->z + r * ldh, x ? p.bias : p.input + s->indices[r] * ldh, ldh);
-    if (x) FN(times_panels)(m, ldh, d, x, d, p.input, s->z, ldh, 1);
-    FN(times_panels)(m, ldh, h, state, h, p.forward, s->z, ldh, 1);
-    FOR_CELL(a->cell, FN(apply_cell)(CELL, m * ldh, s->z));
-    for (ptrdiff_t r = 0; r < m; r++) FN(copy_row)(state + r * h, s->z + r * ldh, h);
+        FN(copy_row)(s->z + r * ldz, x ? p.bias : p.input + s->indices[r] * ldz, ldz);
+    if (x) FN(times_panels)(m, columns, d, x, d, p.input, s->z, ldz, 1);
+    FN(times_panels)(m, columns, h, state, h, p.forward, s->z + FN(recurrent_part)(a->cell, h), ldz, 1);
+    if (gated) {
+        for (ptrdiff_t r = 0; r < m; r++) FN(sample_gates)(a, l, a->start + r, s->z + r * ldz);
+        return;
+    }
+    FOR_CELL(a->cell, FN(apply_cell)(CELL, m * ldz, s->z));
+    for (ptrdiff_t r = 0; r < m; r++) FN(copy_row)(state + r * h, s->z + r * ldz, h);
 }
 
 static ptrdiff_t FN(sample_batch)(const sample_arguments *a) {
     ptrdiff_t N = a->N, n = a->n, h = a->h, q = a->q, ldq = FN(padded)(q), m = a->stop - a->start, i = 0;
-    FN(sample_space) s = FN(sample_layout)(a->work, N, m, h, q);
+    FN(sample_space) s = FN(sample_layout)(a->work, N, m, h, q, a->cell);
     FN(packed_output) p = FN(output_panels)(a->packed_output, h, q);
     if (N == 1) FN(pack_gemv)(a->W, 1, h, h, q, s.forward);
     for (ptrdiff_t r = 0; r < m; r++) s.indices[r] = a->first[a->start + r];
@@ -145,7 +167,7 @@ static ptrdiff_t FN(sample_batch)(const sample_arguments *a) {
         for (ptrdiff_t l = 0; l < a->layers; l++) {
             if (N == 1) FN(sample_alone)(a, &s, l, x, s.indices[0], i);
             else FN(sample_step)(a, &s, l, x);
-            x = (const REAL *)a->states + (l * N + a->start) * h;
+            x = (const REAL *)a->states[0] + (l * N + a->start) * h;
         }
         if (N == 1) {
             FN(gemv)(s.forward, h, q, x, EPILOGUE_ADD, 0, p.bias, p.bias, s.y, i & 1);

@@ -4,22 +4,22 @@
 
 static void FN(tanh_all)(ptrdiff_t n, void *x) { FN(apply_cell)(TANH, n, x); }
 
-static void FN(exp_all)(ptrdiff_t n, void *x) {
-    REAL *p = x, tail[VBYTES / sizeof(REAL)] = {0};
-    ptrdiff_t i = 0;
-    for (; i + VL <= n; i += VL) FN(store)(p + i, FN(exponential)(FN(load)(p + i)));
-    if (i < n) {
-        FN(copy_row)(tail, p + i, n - i);
-        FN(store)(tail, FN(exponential)(FN(load)(tail)));
-        FN(copy_row)(p + i, tail, n - i);
+#define ALL(name, function)                                                                               \
+    static void FN(name)(ptrdiff_t n, void *x) {                                                          \
+        for (REAL *p = x; n > 0; n -= VL, p += VL) {                                                      \
+            ptrdiff_t here = n < VL ? n : VL;                                                             \
+            FN(store_first)(p, FN(function)(FN(load_first)(p, here)), here);                              \
+        }                                                                                                 \
     }
-}
+ALL(exp_all, exponential)
+ALL(sigmoid_all, sigmoid)
+#undef ALL
 
 /* ---- tables --------------------------------------------------------------------------------------------- */
 
 static const sequence_loops FN(sequence_loops) = {
     FN(workspace_size), FN(forward), FN(backward), FN(loss_and_grads), FN(train_step), FN(sample),
-    FN(update), FN(tanh_all), FN(exp_all), FN(recurrence),
+    FN(update), FN(tanh_all), FN(exp_all), FN(sigmoid_all), FN(recurrence),
 };
 
 static const batched_loops FN(batched_loops) = {
