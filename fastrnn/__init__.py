@@ -30,11 +30,14 @@ if _TYPE_CHECKING:
     from fastrnn import diagnostics, functional, optim
     from fastrnn.char_rnn import CharRNN
     from fastrnn.config import show_config, warmup
+    from fastrnn.gated import GRU, LSTM
     from fastrnn.language_model import LanguageModel
     from fastrnn.layers import RNN
     from fastrnn.reference import ReferenceRNN
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "RNN",
     "BackendUnavailable",
     "CharRNN",
@@ -58,6 +61,8 @@ __all__ = [
 #: Public name -> module: what not every program uses is imported when it is first asked for.
 _LAZY = {
     "CharRNN": "fastrnn.char_rnn",
+    "GRU": "fastrnn.gated",
+    "LSTM": "fastrnn.gated",
     "LanguageModel": "fastrnn.language_model",
     "RNN": "fastrnn.layers",
     "ReferenceRNN": "fastrnn.reference",

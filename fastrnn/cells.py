@@ -14,10 +14,13 @@ import numpy as np
 
 from fastrnn import kernels
 
-__all__ = ["CELLS", "TANH", "Cell", "Nonlinearity"]
+__all__ = ["CELLS", "GATED", "NONLINEARITIES", "TANH", "Cell", "CellName", "Nonlinearity", "cell_of"]
 
-#: Names of the cells of `RNN` and of `LanguageModel`.
+#: What `RNN` makes of a sum, and so does a `LanguageModel` whose cell is "rnn".
 Nonlinearity: TypeAlias = Literal["tanh", "relu"]
+
+#: Cells of a `LanguageModel`.
+CellName: TypeAlias = Literal["rnn", "gru", "lstm"]
 
 
 @dataclass(frozen=True)
@@ -30,22 +33,26 @@ class Cell:
         As users write it.
     code : int
         As the kernels are told.
-    slope : callable
-        Derivative of the nonlinearity (eq. 4), given the new states h, which it leaves as they are.
+    slope : callable or None
+        Derivative of the nonlinearity (eq. 4), given the new states h, which it leaves as they are; None of a cell
+        with gates, which has several.
     saturates : bool
         Whether h has limits, -1 and 1, near which the slope is nearly 0.
-    gates : int, default 1
-        Rows of `W_ih` and of `W_hh` for each hidden unit.
+    gates : tuple of str
+        For each of them, `W_ih` and `W_hh` have a block of h rows, in this order.
     states : tuple of str, default ("h",)
         What is carried from one time step to the next.
+    kept : tuple of str
+        What forward keeps of a step for backward, an array of h numbers each, in this order.
     """
 
-    name: Nonlinearity
+    name: str
     code: int
-    slope: Callable[[np.ndarray], np.ndarray]
+    slope: Callable[[np.ndarray], np.ndarray] | None
     saturates: bool
-    gates: int = 1
+    gates: tuple[str, ...] = ("",)
     states: tuple[str, ...] = ("h",)
+    kept: tuple[str, ...] = ()
 
 
 def _tanh_slope(h: np.ndarray) -> np.ndarray:
@@ -56,6 +63,21 @@ def _tanh_slope(h: np.ndarray) -> np.ndarray:
 
 TANH = Cell("tanh", kernels.TANH, _tanh_slope, saturates=True)
 RELU = Cell("relu", kernels.RELU, lambda h: (h > 0).astype(h.dtype), saturates=False)
+GRU = Cell(
+    "gru", kernels.GRU, None, saturates=True, gates=("reset", "update", "new"),
+    kept=("reset", "update", "new", "recurrent_new"),
+)  # fmt: skip
+LSTM = Cell(
+    "lstm", kernels.LSTM, None, saturates=True, gates=("input", "forget", "cell", "output"), states=("h", "c"),
+    kept=("input", "forget", "cell", "output", "c"),
+)  # fmt: skip
 
-#: By their names.
-CELLS: dict[str, Cell] = {cell.name: cell for cell in (TANH, RELU)}
+#: All by their names; those of `RNN`, and those with gates.
+CELLS: dict[str, Cell] = {cell.name: cell for cell in (TANH, RELU, GRU, LSTM)}
+NONLINEARITIES: tuple[str, ...] = ("tanh", "relu")
+GATED: tuple[str, ...] = ("gru", "lstm")
+
+
+def cell_of(cell: str, nonlinearity: str) -> Cell:
+    """The cell of a model that has these two settings."""
+    return CELLS[nonlinearity if cell == "rnn" else cell]

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypeA
 
 import numpy as np
 
-from fastrnn.cells import Nonlinearity
+from fastrnn.cells import CellName, Nonlinearity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendName",
+    "CellName",
     "Clip",
     "Column",
     "Dtype",

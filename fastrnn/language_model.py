@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn import backends
+from fastrnn.cells import GATED
 from fastrnn.checks import (
     BATCH_CLIP_MODES,
     INDEX,
@@ -29,11 +30,12 @@ from fastrnn.passes import Call, Net, Space, Span
 from fastrnn.random_stream import UniformDraws
 from fastrnn.sharing import changing, reading
 from fastrnn.stack import StackedModel
+from fastrnn.states import States, parts_of, public
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import BackendName, Clip, Dtype, Nonlinearity, Reduction, Seed, SupportsStep
+    from fastrnn.hints import BackendName, CellName, Clip, Dtype, Nonlinearity, Reduction, Seed, SupportsStep
 
 __all__ = ["LanguageModel"]
 
@@ -56,8 +58,11 @@ class LanguageModel(StackedModel):
         Hidden size h.
     num_layers : int, default 1
         Number of layers L.
+    cell : {"rnn", "gru", "lstm"}, default "rnn"
+        What the layers are made of: the above, or the gated cells of `GRU` and `LSTM`.  The state of an LSTM is the pair
+        (h, c) wherever another model has h.
     nonlinearity : {"tanh", "relu"}, default "tanh"
-        f.
+        f of the cell "rnn".
     dropout : float, default 0.0
         Probability with which an output of a layer below the last is set to zero in training; the
         others are multiplied by ``1 / (1 - dropout)``.
@@ -80,7 +85,8 @@ class LanguageModel(StackedModel):
     ----------
     parameters : dict of str to ndarray
         ``weight_ih_l0`` (h, q), ``weight_hh_l0`` (h, h), ``bias_ih_l0`` (h,), ``bias_hh_l0`` (h,), the
-        same of further layers (``weight_ih_l1`` (h, h)), ``weight_out`` (q, h), ``bias_out`` (q,).
+        same of further layers (``weight_ih_l1`` (h, h)), ``weight_out`` (q, h), ``bias_out`` (q,).  With gates those
+        of the layers have a block of h rows for each gate, 3h in all or 4h.
         Mutate or replace them, the next call sees the change.
     grads : dict of str to ndarray
         Gradients of the last `loss_and_grads` or `train_step`, under the same names.  Those of `train_step`
@@ -123,6 +129,7 @@ class LanguageModel(StackedModel):
         hidden_size: int,
         num_layers: int = 1,
         *,
+        cell: CellName = "rnn",
         nonlinearity: Nonlinearity = "tanh",
         dropout: float = 0.0,
         dtype: Dtype = np.float32,
@@ -136,8 +143,19 @@ class LanguageModel(StackedModel):
         self._recompute_every = (
             None if recompute_every is None else check_size(recompute_every, "recompute_every")
         )
+        check_cell(cell, nonlinearity)
         super().__init__(
-            q, h, num_layers, nonlinearity, dropout, dtype, rng, backend, num_threads, output_size=q
+            q,
+            h,
+            num_layers,
+            nonlinearity,
+            dropout,
+            dtype,
+            rng,
+            backend,
+            num_threads,
+            cell=cell,
+            output_size=q,
         )
 
     def _set_up(self) -> None:
@@ -159,17 +177,32 @@ class LanguageModel(StackedModel):
         return self._q
 
     @property
+    def cell(self) -> CellName:
+        """What the layers are made of: ``"rnn"``, ``"gru"`` or ``"lstm"``."""
+        return self._cell
+
+    @property
+    def nonlinearity(self) -> Nonlinearity:
+        """``"tanh"`` or ``"relu"``; of the cell "rnn" only."""
+        if self._cell != "rnn":
+            raise AttributeError(
+                f"nonlinearity is of the cell 'rnn' only, and the cell here is {self._cell!r}"
+            )
+        return self._nonlinearity
+
+    @property
     def recompute_every(self) -> int | None:
         """Time steps whose states are kept; None for all."""
         return self._recompute_every
 
     def __repr__(self) -> str:
+        cell = f"nonlinearity={self._nonlinearity!r}" if self._cell == "rnn" else f"cell={self._cell!r}"
         return (
             f"LanguageModel({self._q}, {self._h}, {self._num_layers}, "
-            f"nonlinearity={self._nonlinearity!r}, dropout={self._dropout}, dtype={self._dtype.name})"
+            f"{cell}, dropout={self._dropout}, dtype={self._dtype.name})"
         )
 
-    def initial_state(self, N: int) -> np.ndarray:
+    def initial_state(self, N: int) -> Any:
         """State of `N` sequences before their first input.
 
         Parameters
@@ -180,7 +213,7 @@ class LanguageModel(StackedModel):
         Returns
         -------
         ndarray, shape (num_layers, N, h)
-            Zeros, in the model's dtype; a new array.
+            Zeros, in the model's dtype; a new array.  Of an LSTM the pair of two.
 
         Raises
         ------
@@ -192,12 +225,13 @@ class LanguageModel(StackedModel):
         >>> LanguageModel(4, 16, num_layers=2, rng=0).initial_state(3).shape
         (2, 3, 16)
         """
-        return np.zeros((self._num_layers, check_size(N, "N"), self._h), self._dtype)
+        shape = (self._num_layers, check_size(N, "N"), self._h)
+        return public([np.zeros(shape, self._dtype) for _ in self._kind.states])
 
     @changing
     def loss_and_grads(
-        self, x: ArrayLike, y: ArrayLike, h0: ArrayLike | None = None, *, reduction: Reduction = "mean"
-    ) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
+        self, x: ArrayLike, y: ArrayLike, h0: Any = None, *, reduction: Reduction = "mean"
+    ) -> tuple[float, dict[str, np.ndarray], Any]:
         """Cross-entropy of a batch (eqs. 5, 6) and its gradients by BPTT (eqs. 7 to 13).
 
         Parameters
@@ -207,7 +241,7 @@ class LanguageModel(StackedModel):
         y : array of int, shape (T, N)
             Targets, class indices in ``[0, q)``; -100 where nothing counts, such as in padding.
         h0 : array, shape (num_layers, N, h), or None
-            State before the first input; None for zeros.
+            State before the first input; None for zeros.  Of an LSTM the pair (h0, c0) of such arrays.
         reduction : {"mean", "sum"}, default "mean"
             Over all targets that count.
 
@@ -218,7 +252,7 @@ class LanguageModel(StackedModel):
         grads : dict of str to ndarray
             New arrays, also at `grads`; not clipped.
         h_n : ndarray, shape (num_layers, N, h)
-            State after the last input, a new array.
+            State after the last input, a new array; of an LSTM the pair (h_n, c_n).
 
         Raises
         ------
@@ -245,12 +279,12 @@ class LanguageModel(StackedModel):
         self,
         x: ArrayLike,
         y: ArrayLike,
-        h0: ArrayLike | None,
+        h0: Any,
         optimizer: SupportsStep,
         *,
         clip: Clip | None = "norm",
         clip_threshold: float = 5.0,
-    ) -> tuple[float, np.ndarray]:
+    ) -> tuple[float, Any]:
         """Mean loss and gradients, clipping, and a step of `optimizer`: the fastest way to train.
 
         Nothing is allocated on later calls with a batch of the same shape: the arrays in `grads` are
@@ -304,12 +338,12 @@ class LanguageModel(StackedModel):
         loss, h_n = self._gradients(x, y, h0, "mean", mode, threshold, self._flat)
         self.grads = dict(self._step_grads)  # an optimizer may put other arrays in it
         step(self.parameters, self.grads)
-        return loss, h_n
+        return loss, h_n.public
 
     @reading
     def loss(
-        self, x: ArrayLike, y: ArrayLike, h0: ArrayLike | None = None, *, reduction: Reduction = "mean"
-    ) -> tuple[float, np.ndarray]:
+        self, x: ArrayLike, y: ArrayLike, h0: Any = None, *, reduction: Reduction = "mean"
+    ) -> tuple[float, Any]:
         """Cross-entropy of a batch (eqs. 5, 6), without gradients and without dropout.
 
         Parameters
@@ -348,10 +382,10 @@ class LanguageModel(StackedModel):
 
     if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
 
-        def __call__(self, x: ArrayLike, h0: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]: ...
+        def __call__(self, x: ArrayLike, h0: Any = None) -> tuple[np.ndarray, Any]: ...
 
     @reading
-    def forward(self, x: ArrayLike, h0: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self, x: ArrayLike, h0: Any = None) -> tuple[np.ndarray, Any]:
         """Logits of a batch (eqs. 1, 2), without dropout.
 
         Parameters
@@ -388,7 +422,7 @@ class LanguageModel(StackedModel):
     @reading
     def sample(
         self,
-        h: ArrayLike | None,
+        h: Any,
         start: ArrayLike,
         n: int,
         *,
@@ -396,13 +430,13 @@ class LanguageModel(StackedModel):
         top_k: int | None = None,
         top_p: float | None = None,
         rng: Seed = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, Any]:
         """Draw sequences of class indices, N at once, each index fed back as the next input.
 
         Parameters
         ----------
         h : array, shape (num_layers, N, h), or None
-            State before the first input; None for zeros.  Not modified.
+            State before the first input, of an LSTM the pair (h, c); None for zeros.  Not modified.
         start : array of int, shape (N,)
             First inputs, in ``[-q, q)``.
         n : int
@@ -445,8 +479,8 @@ class LanguageModel(StackedModel):
         kernels = backends.kernels(self._backend)
         first = check_indices(start, "start", self._q, kernels)
         N = len(first)
-        states = self._check_state(h, "h", N)
-        states = self.initial_state(N) if states is None else states.copy(order="C")
+        given = self._check_state(h, "h", N)
+        states = parts_of(self.initial_state(N)) if given is None else tuple(a.copy(order="C") for a in given)
         n = check_size(n, "n", minimum=0)
         temperature = check_number(temperature, "temperature")
         if temperature < 0:
@@ -462,7 +496,7 @@ class LanguageModel(StackedModel):
         arrays = self._checked_parameters()
         out = np.empty((N, n), INDEX)
         if n == 0:
-            return out, states
+            return out, public(states)
         key = "sample", kernels.NAME, N
         space: Space = self._spaces.take(key) or _sampling_space(kernels, self._net, N)
         try:
@@ -485,7 +519,7 @@ class LanguageModel(StackedModel):
                 f"the probabilities of index {min(drawn)} of {n} are not numbers: the weights or the "
                 f"state hold NaN or infinity"
             )
-        return out, states
+        return out, public(states)
 
     # -- what the methods share ------------------------------------------------------------------
 
@@ -513,9 +547,9 @@ class LanguageModel(StackedModel):
             if y is not None:
                 counted = check_targets(y, "y", self._q, kernels, space.flat_y, given_y)
             if h0 is None:
-                space.states[0].fill(0)
+                space.chunk_states[0].clear()
             else:
-                space.states[0][...] = h0
+                space.chunk_states[0].put(h0)
             drops = gradients and space.masks and self._training
             batch = _Batch(
                 space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]),
@@ -529,7 +563,7 @@ class LanguageModel(StackedModel):
 
     def _gradients(
         self, x: Any, y: Any, h0: Any, reduction: str, mode: int, threshold: float, flat: np.ndarray
-    ) -> tuple[float, np.ndarray]:
+    ) -> tuple[float, States]:
         """Loss and last state of a batch; the gradients are written to `flat`, clipped."""
         kernels = backends.kernels(self._backend)
         _check_not_none(y)
@@ -544,6 +578,15 @@ class LanguageModel(StackedModel):
             self._spaces.give(batch.shape, space)
 
 
+def check_cell(cell: Any, nonlinearity: Any) -> None:
+    """Refuse a cell that there is not, and a nonlinearity for one that has its own."""
+    check_choice(cell, "cell", ("rnn", *GATED))
+    if cell != "rnn" and nonlinearity != "tanh":
+        raise ValueError(
+            f"nonlinearity is for cell='rnn': the gates of cell={cell!r} have their own, got {nonlinearity!r}"
+        )
+
+
 def _check_not_none(y: Any) -> None:
     """Refuse a missing `y`: `LanguageModel._batch` takes None for no targets."""
     if y is None:
@@ -552,7 +595,9 @@ def _check_not_none(y: Any) -> None:
 
 def _sampling_space(kernels: ModuleType, net: Net, N: int) -> Space:
     space = Space(kernels, net, 1, N, one_hot=True, pack=True)
-    space.work_size = max(space.work_size, kernels.sample_size(N, space.rows, net.q, net.h, net.q))
+    space.work_size = max(
+        space.work_size, kernels.sample_size(N, space.rows, net.q, net.h, net.q, net.cell.code)
+    )
     return space
 
 
@@ -570,12 +615,12 @@ class _BatchSpace(Space):
         self.x, self.y = self.flat_x.reshape(T, N), self.flat_y.reshape(T, N)
         #: States before the first time step of each chunk.
         self.chunks = -(-T // steps)
-        self.states = [self.buffer(net.L, N, net.h) for _ in range(self.chunks if gradients else 1)]
-        self.h_n = self.buffer(net.L, N, net.h)
+        self.chunk_states = [self.states() for _ in range(self.chunks if gradients else 1)]
+        self.h_n = self.states()
         if gradients:
-            self.other_h_n = self.buffer(net.L, N, net.h)
-            self.carry = self.buffer(net.L, N, net.h)
-            self.no_carry, self.no_dx = [self.no_state] * net.L, [self.none]
+            self.other_h_n = self.states()
+            self.carry = self.states().places
+            self.no_carry, self.no_dx = [self.no_states] * net.L, [self.none]
             self.gradients = model._new_gradients(len(self.bounds))
 
 
@@ -598,7 +643,8 @@ class _Batch(Call):
         """
         space = self.space
         space.h_n, space.other_h_n = space.other_h_n, space.h_n
-        steps, x, y, states, h_n, carry = space.steps, space.x, space.y, space.states, space.h_n, space.carry
+        steps, x, y, h_n, carry = space.steps, space.x, space.y, space.h_n.places, space.carry
+        states = [state.places for state in space.chunk_states]
         none, last = space.none, space.chunks - 1
         losses = [0.0] * len(space.bounds)
 
@@ -633,7 +679,7 @@ class _Batch(Call):
         """The loss, without gradients."""
         space = self.space
         losses = [0.0] * len(space.bounds)
-        no_gradients = space.no_state, np.empty(0, space.net.dtype)
+        no_gradients = np.empty((0, 0), space.net.dtype), np.empty(0, space.net.dtype)
 
         def of_part(part: int, slot: int) -> None:
             loss = 0.0
@@ -659,10 +705,10 @@ class _Batch(Call):
     def _states_of_part(self, part: int, slot: int) -> Iterator[tuple[Span, int, int]]:
         """States of the last layer, a chunk of time steps after the other."""
         space = self.space
-        h0 = space.states[0]
+        h0 = space.chunk_states[0].places
         for t0 in range(0, space.T, space.steps):
             t1 = min(t0 + space.steps, space.T)
             span = space.span(t1 - t0)
-            self.forward(span, space.x[t0:t1], space.none, h0, space.h_n, part, slot, t0)
-            h0 = space.h_n
+            self.forward(span, space.x[t0:t1], space.none, h0, space.h_n.places, part, slot, t0)
+            h0 = space.h_n.places
             yield span, t0, t1

@@ -1,4 +1,4 @@
-"""`RNN`: the batched layer, with PyTorch's names and results and an explicit backward pass."""
+"""The batched layers, with PyTorch's names and results and an explicit backward pass, and `RNN` among them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,316 @@ from fastrnn.layout import aligned
 from fastrnn.passes import Call, Space
 from fastrnn.sharing import changing, reading
 from fastrnn.stack import StackedModel
+from fastrnn.states import States, check_state, public
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import BackendName, Dtype, Nonlinearity, Seed
+    from fastrnn.hints import BackendName, CellName, Dtype, Nonlinearity, Seed
 
-__all__ = ["RNN"]
+__all__ = ["RNN", "RecurrentLayers"]
 
 
-class RNN(StackedModel):
+class RecurrentLayers(StackedModel):
+    """What layers over a batch of sequences do, whatever their cell."""
+
+    def __init__(
+        self, input_size: Any, hidden_size: Any, num_layers: Any, nonlinearity: Any, bias: Any, batch_first: Any,
+        dropout: Any, bidirectional: Any, dtype: Any, rng: Any, backend: str | None, num_threads: Any,
+        cell: CellName = "rnn",
+    ) -> None:  # fmt: skip
+        d = check_size(input_size, "input_size")
+        h = check_size(hidden_size, "hidden_size")
+        bias = check_flag(bias, "bias")
+        self._batch_first = check_flag(batch_first, "batch_first")
+        directions = 2 if check_flag(bidirectional, "bidirectional") else 1
+        super().__init__(
+            d, h, num_layers, nonlinearity, dropout, dtype, rng, backend, num_threads,
+            cell=cell, bias=bias, directions=directions,
+        )  # fmt: skip
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._flat: np.ndarray | None = None
+        self._grad_views: dict[str, np.ndarray] = {}
+        #: Of each thread, in ``space``: its last forward pass.  It goes with the thread.
+        self._last = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry the parameters, not the buffers."""
+        state = super().__getstate__()
+        for buffer in ("_flat", "_grad_views", "_last"):
+            del state[buffer]
+        return state
+
+    @property
+    def input_size(self) -> int:
+        """Input size d."""
+        return self._d
+
+    @property
+    def bias(self) -> bool:
+        """Whether the layers have biases."""
+        return self._bias
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether inputs and outputs are (N, T, ...)."""
+        return self._batch_first
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether every layer runs in both directions."""
+        return self._directions == 2
+
+    def __repr__(self) -> str:
+        nonlinearity = "" if self._kind.gates[1:] else f" {self._nonlinearity!r},"
+        return (
+            f"{type(self).__name__}({self._d}, {self._h}, {self._num_layers},{nonlinearity} bias={self._bias}, "
+            f"batch_first={self._batch_first}, dropout={self._dropout}, "
+            f"bidirectional={self.bidirectional}, dtype={self._dtype.name})"
+        )
+
+    @reading
+    def forward(
+        self,
+        x: ArrayLike,
+        h0: Any = None,
+        *,
+        lengths: ArrayLike | None = None,
+        hx: Any = None,
+    ) -> tuple[np.ndarray, Any]:
+        """Run over a batch of sequences (eq. 1); `rnn(x, ...)` does the same.
+
+        Parameters
+        ----------
+        x : array, shape (T, N, d), (N, T, d) with `batch_first`, or (T, d) for one sequence
+            Real numbers.  An array of integers without the last axis holds class indices in ``[-d, d)``,
+            taken as one-hot vectors.  A batch may be of no sequences, and its results are empty then.
+        h0 : array, shape (L*D, N, h), or (L*D, h) for one sequence; or None
+            State before the first input of each layer and direction; None for zeros.  Of an `LSTM` the pair
+            (h0, c0) of such arrays.
+        lengths : sequence of N int, or None
+            Time steps of each sequence, from 1 to T; what follows them in `x` is not read.  None for T.
+        hx : array or None
+            PyTorch's name of `h0`.
+
+        Returns
+        -------
+        output : ndarray, shape (T, N, D*h), (N, T, D*h) with `batch_first`, or (T, D*h)
+            States of the last layer, zero beyond the length of a sequence.
+        h_n : ndarray, shape (L*D, N, h), or (L*D, h)
+            State of each layer and direction after a sequence's own last step; of an `LSTM` the pair
+            (h_n, c_n).  All are new arrays.
+
+        Raises
+        ------
+        IndexError
+            If a class index is out of bounds.
+        TypeError, ValueError
+            If an argument has the wrong type, dtype, shape or range, or there is no time step.
+
+        Warns
+        -----
+        UserWarning
+            If `x` is of integers that look like the one-hot vectors of one sequence.
+
+        Examples
+        --------
+        >>> rnn = RNN(4, 8, bidirectional=True, rng=0)
+        >>> output, h_n = rnn.forward(np.array([[0, 3], [1, 2], [2, 0]]), lengths=[3, 1])
+        >>> output.shape, bool(output[1:, 1].any())
+        ((3, 2, 16), False)
+        """
+        kernels = backends.kernels(self._backend)
+        if hx is not None:
+            if h0 is not None:
+                raise TypeError("h0 and hx are two names of one argument: give one of them")
+            h0 = hx
+        steps, classes, batched = check_steps(x, "x", self._d, self._dtype, batch_first=self._batch_first)
+        T, N = steps.shape[:2]
+        swapped = self._batch_first and batched
+        given = self._given_state(h0, "h0", N, batched)
+        ends = NO_LENGTHS if lengths is None else self._check_lengths(lengths, T, N, batched)
+        indices = NO_INDICES
+        if classes:
+            if ends.size:
+                steps = np.where(np.arange(T)[:, None] < ends, steps, 0)
+            indices = np.empty((T, N), INDEX)
+            check_index_batch(steps, "x", self._d, kernels, indices.reshape(-1), x, self._batch_first)
+        layers = self._layers(self._checked_parameters())
+        key = kernels.NAME, T, N, classes
+        space: _LayerSpace | None = getattr(self._last, "space", None)
+        self._last.space = None
+        if space is None or space.key != key:
+            if space is not None:  # one is enough to be used by whichever thread comes next
+                self._spaces.give(space.key, space, most=1)
+            space = self._spaces.take(key) or _LayerSpace(self, kernels, T, N, classes, key)
+        if given is not None:
+            space.h0.put(given)
+        elif not space.from_zeros:
+            space.h0.clear()
+        space.from_zeros = given is None
+        drops = space.masks and self._training
+        call = Call(space, layers, lengths=ends, key=self._dropout_key() if drops else None)
+        width, columns, span, kept_x = self._h * self._directions, space.columns, space.span(T), space.x
+        output = np.empty((N, T, width) if swapped else (T, N, width), self._dtype)
+        h_n = States([np.empty(state.shape, self._dtype) for state in space.h0.arrays])
+        out = output.swapaxes(0, 1) if swapped else output
+
+        def forward_part(part: int, slot: int) -> None:
+            rows = columns[part]
+            if not classes:
+                kept_x[rows] = steps[rows]
+                if ends.size:
+                    for n in range(*space.bounds[part]):
+                        kept_x[ends[n] :, n] = 0  # zero gradients must not meet a NaN there
+            call.forward(span, indices, kept_x, space.h0.places, h_n.places, part, slot)
+            out[rows] = span.outputs[-1][rows]
+
+        call.run(forward_part, space.multiply_adds, self._num_threads)
+        space.indices, space.lengths, space.dropout_key, space.batched = indices, ends, call.key, batched
+        self._last.space = space
+        return (
+            (output, h_n.public) if batched else (output[:, 0], public([state[:, 0] for state in h_n.arrays]))
+        )
+
+    @changing
+    def backward(self, grad_output: ArrayLike | None, grad_h_n: Any = None) -> tuple[np.ndarray | None, Any]:
+        """Backpropagate through the last `forward` by BPTT (eqs. 9 to 13).
+
+        The gradients of the parameters are written to `grads`.  The parameters must be those of that
+        `forward`.
+
+        Parameters
+        ----------
+        grad_output : array, shape of `output`, or None
+            Gradient of the loss with respect to `output`; None for zeros.  What lies beyond the length of
+            a sequence is not read.
+        grad_h_n : array, shape of `h_n`, or None
+            Gradient with respect to `h_n`; None for zeros.  Of an `LSTM` the pair of those with respect to h_n
+            and c_n, each an array or None.
+
+        Returns
+        -------
+        grad_x : ndarray, shape of `x`, or None
+            None where `x` held class indices.
+        grad_h0 : ndarray, shape of `h_n`
+            Gradient with respect to the state before the first input; of an `LSTM` a pair.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no `forward` before it.
+        TypeError, ValueError
+            If an argument has the wrong type, dtype or shape.
+
+        Examples
+        --------
+        >>> rnn = RNN(2, 3, rng=0)
+        >>> output, h_n = rnn.forward(np.ones((4, 1, 2)))
+        >>> grad_x, grad_h0 = rnn.backward(None, np.ones_like(h_n))
+        >>> bool(grad_x[0].any())
+        True
+        """
+        space: _LayerSpace | None = getattr(self._last, "space", None)
+        if space is None:
+            raise RuntimeError("backward needs the states of a forward before it, and there was none")
+        batched = space.batched
+        T, N, width = space.T, space.N, self._h * self._directions
+        if grad_output is None:
+            grad_output = np.zeros((T, N, width), self._dtype)
+        else:
+            shape = (T, width) if not batched else (N, T, width) if self._batch_first else (T, N, width)
+            grad_output = check_real_array(grad_output, "grad_output", self._dtype, shape)
+            if not batched:
+                grad_output = grad_output[:, None]
+            elif self._batch_first:
+                grad_output = grad_output.swapaxes(0, 1)
+        places, names = self._num_layers * self._directions, self._kind.states
+        dh_n: Any = [space.no_states] * places
+        if grad_h_n is not None:
+            shape = (places, N, self._h) if batched else (places, self._h)
+            given = check_state(grad_h_n, "grad_h_n", self._dtype, names, shape, optional=True)
+            # What is None has no elements in any place.
+            dh_n = list(
+                zip(*(d.reshape(places, N, -1) if d.size else [d] * places for d in given), strict=True)
+            )
+        layers = self._layers(self._checked_parameters())
+        if self._flat is None:
+            self._flat = aligned((self._layout.size,), self._dtype)
+            self._grad_views = self._layout.views(self._flat)
+        # Every time: what the caller has put there since are not the gradients.
+        self.grads = {name: self._grad_views[name] for name in self._shapes}
+        call = Call(space, layers, lengths=space.lengths, key=space.dropout_key)
+        swapped = self._batch_first and batched
+        grad_x = None
+        if not space.one_hot:
+            grad_x = np.empty((N, T, self._d) if swapped else (T, N, self._d), self._dtype)
+        dx = grad_x.swapaxes(0, 1) if swapped and grad_x is not None else grad_x
+        grad_h0 = States([np.empty((places, N, self._h), self._dtype) for _ in names])
+        columns, span, gradients = space.columns, space.span(T), space.gradients
+
+        def backward_part(part: int, slot: int) -> None:
+            rows = columns[part]
+            span.dout[rows] = grad_output[rows]
+            call.backward(
+                span, space.indices, space.x, space.h0.places, dh_n, grad_h0.places, space.dx, gradients.layers[part],
+                part, slot,
+            )  # fmt: skip
+            if dx is not None:
+                dx[rows] = space.dx[0][rows]
+
+        call.run(backward_part, 2 * space.multiply_adds, self._num_threads)
+        space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, self._flat)
+        if batched:
+            return grad_x, grad_h0.public
+        return None if grad_x is None else grad_x[:, 0], public([state[:, 0] for state in grad_h0.arrays])
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check_lengths(self, lengths: Any, T: int, N: int, batched: bool) -> np.ndarray:
+        if lengths is not None and not batched:
+            raise ValueError("lengths is for a batch of sequences, and x is one sequence")
+        return check_lengths(lengths, T, N)
+
+    def _given_state(self, value: Any, name: str, N: int, batched: bool) -> tuple[np.ndarray, ...] | None:
+        """The arrays (L*D, N, h) of a state, or None for zeros; one sequence has no N."""
+        if value is None or batched:
+            return self._check_state(value, name, N)
+        shape = (self._num_layers * self._directions, self._h)
+        arrays = check_state(value, name, self._dtype, self._kind.states, shape)
+        return tuple(array[:, None] for array in arrays)
+
+
+class _LayerSpace(Space):
+    """Work space of recurrent layers, which keeps what the last forward pass read and the states it came to.
+
+    The model keeps it under `key`.
+    """
+
+    #: Class indices, lengths and key of dropout of the last forward pass.
+    indices: np.ndarray
+    lengths: np.ndarray
+    dropout_key: tuple[int, int] | None
+    #: Whether its input was a batch, and not one sequence; and whether `h0` is zeros.
+    batched: bool
+    from_zeros = True
+
+    def __init__(
+        self, model: RecurrentLayers, kernels: ModuleType, T: int, N: int, one_hot: bool, key: tuple[Any, ...]
+    ) -> None:
+        net = model._net
+        super().__init__(kernels, net, T, N, one_hot, backward=True, dropout=model._dropout)
+        self.key = key
+        self.gradients = model._new_gradients(len(self.bounds))
+        self.h0 = self.states()
+        self.x = self.none if one_hot else self.buffer(T, N, net.d)
+        #: Gradients of the inputs by each direction.
+        self.dx = [self.none if one_hot else self.buffer(T, N, net.d) for _ in range(net.D)]
+
+
+class RNN(RecurrentLayers):
     r"""Recurrent layers over a batch of sequences.
 
     In every layer :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` (eq. 1); names, arguments,
@@ -159,58 +459,17 @@ class RNN(StackedModel):
         backend: BackendName | None = None,
         num_threads: int | None = None,
     ) -> None:
-        d = check_size(input_size, "input_size")
-        h = check_size(hidden_size, "hidden_size")
-        bias = check_flag(bias, "bias")
-        self._batch_first = check_flag(batch_first, "batch_first")
-        directions = 2 if check_flag(bidirectional, "bidirectional") else 1
         super().__init__(
-            d, h, num_layers, nonlinearity, dropout, dtype, rng, backend, num_threads,
-            bias=bias, directions=directions,
+            input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, dtype, rng,
+            backend, num_threads,
         )  # fmt: skip
 
-    def _set_up(self) -> None:
-        super()._set_up()
-        self._flat: np.ndarray | None = None
-        self._grad_views: dict[str, np.ndarray] = {}
-        #: Of each thread, in ``space``: its last forward pass.  It goes with the thread.
-        self._last = threading.local()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles carry the parameters, not the buffers."""
-        state = super().__getstate__()
-        for buffer in ("_flat", "_grad_views", "_last"):
-            del state[buffer]
-        return state
-
     @property
-    def input_size(self) -> int:
-        """Input size d."""
-        return self._d
+    def nonlinearity(self) -> Nonlinearity:
+        """``"tanh"`` or ``"relu"``."""
+        return self._nonlinearity
 
-    @property
-    def bias(self) -> bool:
-        """Whether the layers have biases."""
-        return self._bias
-
-    @property
-    def batch_first(self) -> bool:
-        """Whether inputs and outputs are (N, T, ...)."""
-        return self._batch_first
-
-    @property
-    def bidirectional(self) -> bool:
-        """Whether every layer runs in both directions."""
-        return self._directions == 2
-
-    def __repr__(self) -> str:
-        return (
-            f"RNN({self._d}, {self._h}, {self._num_layers}, {self._nonlinearity!r}, bias={self._bias}, "
-            f"batch_first={self._batch_first}, dropout={self._dropout}, "
-            f"bidirectional={self.bidirectional}, dtype={self._dtype.name})"
-        )
-
-    if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
+    if TYPE_CHECKING:  # with arrays as states
 
         def __call__(
             self,
@@ -221,231 +480,15 @@ class RNN(StackedModel):
             hx: ArrayLike | None = None,
         ) -> tuple[np.ndarray, np.ndarray]: ...
 
-    @reading
-    def forward(
-        self,
-        x: ArrayLike,
-        h0: ArrayLike | None = None,
-        *,
-        lengths: ArrayLike | None = None,
-        hx: ArrayLike | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Run over a batch of sequences (eq. 1); `rnn(x, ...)` does the same.
+        def forward(
+            self,
+            x: ArrayLike,
+            h0: ArrayLike | None = None,
+            *,
+            lengths: ArrayLike | None = None,
+            hx: ArrayLike | None = None,
+        ) -> tuple[np.ndarray, np.ndarray]: ...
 
-        Parameters
-        ----------
-        x : array, shape (T, N, d), (N, T, d) with `batch_first`, or (T, d) for one sequence
-            Real numbers.  An array of integers without the last axis holds class indices in ``[-d, d)``,
-            taken as one-hot vectors.  A batch may be of no sequences, and its results are empty then.
-        h0 : array, shape (L*D, N, h), or (L*D, h) for one sequence; or None
-            State before the first input of each layer and direction; None for zeros.
-        lengths : sequence of N int, or None
-            Time steps of each sequence, from 1 to T; what follows them in `x` is not read.  None for T.
-        hx : array or None
-            PyTorch's name of `h0`.
-
-        Returns
-        -------
-        output : ndarray, shape (T, N, D*h), (N, T, D*h) with `batch_first`, or (T, D*h)
-            States of the last layer, zero beyond the length of a sequence.
-        h_n : ndarray, shape (L*D, N, h), or (L*D, h)
-            State of each layer and direction after a sequence's own last step.  Both are new arrays.
-
-        Raises
-        ------
-        IndexError
-            If a class index is out of bounds.
-        TypeError, ValueError
-            If an argument has the wrong type, dtype, shape or range, or there is no time step.
-
-        Warns
-        -----
-        UserWarning
-            If `x` is of integers that look like the one-hot vectors of one sequence.
-
-        Examples
-        --------
-        >>> rnn = RNN(4, 8, bidirectional=True, rng=0)
-        >>> output, h_n = rnn.forward(np.array([[0, 3], [1, 2], [2, 0]]), lengths=[3, 1])
-        >>> output.shape, bool(output[1:, 1].any())
-        ((3, 2, 16), False)
-        """
-        kernels = backends.kernels(self._backend)
-        if hx is not None:
-            if h0 is not None:
-                raise TypeError("h0 and hx are two names of one argument: give one of them")
-            h0 = hx
-        steps, classes, batched = check_steps(x, "x", self._d, self._dtype, batch_first=self._batch_first)
-        T, N = steps.shape[:2]
-        swapped = self._batch_first and batched
-        if h0 is not None and not batched:
-            h0 = check_real_array(h0, "h0", self._dtype, (self._num_layers * self._directions, self._h))[
-                :, None
-            ]
-        h0 = self._check_state(h0, "h0", N)
-        ends = NO_LENGTHS if lengths is None else self._check_lengths(lengths, T, N, batched)
-        indices = NO_INDICES
-        if classes:
-            if ends.size:
-                steps = np.where(np.arange(T)[:, None] < ends, steps, 0)
-            indices = np.empty((T, N), INDEX)
-            check_index_batch(steps, "x", self._d, kernels, indices.reshape(-1), x, self._batch_first)
-        layers = self._layers(self._checked_parameters())
-        key = kernels.NAME, T, N, classes
-        space: _LayerSpace | None = getattr(self._last, "space", None)
-        self._last.space = None
-        if space is None or space.key != key:
-            if space is not None:  # one is enough to be used by whichever thread comes next
-                self._spaces.give(space.key, space, most=1)
-            space = self._spaces.take(key) or _LayerSpace(self, kernels, T, N, classes, key)
-        if h0 is not None:
-            space.h0[...] = h0
-        elif not space.from_zeros:
-            space.h0.fill(0)
-        space.from_zeros = h0 is None
-        drops = space.masks and self._training
-        call = Call(space, layers, lengths=ends, key=self._dropout_key() if drops else None)
-        width, columns, span, kept_x = self._h * self._directions, space.columns, space.span(T), space.x
-        output = np.empty((N, T, width) if swapped else (T, N, width), self._dtype)
-        h_n = np.empty(space.h0.shape, self._dtype)
-        out = output.swapaxes(0, 1) if swapped else output
-
-        def forward_part(part: int, slot: int) -> None:
-            rows = columns[part]
-            if not classes:
-                kept_x[rows] = steps[rows]
-                if ends.size:
-                    for n in range(*space.bounds[part]):
-                        kept_x[ends[n] :, n] = 0  # zero gradients must not meet a NaN there
-            call.forward(span, indices, kept_x, space.h0, h_n, part, slot)
-            out[rows] = span.outputs[-1][rows]
-
-        call.run(forward_part, space.multiply_adds, self._num_threads)
-        space.indices, space.lengths, space.dropout_key, space.batched = indices, ends, call.key, batched
-        self._last.space = space
-        return (output, h_n) if batched else (output[:, 0], h_n[:, 0])
-
-    @changing
-    def backward(
-        self, grad_output: ArrayLike | None, grad_h_n: ArrayLike | None = None
-    ) -> tuple[np.ndarray | None, np.ndarray]:
-        """Backpropagate through the last `forward` by BPTT (eqs. 9 to 13).
-
-        The gradients of the parameters are written to `grads`.  The parameters must be those of that
-        `forward`.
-
-        Parameters
-        ----------
-        grad_output : array, shape of `output`, or None
-            Gradient of the loss with respect to `output`; None for zeros.  What lies beyond the length of
-            a sequence is not read.
-        grad_h_n : array, shape of `h_n`, or None
-            Gradient with respect to `h_n`; None for zeros.
-
-        Returns
-        -------
-        grad_x : ndarray, shape of `x`, or None
-            None where `x` held class indices.
-        grad_h0 : ndarray, shape of `h_n`
-            Gradient with respect to the state before the first input.
-
-        Raises
-        ------
-        RuntimeError
-            If there was no `forward` before it.
-        TypeError, ValueError
-            If an argument has the wrong type, dtype or shape.
-
-        Examples
-        --------
-        >>> rnn = RNN(2, 3, rng=0)
-        >>> output, h_n = rnn.forward(np.ones((4, 1, 2)))
-        >>> grad_x, grad_h0 = rnn.backward(None, np.ones_like(h_n))
-        >>> bool(grad_x[0].any())
-        True
-        """
-        space: _LayerSpace | None = getattr(self._last, "space", None)
-        if space is None:
-            raise RuntimeError("backward needs the states of a forward before it, and there was none")
-        batched = space.batched
-        T, N, width = space.T, space.N, self._h * self._directions
-        h_shape = space.h0.shape
-        if grad_output is None:
-            grad_output = np.zeros((T, N, width), self._dtype)
-        else:
-            shape = (T, width) if not batched else (N, T, width) if self._batch_first else (T, N, width)
-            grad_output = check_real_array(grad_output, "grad_output", self._dtype, shape)
-            if not batched:
-                grad_output = grad_output[:, None]
-            elif self._batch_first:
-                grad_output = grad_output.swapaxes(0, 1)
-        if grad_h_n is None:
-            dh_n: Any = [space.no_state] * h_shape[0]
-        else:
-            shape = h_shape if batched else (h_shape[0], self._h)
-            grad_h_n = check_real_array(grad_h_n, "grad_h_n", self._dtype, shape)
-            dh_n = grad_h_n.reshape(h_shape)
-        layers = self._layers(self._checked_parameters())
-        if self._flat is None:
-            self._flat = aligned((self._layout.size,), self._dtype)
-            self._grad_views = self._layout.views(self._flat)
-        # Every time: what the caller has put there since are not the gradients.
-        self.grads = {name: self._grad_views[name] for name in self._shapes}
-        call = Call(space, layers, lengths=space.lengths, key=space.dropout_key)
-        swapped = self._batch_first and batched
-        grad_x = None
-        if not space.one_hot:
-            grad_x = np.empty((N, T, self._d) if swapped else (T, N, self._d), self._dtype)
-        dx = grad_x.swapaxes(0, 1) if swapped and grad_x is not None else grad_x
-        grad_h0 = np.empty(h_shape, self._dtype)
-        columns, span, gradients = space.columns, space.span(T), space.gradients
-
-        def backward_part(part: int, slot: int) -> None:
-            rows = columns[part]
-            span.dout[rows] = grad_output[rows]
-            call.backward(
-                span, space.indices, space.x, space.h0, dh_n, grad_h0, space.dx, gradients.layers[part], part,
-                slot,
-            )  # fmt: skip
-            if dx is not None:
-                dx[rows] = space.dx[0][rows]
-
-        call.run(backward_part, 2 * space.multiply_adds, self._num_threads)
-        space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, self._flat)
-        if batched:
-            return grad_x, grad_h0
-        return None if grad_x is None else grad_x[:, 0], grad_h0[:, 0]
-
-    # -- checks ----------------------------------------------------------------------------------
-
-    def _check_lengths(self, lengths: Any, T: int, N: int, batched: bool) -> np.ndarray:
-        if lengths is not None and not batched:
-            raise ValueError("lengths is for a batch of sequences, and x is one sequence")
-        return check_lengths(lengths, T, N)
-
-
-class _LayerSpace(Space):
-    """Work space of an `RNN`, which keeps what the last forward pass read and the states it came to.
-
-    The model keeps it under `key`.
-    """
-
-    #: Class indices, lengths and key of dropout of the last forward pass.
-    indices: np.ndarray
-    lengths: np.ndarray
-    dropout_key: tuple[int, int] | None
-    #: Whether its input was a batch, and not one sequence; and whether `h0` is zeros.
-    batched: bool
-    from_zeros = True
-
-    def __init__(
-        self, model: RNN, kernels: ModuleType, T: int, N: int, one_hot: bool, key: tuple[Any, ...]
-    ) -> None:
-        net = model._net
-        super().__init__(kernels, net, T, N, one_hot, backward=True, dropout=model._dropout)
-        self.key = key
-        self.gradients = model._new_gradients(len(self.bounds))
-        self.h0 = self.buffer(net.L * net.D, N, net.h)
-        self.x = self.none if one_hot else self.buffer(T, N, net.d)
-        #: Gradients of the inputs by each direction.
-        self.dx = [self.none if one_hot else self.buffer(T, N, net.d) for _ in range(net.D)]
+        def backward(
+            self, grad_output: ArrayLike | None, grad_h_n: ArrayLike | None = None
+        ) -> tuple[np.ndarray | None, np.ndarray]: ...

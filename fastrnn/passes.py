@@ -19,6 +19,7 @@ from fastrnn import threads
 from fastrnn.cells import Cell
 from fastrnn.checks import NO_INDICES, NO_LENGTHS
 from fastrnn.layout import Layout, Shape, aligned
+from fastrnn.states import States
 
 __all__ = ["Call", "Gradients", "Layer", "Net", "Space", "Spaces", "Span"]
 
@@ -57,6 +58,11 @@ class Net:
     reverse: tuple[bool, ...] = (False, True)
 
     @property
+    def columns(self) -> int:
+        """Rows of W_ih and of W_hh: h for each gate."""
+        return len(self.cell.gates) * self.h
+
+    @property
     def widths(self) -> list[int]:
         """Input size of each place."""
         return [self.d] * self.D + [self.h * self.D] * (self.D * (self.L - 1))
@@ -65,13 +71,14 @@ class Net:
 class Span:
     """The buffers of a stack for a number of time steps."""
 
-    __slots__ = ("dhs", "dout", "douts", "dropped", "dxs", "hs", "masks", "outputs")
+    __slots__ = ("dhs", "dout", "douts", "dropped", "dxs", "hs", "kept", "masks", "outputs")
 
     def __init__(self, space: Space, T: int) -> None:
         def first(arrays: list[np.ndarray]) -> list[np.ndarray]:
             return arrays if space.steps == T else [array[:T] for array in arrays]
 
         self.hs = first(space.hs)
+        self.kept = first(space.kept)
         self.outputs = first(space.outputs)
         self.dropped = first(space.dropped)
         self.masks = [first(masks) for masks in space.masks]
@@ -155,11 +162,12 @@ class Space:
         # At least one, also for a batch of no sequences, of which no part is run.
         self.rows = rows = max(1, *(stop - start for start, stop in self.bounds))
         self.none = np.empty((0, 0, 0), net.dtype)
-        self.no_state = np.empty((0, 0), net.dtype)
+        #: Of each kind of state an array without elements.
+        self.no_states = tuple(np.empty((0, 0), net.dtype) for _ in net.cell.states)
         self._take = take
         h, L, D, widths = net.h, net.L, net.D, net.widths
 
-        sizes = [kernels.layer_sizes(steps, N, rows, d, h) for d in widths]
+        sizes = [kernels.layer_sizes(steps, N, rows, d, h, net.cell.code) for d in widths]
         self.packs = T * N >= kernels.PACK_ROWS_FROM if pack is None else pack
         self.packed = [self.buffer(packed if self.packs else 0) for packed, _ in sizes]
         self.work_size: int = max(work for _, work in sizes)
@@ -177,6 +185,10 @@ class Space:
             states = [[self.buffer(steps, N, h) for _ in range(D)] for _ in range(kept)]
             hs = [hs for layer in range(L) for hs in states[layer % kept]]
         self.hs = hs
+        #: What forward keeps for backward beside the states.
+        self.kept = [self.none[:, :, :, None]] * len(hs)
+        if (keep or backward) and net.cell.kept:
+            self.kept = [self.buffer(steps, N, len(net.cell.kept), h) for _ in hs]
         if D == 1:
             self.outputs = hs
         else:
@@ -211,11 +223,16 @@ class Space:
         self._spans: dict[int, Span] = {}
         inputs = sum(widths[D:] if one_hot else widths)
         #: Of a forward pass.
-        self.multiply_adds = float(T) * N * h * (inputs + h * L * D + net.q)
+        self.multiply_adds = float(T) * N * (net.columns * (inputs + h * L * D) + h * net.q)
 
     def buffer(self, *shape: int) -> np.ndarray:
         """A new array."""
         return self._take(shape, self.net.dtype)
+
+    def states(self) -> States:
+        """New states of every place."""
+        net = self.net
+        return States(self.buffer(net.L * net.D, self.N, net.h) for _ in net.cell.states)
 
     def prepare_backward(self, dout: np.ndarray | None = None) -> None:
         """Make the buffers of a backward pass.
@@ -313,7 +330,7 @@ class Call:
         if space.packs:  # into the order in which the kernels read them
             pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
             for place, packed in enumerate(space.packed):
-                pack_layer(layers[place], N, one_hot and place < space.net.D, packed)
+                pack_layer(layers[place], N, one_hot and place < space.net.D, space.net.cell.code, packed)
         if output is not None:
             space.kernels.pack_output(output, N, space.packed_output)
 
@@ -351,23 +368,23 @@ class Call:
     ) -> None:  # fmt: skip
         """States of every layer for the sequences of a part (eq. 1).
 
-        `h0` and `h_n` hold an (N, h) array for each place; `t0` is the first of the time steps.
+        `h0` and `h_n` hold a tuple of (N, h) arrays for each place; `t0` is the first of the time steps.
         """
         space, lengths, layers, key = self.space, self.lengths, self._layers, self.key
-        net, packed, hs = space.net, space.packed, span.hs
+        net, packed, hs, kept = space.net, space.packed, span.hs, span.kept
         rows, work = space.bounds[part], space.works[slot]
         layer_forward, cell, reverse = space.kernels.layer_forward, net.cell.code, net.reverse
         if net.D == 1 and key is None:
             for i in range(net.L):
                 batch = indices, x, lengths, reverse[0]
-                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], h_n[i], rows, cell, work)
+                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work)
                 indices, x = NO_INDICES, hs[i]
             return
         for layer in range(net.L):
             for direction in range(net.D):
                 i = layer * net.D + direction
                 batch = indices, x, lengths, reverse[direction]
-                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], h_n[i], rows, cell, work)
+                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work)
             indices, x = NO_INDICES, span.outputs[layer]
             start, stop = rows
             if net.D == 2:
@@ -382,18 +399,19 @@ class Call:
     def backward(
         self, span: Span, indices: np.ndarray, x: np.ndarray, h0: Any, dh_n: Any, dh0: Any,
         dx: list[np.ndarray], gradients: list[tuple[np.ndarray, ...]], part: int, slot: int, *,
-        accumulate: bool = False, lowest: int = 0, dh_all: Sequence[np.ndarray] | None = None,
+        accumulate: bool = False, lowest: int = 0, d_states: Sequence[tuple[np.ndarray, ...]] | None = None,
     ) -> None:  # fmt: skip
         """Gradients of every layer from the last one down to `lowest`, from those in ``span.dout`` (eqs. 9 to 13).
 
         For the sequences of a part.  `dh_n`, `dh0` and `gradients` have an entry for each place, as has
-        `dh_all`, where the gradient of every state goes; without elements where it is not wanted.  `dx` holds
+        `d_states`, where the gradients of all states go; without elements where they are not wanted.  `dx` holds
         one for the gradient of the inputs by each direction: the sum of both is written to the first.
         """
         space, lengths = self.space, self.lengths
         net, dropped, none = space.net, self.key is not None, space.none
         rows, work = space.bounds[part], space.works[slot]
         layer_backward, cell, (start, stop) = space.kernels.layer_backward, net.cell.code, rows
+        no_d_states = (none,) * len(net.cell.states)
         for layer in range(net.L - 1, lowest - 1, -1):
             dout = span.douts[layer % 2]
             if layer:
@@ -410,9 +428,9 @@ class Call:
                     columns = slice(direction * net.h, (direction + 1) * net.h)
                     dhs[:, start:stop] = dout[:, start:stop, columns]
                 batch = classes, inputs, lengths, net.reverse[direction]
-                wanted = below[direction], dh0[i], none if dh_all is None else dh_all[i]
+                wanted = below[direction], dh0[i], no_d_states if d_states is None else d_states[i]
                 layer_backward(
-                    self._layers[i], space.packed[i], batch, (h0[i], span.hs[i]), (dhs, dh_n[i]), wanted,
+                    self._layers[i], space.packed[i], batch, (h0[i], span.hs[i], span.kept[i]), (dhs, dh_n[i]), wanted,
                     gradients[i], accumulate, rows, cell, work,
                 )  # fmt: skip
             if net.D == 2 and below[0].size:
@@ -442,7 +460,7 @@ class Call:
         )
 
     def sample(
-        self, states: np.ndarray, first: np.ndarray, uniforms: np.ndarray, temperature: float, top_k: int,
+        self, states: tuple[np.ndarray, ...], first: np.ndarray, uniforms: np.ndarray, temperature: float, top_k: int,
         top_p: float, out: np.ndarray, part: int, slot: int,
     ) -> int:  # fmt: skip
         """Draw the sequences of a part; return how many indices of each were drawn."""

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from fastrnn import backends
-from fastrnn.cells import CELLS
+from fastrnn.cells import NONLINEARITIES, Cell, cell_of
 from fastrnn.checks import (
     check_choice,
     check_dtype,
     check_flag,
     check_number,
-    check_real_array,
     check_rng,
     check_size,
     is_ours,
@@ -29,12 +28,13 @@ from fastrnn.checks import (
 from fastrnn.layout import Layout, Shape
 from fastrnn.passes import Gradients, Layer, Net, Spaces
 from fastrnn.sharing import changing, reading
+from fastrnn.states import check_state
 from fastrnn.stepper import Source, Steppable
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import Nonlinearity
+    from fastrnn.hints import CellName, Nonlinearity
 
 __all__ = ["IncompatibleKeys", "StackedModel", "warn_of_dropout"]
 
@@ -57,6 +57,8 @@ class StackedModel(Steppable):
     parameters: dict[str, np.ndarray]
     grads: dict[str, np.ndarray]
     rng: np.random.Generator
+    #: Pickles from before there were others have none.
+    _cell: CellName = "rnn"
 
     def __init__(
         self,
@@ -70,13 +72,15 @@ class StackedModel(Steppable):
         backend: str | None,
         num_threads: Any,
         *,
+        cell: CellName = "rnn",
         bias: bool = True,
         directions: int = 1,
         output_size: int = 0,
     ) -> None:
         self._d, self._h, self._q, self._directions = input_size, hidden_size, output_size, directions
         self._num_layers = check_size(num_layers, "num_layers")
-        self._nonlinearity: Nonlinearity = check_choice(nonlinearity, "nonlinearity", tuple(CELLS))
+        self._nonlinearity: Nonlinearity = check_choice(nonlinearity, "nonlinearity", NONLINEARITIES)
+        self._cell = cell
         self._dropout = check_number(dropout, "dropout")
         if not 0 <= self._dropout <= 1:
             raise ValueError(f"dropout must be a probability, from 0 to 1, got {dropout}")
@@ -106,10 +110,11 @@ class StackedModel(Steppable):
     def _make_layout(self) -> Layout:
         """All arrays that the kernels take, biases included where the model has none."""
         h, q = self._h, self._q
+        rows = len(self._kind.gates) * h
         shapes: dict[str, Shape] = {}
         widths = [self._d] * self._directions + [h * self._directions] * len(self._layer_names)
         for names, d in zip(self._layer_names, widths, strict=False):
-            shapes.update(zip(names, ((h, d), (h, h), (h,), (h,)), strict=True))
+            shapes.update(zip(names, ((rows, d), (rows, h), (rows,), (rows,)), strict=True))
         if q:
             shapes.update(weight_out=(q, h), bias_out=(q,))
         return Layout(shapes, self._dtype)
@@ -132,11 +137,10 @@ class StackedModel(Steppable):
     def _set_up(self) -> None:
         """What copies and pickles do not carry."""
         self._net = Net(
-            self._dtype, CELLS[self._nonlinearity], self._d, self._h, self._q, self._num_layers,
-            self._directions,
-        )  # fmt: skip
+            self._dtype, self._kind, self._d, self._h, self._q, self._num_layers, self._directions
+        )
         self._spaces = Spaces()
-        self._no_bias = np.zeros(self._h, self._dtype)
+        self._no_bias = np.zeros(self._net.columns, self._dtype)
         self._layer_getters = [itemgetter(*names[: 4 if self._bias else 2]) for names in self._layer_names]
         self.grads = {}
 
@@ -158,11 +162,6 @@ class StackedModel(Steppable):
     def num_layers(self) -> int:
         """Number of layers."""
         return self._num_layers
-
-    @property
-    def nonlinearity(self) -> Nonlinearity:
-        """``"tanh"`` or ``"relu"``."""
-        return self._nonlinearity
 
     @property
     def dropout(self) -> float:
@@ -340,6 +339,11 @@ class StackedModel(Steppable):
 
     # -- what the methods of both models share ---------------------------------------------------
 
+    @property
+    def _kind(self) -> Cell:
+        """The cell of every layer."""
+        return cell_of(self._cell, self._nonlinearity)
+
     def _is_kernel_array(self, W: Any, shape: Shape) -> bool:
         return type(W) is np.ndarray and W.dtype is self._dtype and W.shape == shape and W.flags.carray
 
@@ -394,14 +398,20 @@ class StackedModel(Steppable):
         """Sums of the gradients over `count` parts of a batch."""
         return Gradients(self._layout, self._layer_names, ("weight_out", "bias_out"), count)
 
-    def _check_state(self, value: Any, name: str, N: int) -> np.ndarray | None:
-        """`value` as an array (L, N, h) of the model's dtype, or None for zeros."""
+    def _check_state(self, value: Any, name: str, N: int) -> tuple[np.ndarray, ...] | None:
+        """`value` as arrays (L, N, h) of the model's dtype, one for each kind of state, or None for zeros."""
         if value is None:
             return None
         shape = (self._num_layers * self._directions, N, self._h)
-        if type(value) is np.ndarray and value.dtype is self._dtype and value.shape == shape:
-            return value
-        return check_real_array(value, name, self._dtype, shape)
+        names = self._net.cell.states
+        if (
+            len(names) == 1
+            and type(value) is np.ndarray
+            and value.dtype is self._dtype
+            and value.shape == shape
+        ):
+            return (value,)
+        return check_state(value, name, self._dtype, names, shape)
 
     def _dropout_key(self) -> tuple[int, int]:
         """Where the masks of one call are drawn from: start and stride of a PCG64DXSM stream."""

@@ -15,6 +15,7 @@ import numpy as np
 from fastrnn.checks import INDEX, as_array, check_index, check_real_array, check_size, describe
 from fastrnn.layout import Shape, aligned
 from fastrnn.sharing import Shared, Sharing, being_read, reading
+from fastrnn.states import check_state, public
 
 if TYPE_CHECKING:  # every program has this module, by `SimpleRNN`, and few have the engine
     from numpy.typing import ArrayLike
@@ -55,7 +56,7 @@ class Steppable(Shared):
     __slots__ = ()
 
     @reading
-    def stepper(self, batch_size: int | None = None, h0: ArrayLike | None = None) -> Stepper:
+    def stepper(self, batch_size: int | None = None, h0: Any = None) -> Stepper:
         """What follows live data, one time step at a call.
 
         It has the weights as they are now; dropout is off.
@@ -66,7 +67,7 @@ class Steppable(Shared):
             Number N of sequences that go on together; None for one, without an axis for it.
         h0 : array or None
             State before the first step: shape (L, h), or (L, N, h) with `batch_size`, without the L for a
-            `SimpleRNN`.  None for zeros.
+            `SimpleRNN`; of an LSTM the pair (h, c).  None for zeros.
 
         Returns
         -------
@@ -111,7 +112,7 @@ class StepWeights:
         self.layers = [tuple(W.copy() for W in layer) for layer in source.layers]
         self.output = None if source.output is None else tuple(W.copy() for W in source.output)
         self.probabilities = source.probabilities
-        sizes = [kernels.layer_sizes(1, N, N, d, net.h) for d in net.widths]
+        sizes = [kernels.layer_sizes(1, N, N, d, net.h, self.cell) for d in net.widths]
         self._packed_sizes = [packed for packed, _ in sizes]
         self._work_size: int = max(work for _, work in sizes)
         self._packed: dict[bool, list[np.ndarray]] = {}
@@ -134,7 +135,9 @@ class StepWeights:
             packed = self._packed.get(not one_hot, [])[1:]  # only the lowest layer has other inputs
             for place in range(len(self.layers) - len(packed)):
                 packed.insert(place, aligned((self._packed_sizes[place],), self.dtype))
-                self.kernels.pack_layer(self.layers[place], N, one_hot and place == 0, packed[place])
+                self.kernels.pack_layer(
+                    self.layers[place], N, one_hot and place == 0, self.cell, packed[place]
+                )
             self._packed.setdefault(one_hot, packed)  # several threads may be at it: the first one's are kept
         return self._packed[one_hot]
 
@@ -160,7 +163,7 @@ class Stepper:
 
     Parameters
     ----------
-    model : RNN, LanguageModel or SimpleRNN
+    model : RNN, GRU, LSTM, LanguageModel or SimpleRNN
     batch_size : int or None, default None
         Number N of sequences that go on together; None for one, without an axis for it.
     h0 : array or None
@@ -185,7 +188,7 @@ class Stepper:
     (1, 8)
     """
 
-    def __init__(self, model: Steppable, batch_size: int | None = None, h0: ArrayLike | None = None) -> None:
+    def __init__(self, model: Steppable, batch_size: int | None = None, h0: Any = None) -> None:
         self._model = model
         self._batch_size = None if batch_size is None else check_size(batch_size, "batch_size")
         batched, N = self._batch_size is not None, self._batch_size or 1
@@ -198,7 +201,7 @@ class Stepper:
             )
         self._weights = _weights_of(model, source, N)
         self._dtype = net.dtype
-        self._states_shape = self._weights.shape
+        self._states_shape, self._state_names = self._weights.shape, net.cell.states
         state = (N, net.h) if batched else (net.h,)
         self._state_shapes: tuple[Shape, ...] = (state,) if source.flat else ((net.L, *state),)
         if source.flat and not batched:
@@ -231,7 +234,7 @@ class Stepper:
         Returns
         -------
         y : ndarray, shape (h,) or (q,); with `batch_size` (N, h) or (N, q)
-            Of an `RNN` the state of its last layer, of a `LanguageModel` the logits, of a `SimpleRNN` the
+            Of an `RNN`, `GRU` or `LSTM` the output of its last layer, h, of a `LanguageModel` the logits, of a `SimpleRNN` the
             probabilities.
 
         Raises
@@ -247,19 +250,18 @@ class Stepper:
         return y
 
     @property
-    def state(self) -> np.ndarray:
+    def state(self) -> Any:
         """A copy of the state, shape (L, h), or (L, N, h) with `batch_size`; without the L for a `SimpleRNN`.
 
-        Assign to it to go on from another state.
+        Of an LSTM the pair (h, c) of such arrays.  Assign to it to go on from another state.
         """
-        states: np.ndarray = self._kernel.states()
-        return states.reshape(self._state_shapes[0])
+        return public([state.reshape(self._state_shapes[0]) for state in self._kernel.states()])
 
     @state.setter
-    def state(self, value: ArrayLike) -> None:
+    def state(self, value: Any) -> None:
         self._set_states(value, "state")
 
-    def reset(self, h0: ArrayLike | None = None) -> None:
+    def reset(self, h0: Any = None) -> None:
         """Begin anew.
 
         Parameters
@@ -277,9 +279,9 @@ class Stepper:
         else:
             self._set_states(h0, "h0")
 
-    def _set_states(self, value: ArrayLike, name: str) -> None:
-        states = check_real_array(value, name, self._dtype, *self._state_shapes)
-        self._kernel.set_states(states.reshape(self._states_shape))
+    def _set_states(self, value: Any, name: str) -> None:
+        states = check_state(value, name, self._dtype, self._state_names, *self._state_shapes)
+        self._kernel.set_states(tuple(state.reshape(self._states_shape) for state in states))
 
     def refresh(self) -> None:
         """Take the model's weights as they are now; the state stays.

@@ -7,6 +7,7 @@ float64.  Equation numbers are those of ``docs/notes.md``.
 from __future__ import annotations
 
 from fastrnn.functional.clipping import clip_grad_norm, clip_grad_value
+from fastrnn.functional.gated import gru_backward, gru_forward, lstm_backward, lstm_forward
 from fastrnn.functional.layer import rnn_backward, rnn_forward
 from fastrnn.functional.softmax import cross_entropy, cross_entropy_backward, log_softmax, sample, softmax
 
@@ -15,7 +16,11 @@ __all__ = [
     "clip_grad_value",
     "cross_entropy",
     "cross_entropy_backward",
+    "gru_backward",
+    "gru_forward",
     "log_softmax",
+    "lstm_backward",
+    "lstm_forward",
     "rnn_backward",
     "rnn_forward",
     "sample",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn import backends
-from fastrnn.cells import CELLS
+from fastrnn.cells import CELLS, NONLINEARITIES, Cell
 from fastrnn.checks import (
     INDEX,
     NO_INDICES,
@@ -24,6 +24,7 @@ from fastrnn.checks import (
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, aligned
 from fastrnn.passes import Call, Gradients, Net, Space
+from fastrnn.states import check_state, public
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -96,16 +97,8 @@ def rnn_forward(
     >>> output.shape, bool((output[-1] == h_n).all())
     ((5, 2, 4), True)
     """
-    layer = _Layer(x, h0, parameters, nonlinearity, lengths, reverse, backend, num_threads)
-    space, call = layer.begin()
-    h_n = np.empty((space.N, space.net.h), space.net.dtype)
-    span = space.span(space.T)
-
-    def part(number: int, slot: int) -> None:
-        call.forward(span, layer.indices, layer.x, [layer.h0], [h_n], number, slot)
-
-    call.run(part, space.multiply_adds, layer.num_threads)
-    return space.hs[0], h_n
+    cell = CELLS[check_choice(nonlinearity, "nonlinearity", NONLINEARITIES)]
+    return forward(OneLayer(cell, x, h0, parameters, lengths, reverse, backend, num_threads))
 
 
 def rnn_backward(
@@ -158,20 +151,41 @@ def rnn_backward(
     >>> grad_x[:, 0, 0], grad_h0, list(grads)
     (array([3., 2., 1.]), array([[3.]]), ['weight_ih', 'weight_hh'])
     """
-    layer = _Layer(x, h0, parameters, nonlinearity, lengths, reverse, backend, num_threads)
-    dtype, shape = layer.net.dtype, (layer.T, layer.N, layer.net.h)
+    cell = CELLS[check_choice(nonlinearity, "nonlinearity", NONLINEARITIES)]
+    layer = OneLayer(cell, x, h0, parameters, lengths, reverse, backend, num_threads)
+    return backward(layer, grad_output, grad_h_n, output)
+
+
+# -- whatever the cell -------------------------------------------------------------------------------
+
+
+def forward(layer: OneLayer) -> tuple[np.ndarray, Any]:
+    """Output and last state."""
+    space, call = layer.begin()
+    return space.hs[0], layer.run(space, call)
+
+
+def backward(
+    layer: OneLayer, grad_output: Any, grad_h_n: Any, output: Any
+) -> tuple[np.ndarray | None, Any, dict[str, np.ndarray]]:
+    """Gradients of `forward`.  What a cell with gates had to keep for them is computed again."""
+    net, dtype, shape = layer.net, layer.net.dtype, (layer.T, layer.N, layer.net.h)
     states = check_real_array(output, "output", dtype, shape)
     if grad_output is None:
         grad_output = np.zeros(shape, dtype)
     dout = check_real_array(grad_output, "grad_output", dtype, shape)
-    dh_n = np.empty((0, 0), dtype)
+    if net.cell.kept:
+        space, call = layer.begin(keep=True)
+        layer.run(space, call)
+    else:
+        space, call = layer.begin(hs=[states])
+    dh_n = space.no_states
     if grad_h_n is not None:
-        dh_n = check_real_array(grad_h_n, "grad_h_n", dtype, shape[1:])
-    space, call = layer.begin([states])
+        dh_n = check_state(grad_h_n, "grad_h_n", dtype, net.cell.states, shape[1:], optional=True)
     space.prepare_backward(dout)
     grad_x = None if space.one_hot else np.empty(layer.x.shape, dtype)
     dx = [space.none if grad_x is None else grad_x]
-    grad_h0 = np.empty(shape[1:], dtype)
+    grad_h0 = tuple(np.empty(shape[1:], dtype) for _ in net.cell.states)
     layout = Layout({name: W.shape for name, W in zip(_PARAMETERS, layer.arrays, strict=True)}, dtype)
     gradients = Gradients(layout, [_PARAMETERS], (), len(space.bounds))
     span = space.span(space.T)
@@ -186,25 +200,25 @@ def rnn_backward(
     flat = aligned((layout.size,), dtype)
     space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, flat)
     views = layout.views(flat)
-    return grad_x, grad_h0, {name: views[name] for name in parameters}
+    return grad_x, public(grad_h0), {name: views[name] for name in layer.given}
 
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-class _Layer:
+class OneLayer:
     """Checked arguments of one layer over a batch."""
 
     def __init__(
-        self, x: Any, h0: Any, parameters: Any, nonlinearity: Any, lengths: Any, reverse: Any,
-        backend: str | None, num_threads: Any,
+        self, cell: Cell, x: Any, h0: Any, parameters: Any, lengths: Any, reverse: Any, backend: str | None,
+        num_threads: Any,
     ) -> None:  # fmt: skip
         self.kernels = backends.kernels(backend)
-        cell = CELLS[check_choice(nonlinearity, "nonlinearity", tuple(CELLS))]
         reverse = check_flag(reverse, "reverse")
         self.num_threads = None if num_threads is None else check_size(num_threads, "num_threads")
-        self.arrays = _layer_parameters(parameters)
-        h, d = self.arrays[0].shape
+        self.arrays = _layer_parameters(parameters, len(cell.gates))
+        self.given = tuple(parameters)
+        h, d = self.arrays[1].shape[1], self.arrays[0].shape[1]
         dtype = self.arrays[0].dtype
         self.net = Net(dtype, cell, d, h, reverse=(reverse,))
         steps, self.classes, _ = check_steps(x, "x", d, dtype, one=False)
@@ -218,15 +232,30 @@ class _Layer:
             self.indices = np.empty((T, N), INDEX)
             check_index_batch(steps, "x", d, self.kernels, self.indices.reshape(-1), x)
             self.x = np.empty((0, 0, 0), dtype)
-        self.h0 = np.zeros((N, h), dtype) if h0 is None else check_real_array(h0, "h0", dtype, (N, h))
+        self.h0: tuple[np.ndarray, ...] = tuple(np.zeros((N, h), dtype) for _ in cell.states)
+        if h0 is not None:
+            self.h0 = check_state(h0, "h0", dtype, cell.states, (N, h))
 
-    def begin(self, hs: list[np.ndarray] | None = None) -> tuple[Space, Call]:
-        """A work space, with the states `hs` if they are there already, and the call."""
-        space = Space(self.kernels, self.net, self.T, self.N, self.classes, hs=hs)
+    def begin(self, hs: list[np.ndarray] | None = None, keep: bool = False) -> tuple[Space, Call]:
+        """A work space, with the states `hs` if they are there already, and the call.
+
+        `keep` is for what a backward pass will want.
+        """
+        space = Space(self.kernels, self.net, self.T, self.N, self.classes, hs=hs, keep=keep)
         return space, Call(space, [self.arrays], lengths=self.lengths)
 
+    def run(self, space: Space, call: Call) -> Any:
+        """The forward pass; returns the last state."""
+        h_n, span = space.states(), space.span(space.T)
 
-def _layer_parameters(parameters: Any) -> tuple[np.ndarray, ...]:
+        def part(number: int, slot: int) -> None:
+            call.forward(span, self.indices, self.x, [self.h0], h_n.places, number, slot)
+
+        call.run(part, space.multiply_adds, self.num_threads)
+        return public([state[0] for state in h_n.arrays])
+
+
+def _layer_parameters(parameters: Any, gates: int) -> tuple[np.ndarray, ...]:
     """The four arrays of a layer as kernels take them, zeros for biases that are not there."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters must be a mapping from name to array, got {type(parameters).__name__}")
@@ -243,13 +272,17 @@ def _layer_parameters(parameters: Any) -> tuple[np.ndarray, ...]:
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"parameters['weight_ih'] must be of dtype float32 or float64, got {dtype}")
     weight_hh = parameters["weight_hh"]
-    h = len(check_real_array(weight_hh, "parameters['weight_hh']", dtype, ("h", "h")))
-    shapes: tuple[tuple[int | str, ...], ...] = ((h, "d"), (h, h), (h,), (h,))
+    if gates == 1:
+        h = len(check_real_array(weight_hh, "parameters['weight_hh']", dtype, ("h", "h")))
+    else:
+        h = check_real_array(weight_hh, "parameters['weight_hh']", dtype, (f"{gates}h", "h")).shape[1]
+    rows = gates * h
+    shapes: tuple[tuple[int | str, ...], ...] = ((rows, "d"), (rows, h), (rows,), (rows,))
     arrays = []
     for name, shape in zip(_PARAMETERS, shapes, strict=True):
         W = parameters.get(name)
         if W is None:
-            arrays.append(np.zeros(h, dtype))
+            arrays.append(np.zeros(rows, dtype))
         elif W.dtype != dtype:
             raise TypeError(f"parameters[{name!r}] must have dtype {dtype}, as weight_ih, got {W.dtype}")
         else:
