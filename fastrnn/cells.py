@@ -14,7 +14,7 @@ import numpy as np
 
 from fastrnn import kernels
 
-__all__ = ["CELLS", "GATED", "NONLINEARITIES", "TANH", "Cell", "CellName", "Nonlinearity", "cell_of"]
+__all__ = ["CELLS", "CELL_NAMES", "NONLINEARITIES", "TANH", "Cell", "CellName", "Nonlinearity", "cell_of"]
 
 #: What `RNN` makes of a sum, and so does a `LanguageModel` whose cell is "rnn".
 Nonlinearity: TypeAlias = Literal["tanh", "relu"]
@@ -72,10 +72,10 @@ LSTM = Cell(
     kept=("input", "forget", "cell", "output", "c"),
 )  # fmt: skip
 
-#: All by their names; those of `RNN`, and those with gates.
+#: All by their names; those of `RNN`; and the names that the cells of a `LanguageModel` have.
 CELLS: dict[str, Cell] = {cell.name: cell for cell in (TANH, RELU, GRU, LSTM)}
 NONLINEARITIES: tuple[str, ...] = ("tanh", "relu")
-GATED: tuple[str, ...] = ("gru", "lstm")
+CELL_NAMES: tuple[str, ...] = ("rnn", "gru", "lstm")
 
 
 def cell_of(cell: str, nonlinearity: str) -> Cell:

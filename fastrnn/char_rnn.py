@@ -116,6 +116,8 @@ class CharRNN(Settings, Scoring, Sampling):
         every text and prompt.  None keeps every character.
     verbose : int, default 1
         1 shows a progress bar on standard error, 0 nothing.
+    cell : {"rnn", "gru", "lstm"}, default "rnn"
+        What the layers are made of: the vanilla cell, or one with gates, which remembers for longer.
 
     Attributes
     ----------
@@ -136,7 +138,7 @@ class CharRNN(Settings, Scoring, Sampling):
         That validation, in nats per character, and the step it was made at.
     last_weights_ : dict of str to ndarray
         Those of the last step.
-    start_state_ : ndarray, shape (num_layers, 1, h)
+    start_state_ : ndarray, shape (num_layers, 1, h), or of an LSTM the pair (h, c) of two
         Hidden state that samples, scores and validations begin with: zeros, unless the model predicts its
         own training text much better from the state that it carried there.  That comes of one pass over
         few streams at a high learning rate, as in min-char-rnn, which samples from the carried state too.
@@ -412,7 +414,7 @@ class CharRNN(Settings, Scoring, Sampling):
             return {name: W.copy() for name, W in run.last.items()}
 
     @property
-    def start_state_(self) -> np.ndarray:
+    def start_state_(self) -> Any:
         """State that a text begins with, shape (num_layers, 1, h)."""
         return self._fitted_run().start
 
@@ -583,6 +585,7 @@ class CharRNN(Settings, Scoring, Sampling):
             vocab_size,
             self.hidden_size,
             self.num_layers,
+            cell=self.cell,
             dropout=self.dropout,
             dtype=self.dtype,
             rng=rng,

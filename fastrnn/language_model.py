@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn import backends
-from fastrnn.cells import GATED
+from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import (
     BATCH_CLIP_MODES,
     INDEX,
@@ -580,7 +580,7 @@ class LanguageModel(StackedModel):
 
 def check_cell(cell: Any, nonlinearity: Any) -> None:
     """Refuse a cell that there is not, and a nonlinearity for one that has its own."""
-    check_choice(cell, "cell", ("rnn", *GATED))
+    check_choice(cell, "cell", CELL_NAMES)
     if cell != "rnn" and nonlinearity != "tanh":
         raise ValueError(
             f"nonlinearity is for cell='rnn': the gates of cell={cell!r} have their own, got {nonlinearity!r}"

@@ -11,6 +11,7 @@ import click
 from fastrnn import backends
 from fastrnn.cli.help import did_you_mean, option
 from fastrnn.errors import CheckpointError, TextError
+from fastrnn.states import parts_of
 from fastrnn.terminal import Shown
 
 if TYPE_CHECKING:
@@ -235,7 +236,9 @@ def load_model(path: str, weights: Any, **params: Any) -> CharRNN:
         raise
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if not all(np.isfinite(W).all() for W in (*model.model_.parameters.values(), model.start_state_)):
+    if not all(
+        np.isfinite(W).all() for W in (*model.model_.parameters.values(), *parts_of(model.start_state_))
+    ):
         raise CheckpointError(
             f"the {model.weights_} weights in {path!r} hold NaN or infinity, as after a training that diverged: "
             f"there is nothing to be had from them"

@@ -77,6 +77,10 @@ class _RemembersArguments(Command):
     "--hidden-size", group="Model", type=SIZE, default=256, help="Numbers in the hidden state of a layer."
 )
 @option(
+    "--cell", group="Model", type=Choice(("rnn", "gru", "lstm")), default="rnn",
+    help="What a layer is made of: the vanilla cell, or one with gates, which remembers for longer.",
+)  # fmt: skip
+@option(
     "--num-layers", group="Model", type=click.IntRange(1, 1000), default=1,
     help="Layers, one above the other.",
 )  # fmt: skip

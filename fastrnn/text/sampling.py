@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from fastrnn.checks import INDEX, check_size
 from fastrnn.errors import TextError
 from fastrnn.sharing import Shared, being_read, reading
+from fastrnn.states import State, map_state
 from fastrnn.text.settings import generator
 from fastrnn.text.stop_strings import StopStrings, check_stop
 from fastrnn.text.vocabulary import check_newline, check_unknown
@@ -234,14 +236,14 @@ class Sampling(Shared):
         for begin in range(0, len(read) - 1, PROMPT_CHUNK):
             piece = read[begin : min(begin + PROMPT_CHUNK, len(read) - 1)]
             h = model.forward(piece[:, None], h)[1]
-        h = np.repeat(h, num_samples, axis=1)
+        h = map_state(partial(np.repeat, repeats=num_samples, axis=1), h)
         start = np.full(num_samples, read[-1])
         model.sample(h, start, 0, **options)  # checks the options, before anybody asks for a character
         return _draw(model, h, start, n, options)
 
 
 def _draw(
-    model: LanguageModel, h: np.ndarray, start: np.ndarray, n: int | None, options: dict[str, Any]
+    model: LanguageModel, h: State, start: np.ndarray, n: int | None, options: dict[str, Any]
 ) -> Iterator[np.ndarray]:
     done, size = 0, 1
     while n is None or done < n:

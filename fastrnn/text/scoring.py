@@ -6,12 +6,14 @@ Dimension letters: N streams, T time steps.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn.checks import INDEX
 from fastrnn.sharing import Shared, being_read, reading
+from fastrnn.states import State, map_state, parts_of
 from fastrnn.text.reading import read_indexed
 from fastrnn.text.vocabulary import check_unknown
 
@@ -73,12 +75,15 @@ def mean_cross_entropy(
         length, longer = max(1, limit // N), 0
     else:
         places = first + np.arange(N) * length + np.minimum(np.arange(N), longer)
-    beginning = model.initial_state(N) if start is None else np.repeat(start, N, axis=1)
+    beginning = (
+        model.initial_state(N) if start is None else map_state(partial(np.repeat, repeats=N, axis=1), start)
+    )
     h = beginning
     at_the_start = places <= WARM_UP
     if not at_the_start.all():
-        h = model.loss(*_chunk(indices, np.maximum(places - WARM_UP, 1), WARM_UP), h)[1].copy()
-        h[:, at_the_start] = beginning[:, at_the_start]
+        h = model.loss(*_chunk(indices, np.maximum(places - WARM_UP, 1), WARM_UP), h)[1]  # new arrays
+        for array, first in zip(parts_of(h), parts_of(beginning), strict=True):
+            array[:, at_the_start] = first[:, at_the_start]
     total = 0.0
     steps = max(1, min(NUMBERS // (model.vocab_size + model.hidden_size), CHUNK) // N)
     for begin in range(0, length, steps):
@@ -87,7 +92,8 @@ def mean_cross_entropy(
         total += loss
     if longer:
         x, y = _chunk(indices, places[:longer] + length, 1)
-        total += model.loss(x, y, np.ascontiguousarray(h[:, :longer]), reduction="sum")[0]
+        h = map_state(lambda array: array[:, :longer], h)
+        total += model.loss(x, y, h, reduction="sum")[0]
     return float(total) / (length * N + longer)
 
 
@@ -113,7 +119,7 @@ def perplexity(nats: float) -> float:
         return math.inf
 
 
-def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, float]:
+def start_state(model: Any, indices: np.ndarray, state: State) -> tuple[State, float]:
     """State to begin a text with: zero, unless the model knows what to do only with the one it carries.
 
     A model that was trained in one pass over few streams has hardly ever seen a state of zero.  With a
@@ -126,7 +132,7 @@ def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> tuple[np.
     indices : ndarray of integers, shape (n,)
         Text that it was trained on; some hundred characters are enough.
     state : ndarray, shape (num_layers, N, h)
-        State that it carries.
+        State that it carries; of an LSTM a pair, as what is returned.
 
     Returns
     -------
@@ -137,7 +143,7 @@ def start_state(model: Any, indices: np.ndarray, state: np.ndarray) -> tuple[np.
         Mean cross-entropy of that text.
     """
     n = min(len(indices) - 1, START_CHARACTERS)
-    zero, carried = model.initial_state(1), state[:, :1].copy()
+    zero, carried = model.initial_state(1), map_state(lambda array: array[:, :1].copy(), state)
     losses = []
     for h in (zero, carried):
         if n > WARM_UP:

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fastrnn import backends
+from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import OwnsArrays, check_choice, check_dtype, check_number, check_size, show_integer
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.text.snapshot import plain
 from fastrnn.text.vocabulary import check_newline, check_unknown
 
 if TYPE_CHECKING:
-    from fastrnn.hints import BackendName, Clip, Dtype, NewLine, Path, RandomState
+    from fastrnn.hints import BackendName, CellName, Clip, Dtype, NewLine, Path, RandomState
     from fastrnn.optim import OptimizerName
 
 __all__ = ["DEFAULTS", "OF_MODEL", "OF_RUN", "Settings", "generator", "whole"]
 
 #: Hyper-parameters that the arrays of a model follow, and those that a run follows as well.
-OF_MODEL = ("hidden_size", "num_layers", "dtype", "optimizer")
+OF_MODEL = ("hidden_size", "num_layers", "cell", "dtype", "optimizer")
 OF_RUN = (*OF_MODEL, "seq_len", "batch_size", "validation_fraction", "newline")
 
 
@@ -57,6 +58,7 @@ class Settings(OwnsArrays):
         unknown: str | None = None,
         newline: NewLine | None = None,
         verbose: int = 1,
+        cell: CellName = "rnn",
     ) -> None:
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -84,6 +86,7 @@ class Settings(OwnsArrays):
         self.unknown = unknown
         self.newline = newline
         self.verbose = verbose
+        self.cell = cell
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Hyper-parameters by name.
@@ -170,6 +173,7 @@ class Settings(OwnsArrays):
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 check_size(getattr(self, name), name)
+        check_choice(self.cell, "cell", CELL_NAMES)
         check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
         check_number(self.lr, "lr", positive=True)
         check_number(self.lr_decay, "lr_decay", positive=True)

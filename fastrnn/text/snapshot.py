@@ -13,9 +13,11 @@ import numpy as np
 
 from fastrnn import backends
 from fastrnn._version import __version__
+from fastrnn.cells import Cell, cell_of
 from fastrnn.checks import LARGEST_SIZE, OwnsArrays, check_choice, check_dtype, check_size
-from fastrnn.language_model import LanguageModel
+from fastrnn.language_model import LanguageModel, check_cell
 from fastrnn.optim import OPTIMIZERS, Optimizer
+from fastrnn.states import State, map_state, parts_of, public
 from fastrnn.text.checkpoint import brief
 from fastrnn.text.history import History
 from fastrnn.text.vocabulary import Vocabulary, check_unknown
@@ -86,7 +88,7 @@ class Run(OwnsArrays):
     followed : dict
         Hyper-parameters that the arrays and the run follow, as JSON has them.
     state : ndarray, shape (num_layers, N, h)
-        Hidden state after the last step.
+        Hidden state after the last step; of an LSTM a pair, as all states.
     starts : dict of str to ndarray, shape (num_layers, 1, h)
         States that a text begins with under ``"last"`` and ``"best"`` weights.
     history : History
@@ -101,8 +103,8 @@ class Run(OwnsArrays):
     vocabulary: Vocabulary
     progress: Progress
     followed: dict[str, Any]
-    state: np.ndarray
-    starts: dict[str, np.ndarray]
+    state: State
+    starts: dict[str, State]
     history: History = dataclasses.field(default_factory=History)
     weights: Weights = "last"
     best: dict[str, np.ndarray] | None = None
@@ -115,9 +117,9 @@ class Run(OwnsArrays):
         return self.model.parameters if self.set_aside is None else self.set_aside
 
     @property
-    def start(self) -> np.ndarray:
+    def start(self) -> Any:
         """State that a text begins with, shape (num_layers, 1, h), a copy."""
-        return self.starts[self.weights].copy()
+        return map_state(np.copy, self.starts[self.weights])
 
     def use(self, which: Weights) -> None:
         """Let the model use these weights."""
@@ -175,7 +177,8 @@ def pack(
     content : dict
     arrays : dict of str to ndarray
         Names: ``last.`` and ``best.`` before those of the weights, ``optimizer.``, slot and ``.`` before
-        them for the optimizer's state, ``start.last``, ``start.best``, and ``state``.
+        them for the optimizer's state, ``start.last``, ``start.best``, and ``state``; of an LSTM those with
+        ``_c`` behind them too.
     """
     params = {name: plain(value) for name, value in params.items()}
     # Not what `set_params` has set them to since.
@@ -185,8 +188,10 @@ def pack(
     arrays |= {f"best.{name}": W for name, W in (run.best or {}).items()}
     for slot, state in optimizer.pop("state").items():
         arrays |= {f"optimizer.{slot}.{name}": array for name, array in state.items()}
-    arrays |= {f"start.{which}": start for which, start in run.starts.items()}
-    arrays["state"] = run.state
+    cell = cell_of(run.model.cell, "tanh")
+    for which, start in run.starts.items():
+        arrays |= _state_named(f"start.{which}", start, cell)
+    arrays |= _state_named("state", run.state, cell)
     content = {
         "class": "CharRNN",
         "fastrnn": __version__,
@@ -258,6 +263,7 @@ def unpack(
         num_layers = check_size(params["num_layers"], "num_layers")
         dtype = check_dtype(params["dtype"])
         check_choice(params["optimizer"], "optimizer", tuple(OPTIMIZERS))
+        check_cell(params["cell"], "tanh")
         check_choice(params["backend"], "backend", (*backends.BACKENDS, None))
         vocabulary = Vocabulary(content["vocabulary"])
         # The first versions wrote whatever `set_params` had set; that can be mended in loading.
@@ -272,19 +278,27 @@ def unpack(
 
     if sum(name.startswith("last.") for name in arrays) != 4 * num_layers + 2:
         raise Misfit(f"num_layers = {num_layers}, and the weights are those of another number of layers")
-    shapes = _shapes(len(vocabulary), hidden_size, num_layers)
-    shapes_of_starts = dict.fromkeys(("last", "best"), (num_layers, 1, hidden_size))
+    cell = cell_of(params["cell"], "tanh")
+    endings = _endings(cell)
+    shapes = _shapes(len(vocabulary), hidden_size, num_layers, len(cell.gates))
+    shapes_of_starts = dict.fromkeys(
+        (f"{which}{ending}" for which in ("last", "best") for ending in endings), (num_layers, 1, hidden_size)
+    )
+    names_of_state = [f"state{ending}" for ending in endings]
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         group, _, parameter = name.rpartition(".")
         wanted = shapes_of_starts if group == "start" else shapes
-        if name != "state" and (parameter not in wanted or array.shape != wanted[parameter]):
+        if name not in names_of_state and (parameter not in wanted or array.shape != wanted[parameter]):
             raise Misfit(f"array {brief(name)} of shape {array.shape} is not one of this model's")
         if array.dtype != dtype:
             raise Misfit(f"array {brief(name)} is {array.dtype}, and dtype = {dtype.name!r}")
         groups.setdefault(group, {})[parameter] = array
-    state = groups.pop("", {}).get("state")
-    if state is None or state.shape != (num_layers, progress.num_streams, hidden_size):
+    carried = groups.pop("", {})
+    shape_of_state = (num_layers, progress.num_streams, hidden_size)
+    if {name: array.shape for name, array in carried.items()} != dict.fromkeys(
+        names_of_state, shape_of_state
+    ):
         raise Misfit("the hidden state is missing or has another shape")
     starts = groups.pop("start", {})
     if starts.keys() != shapes_of_starts.keys():
@@ -317,8 +331,11 @@ def unpack(
         vocabulary=vocabulary,
         progress=progress,
         followed=followed,
-        state=state.copy(),
-        starts={which: start.copy() for which, start in starts.items()},
+        state=public([carried[name].copy() for name in names_of_state]),
+        starts={
+            which: public([starts[f"{which}{ending}"].copy() for ending in endings])
+            for which in ("last", "best")
+        },
         history=History(content["history"]),
         best=None if best is None else {name: best[name].copy() for name in shapes},
     )
@@ -380,13 +397,24 @@ def _check_progress(progress: Progress) -> None:
         raise Misfit("the progress makes no sense")
 
 
-def _shapes(q: int, h: int, num_layers: int) -> dict[str, tuple[int, ...]]:
+def _endings(cell: Cell) -> list[str]:
+    """Endings of the names of the arrays of a state."""
+    return ["" if kind == "h" else f"_{kind}" for kind in cell.states]
+
+
+def _state_named(name: str, state: State, cell: Cell) -> dict[str, np.ndarray]:
+    """The arrays of a state under the names that they have in a file."""
+    return {f"{name}{ending}": array for ending, array in zip(_endings(cell), parts_of(state), strict=True)}
+
+
+def _shapes(q: int, h: int, num_layers: int, gates: int) -> dict[str, tuple[int, ...]]:
     """Shapes of a `LanguageModel`'s parameters."""
     shapes: dict[str, tuple[int, ...]] = {}
+    rows = gates * h
     for layer in range(num_layers):
-        shapes[f"weight_ih_l{layer}"] = (h, h if layer else q)
-        shapes[f"weight_hh_l{layer}"] = (h, h)
-        shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (h,)
+        shapes[f"weight_ih_l{layer}"] = (rows, h if layer else q)
+        shapes[f"weight_hh_l{layer}"] = (rows, h)
+        shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (rows,)
     return shapes | {"weight_out": (q, h), "bias_out": (q,)}
 
 

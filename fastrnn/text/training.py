@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.states import State, map_state
 from fastrnn.terminal import decimals
 from fastrnn.text.batches import Streams
 from fastrnn.text.display import Display
@@ -130,7 +131,7 @@ class Training:
         try:
             self._train()
         finally:
-            self.run.state = self._state.copy()
+            self.run.state = map_state(np.copy, self._state)
 
     def _train(self) -> None:
         now = time.perf_counter()
@@ -156,7 +157,7 @@ class Training:
         if interrupts:
             raise _interruption(interrupts[0])
 
-    def _start(self) -> np.ndarray:
+    def _start(self) -> State:
         """State, shape (num_layers, 1, h), to begin a text with."""
         start, nats = start_state(self.model, self.streams.indices, self._state)
         # The last update has its effect on the loss here first: weights may be finite, and far too large.
@@ -166,7 +167,7 @@ class Training:
     def _save(self, *, final: bool) -> None:
         self.diverged |= not math.isfinite(self.progress.loss_sum)
         run = self.run
-        run.state, run.starts["last"] = self._state.copy(), self._start()
+        run.state, run.starts["last"] = map_state(np.copy, self._state), self._start()
         if final:
             self.choose_weights()
         if not self.diverged:
