@@ -18,6 +18,7 @@ Examples
 
 from fastrnn.diagnostics.canvas import BLUE, GREEN, GREY, ORANGE, RED  # noqa: F401 - for pictures of your own
 from fastrnn.diagnostics.clipping import plot_clip_report, plot_clipping
+from fastrnn.diagnostics.gates import plot_gate_saturation
 from fastrnn.diagnostics.gradients import plot_gradient_flow, plot_gradient_share
 from fastrnn.diagnostics.jacobians import plot_jacobian_norms
 from fastrnn.diagnostics.report import plot_diagnosis
@@ -29,6 +30,7 @@ __all__ = [
     "plot_clip_report",
     "plot_clipping",
     "plot_diagnosis",
+    "plot_gate_saturation",
     "plot_gradient_flow",
     "plot_gradient_share",
     "plot_hidden_states",

@@ -88,12 +88,8 @@ def _numbers(d: Diagnosis) -> dict[str, Any]:
         "gradient_share": d.flow.share[::-1],  # by how many characters back
         "memory_factor": d.memory.factor,
         "memory_half_life": d.memory.half_life,
-        "memory_bound": d.memory.bound,
-        "spectral_radius": d.spectrum.spectral_radius,
-        "largest_singular_value": d.spectrum.singular_values[0],
         "saturated": d.saturation.saturated.mean(),
-        "dead": d.saturation.dead.mean(),
-        "stuck_units": len(d.saturation.stuck),
+        **_of_cell(d),
         "gradient_norm": d.clipping.norm_before,
         "clip_threshold": d.clipping.threshold,
         "clip_changes": d.clipping.changed,
@@ -101,11 +97,25 @@ def _numbers(d: Diagnosis) -> dict[str, Any]:
         "seq_len": d.seq_len,
         "hidden_size": d.hidden_size,
         "num_layers": d.num_layers,
-        "nonlinearity": d.nonlinearity,
         "passages": d.passages,
         "steps": d.steps,
         "skipped": d.skipped,
         "advice": d.advice,
+    }
+
+
+def _of_cell(d: Diagnosis) -> dict[str, Any]:
+    """What there is for the cell at hand only."""
+    if d.spectrum is None:
+        gates = {name: gate.mean() for name, gate in d.saturation.mean.items()}
+        return {"cell": d.nonlinearity, "mean_gates": gates}
+    return {
+        "memory_bound": d.memory.bound,
+        "spectral_radius": d.spectrum.spectral_radius,
+        "largest_singular_value": d.spectrum.singular_values[0],
+        "dead": d.saturation.dead.mean(),
+        "stuck_units": len(d.saturation.stuck),
+        "nonlinearity": d.nonlinearity,
     }
 
 

@@ -32,6 +32,7 @@ import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from fastrnn.diagnostics.clipping import ClipReport, clip_report
+from fastrnn.diagnostics.gates import GateSaturation
 from fastrnn.diagnostics.gradient_check import GradCheck, ParameterCheck, gradcheck
 from fastrnn.diagnostics.gradients import GradientFlow, gradient_flow
 from fastrnn.diagnostics.jacobians import JacobianNorms, jacobian_norms
@@ -45,6 +46,7 @@ if _TYPE_CHECKING:
 __all__ = [
     "ClipReport",
     "Diagnosis",
+    "GateSaturation",
     "GradCheck",
     "GradientFlow",
     "HiddenStates",

@@ -178,7 +178,7 @@ def _clamped_every_step(m: OpenModel, batch: Batch, limit: float) -> list[np.nda
     assert batch.targets is not None
     inputs = batch.indices[:, 0] if batch.indices.size else batch.x[:, 0]
     _, (dWxh, dWhh, dWhy, dbh, dby), _ = twin.loss_and_grads(
-        inputs, batch.targets[:, 0], batch.h0[0].T, clip="step", clip_threshold=limit
+        inputs, batch.targets[:, 0], batch.h0[0][0].T, clip="step", clip_threshold=limit
     )
     return [dWxh, dWhh, dbh[:, 0], dWhy, dby[:, 0]]
 

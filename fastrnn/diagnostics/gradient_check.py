@@ -17,6 +17,7 @@ from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gr
 from fastrnn.sharing import changing_model
 from fastrnn.shown import Shown
 from fastrnn.simple_weights import PARAMETERS
+from fastrnn.states import public
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -213,7 +214,7 @@ def check_gradients(
     )
     generator = check_rng(rng) or np.random.default_rng()
     batch = open_batch(m, inputs, targets, h0)
-    own = _SimpleMethods if m.kind == "SimpleRNN" else _RNNMethods if m.kind == "RNN" else _LanguageMethods
+    own = _SimpleMethods if m.kind == "SimpleRNN" else _RNNMethods if m.kind == "layer" else _LanguageMethods
     with _no_dropout(m.model), np.errstate(all="ignore"):
         methods = own(m, batch, targets)
         analytic = {name: np.asarray(g, np.float64) for name, g in methods.gradients().items()}
@@ -311,7 +312,7 @@ class _SimpleMethods:
     def __init__(self, m: OpenModel, batch: Any, targets: Any) -> None:
         self.model = m.model
         inputs = batch.indices[:, 0] if batch.indices.size else batch.x[:, 0]
-        self.arguments = (inputs, batch.targets[:, 0], batch.h0[0].T.copy())
+        self.arguments = (inputs, batch.targets[:, 0], batch.h0[0][0].T.copy())
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: getattr(self.model, name) for name in PARAMETERS}
@@ -330,7 +331,7 @@ class _LanguageMethods:
     def __init__(self, m: OpenModel, batch: Any, targets: Any) -> None:
         self.model = m.model
         targets = np.where(batch.targets < 0, IGNORED, batch.targets)
-        self.arguments = (batch.indices, targets, batch.h0)
+        self.arguments = (batch.indices, targets, public(batch.h0))
 
     def weights(self) -> dict[str, np.ndarray]:
         return dict(self.model.parameters)
@@ -352,12 +353,13 @@ class _RNNMethods:
         self.d_outputs = given_gradient(forward(m, batch), targets)
         inputs = batch.indices if batch.indices.size else batch.x
         if not batch.batched:
-            self.inputs, self.h0, self.weight = inputs[:, 0], batch.h0[:, 0], self.d_outputs[:, 0]
+            self.inputs, self.weight = inputs[:, 0], self.d_outputs[:, 0]
+            self.h0 = public([state[:, 0] for state in batch.h0])
         elif swap:
             self.inputs, self.weight = inputs.swapaxes(0, 1), self.d_outputs.swapaxes(0, 1)
-            self.h0 = batch.h0
+            self.h0 = public(batch.h0)
         else:
-            self.inputs, self.h0, self.weight = inputs, batch.h0, self.d_outputs
+            self.inputs, self.h0, self.weight = inputs, public(batch.h0), self.d_outputs
 
     def weights(self) -> dict[str, np.ndarray]:
         return dict(self.model.parameters)

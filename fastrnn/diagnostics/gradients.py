@@ -37,7 +37,7 @@ from fastrnn.diagnostics.unroll import (
     term_norms,
 )
 from fastrnn.diagnostics.words import EXPLODED, VANISHED, about, headline, in_steps, number, percent
-from fastrnn.functional.norms import norm, norms_of
+from fastrnn.functional.norms import norm
 from fastrnn.sharing import reading_model
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class GradientFlow(Measured):
     ----------
     total : ndarray, shape (T,)
         Norm of dL/dh_t, L the whole loss (eqs. 9, 12): through the output of step t and through all
-        later states.
+        later states.  Of an LSTM, of the gradient by both states, h_t and c_t.
     from_last_step : ndarray, shape (T,)
         The same for the loss of the last time step alone.
     share : ndarray, shape (T,)
@@ -185,7 +185,7 @@ def gradient_flow(
         loss, d_outputs, _ = loss_gradient(u, targets, over)
         place = number, direction
         reached = backward(u, d_outputs, number, {place}, {place})[place]
-        total = norms_of(reached.states)
+        total = reached.norms()
         terms = term_norms(u, place, reached.states)
         from_last = from_last_step(u, d_outputs, place, reached.states)
         share = from_last / from_last[0 if direction else -1]
@@ -197,7 +197,7 @@ def gradient_flow(
 
 
 def from_last_step(
-    u: Unrolled, d_outputs: np.ndarray, place: tuple[int, int], out: np.ndarray | None = None
+    u: Unrolled, d_outputs: np.ndarray, place: tuple[int, int], out: tuple[np.ndarray, ...] | None = None
 ) -> np.ndarray:
     """Norms of the gradient by each state of a layer, of the loss of its last time step alone.
 
@@ -205,7 +205,7 @@ def from_last_step(
     """
     number, direction = place
     d_outputs[slice(1, None) if direction else slice(len(d_outputs) - 1)] = 0
-    return norms_of(backward(u, d_outputs, number, {place}, set(), out)[place].states)
+    return backward(u, d_outputs, number, {place}, set(), out)[place].norms()
 
 
 def loss_gradient(

@@ -22,7 +22,7 @@ from fastrnn.diagnostics.canvas import (
     tidy,
 )
 from fastrnn.diagnostics.results import Measured, about_model, check_direction, finite_states, open_finite
-from fastrnn.diagnostics.unroll import check_layer, forward, open_batch
+from fastrnn.diagnostics.unroll import Unrolled, check_layer, forward, open_batch
 from fastrnn.diagnostics.words import about, headline, in_steps, number
 from fastrnn.sharing import reading_model
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
+    from fastrnn.cells import Linear
     from fastrnn.hints import Model, NormMethod
 
 __all__ = ["JacobianNorms", "fit_decay", "half_life_of", "jacobian_norms", "plot_jacobian_norms"]
@@ -52,7 +53,8 @@ class JacobianNorms(Measured):
     lags : ndarray of int, shape (L,)
         1 to L: steps between the two states.
     norms : ndarray, shape (L,)
-        Spectral norm of ``dh_{k+lag}/dh_k`` (eq. 14's product), averaged over where it starts.
+        Spectral norm of ``dh_{k+lag}/dh_k`` (eq. 14's product), averaged over where it starts.  Of an LSTM the
+        state is (h, c).
     decay_rate : float
         Fitted to the second half of the lags: the norm falls as ``exp(-decay_rate * lag)``.
         Negative where it grows.
@@ -64,7 +66,8 @@ class JacobianNorms(Measured):
         ``ln 2 / decay_rate``: steps in which the norm falls to a half; infinity where it does not fall.
     bound : float
         Largest singular value of W_hh times the largest derivative of the nonlinearity that was met:
-        Bengio et al.'s bound of one step's Jacobian, so ``norms <= bound ** lags``.
+        Bengio et al.'s bound of one step's Jacobian, so ``norms <= bound ** lags``.  NaN for a cell with gates, of
+        which it says nothing: a state goes on there beside W_hh as well.
     starts : int
         Products that were averaged.
     method : {"exact", "power"}
@@ -176,14 +179,14 @@ def jacobian_norms(
         method = "exact" if m.hidden_size <= EXACT_UP_TO else "power"
     with np.errstate(all="ignore"):
         u = forward(m, batch)
-        slopes = u.slopes(number, direction)
     finite_states(u, number, direction)
     W = m.recurrent_weights(number, direction)
-    if direction:
-        slopes = slopes[::-1]
-    met = _slopes_on_the_way(slopes, L, most)
+    steps = _Steps(u.linear((number, direction), *_on_the_way(u, L, most, direction)), W)
+    bound = math.nan
+    if m.cell.slope is not None:
+        bound = float(np.linalg.norm(W, 2) * u.slopes(number, direction).max())
     done = on_progress or (lambda share: None)
-    logs = (_exact_norms if method == "exact" else _power_norms)(met, W, done)
+    logs = (_exact_norms if method == "exact" else _power_norms)(steps, done)
     with np.errstate(all="ignore"):
         mean = np.logaddexp.reduce(logs, axis=1) - math.log(logs.shape[1])
         norms = np.exp(mean)
@@ -191,7 +194,7 @@ def jacobian_norms(
     rate, intercept = fit_decay(lags, mean)
     return JacobianNorms(
         lags, norms, rate, _exp(-rate), intercept, half_life_of(rate),
-        float(np.linalg.norm(W, 2) * slopes.max()), logs.shape[1], method, number, direction,
+        bound, logs.shape[1], method, number, direction,
         **about_model(m, number, direction, batch),
     )  # fmt: skip
 
@@ -201,56 +204,109 @@ def _exp(value: float) -> float:
         return float(np.exp(value))
 
 
-def _slopes_on_the_way(slopes: np.ndarray, L: int, most: int) -> np.ndarray:
-    """Derivatives at the L steps after each start that is looked at, shape (L, starts, h)."""
-    T, N, _ = slopes.shape
+def _on_the_way(u: Unrolled, L: int, most: int, direction: int) -> tuple[np.ndarray, np.ndarray]:
+    """The L time steps after each start that is looked at, and their sequences, both of shape (L, starts)."""
+    T, N = u.batch.shape
     every = (T - L) * N
     chosen = np.unique(np.linspace(0, every - 1, min(most, every)).round().astype(int))
     k, n = np.divmod(chosen, N)
-    return slopes[k[None] + np.arange(1, L + 1)[:, None], n[None]]
+    t = k[None] + np.arange(1, L + 1)[:, None]
+    return T - 1 - t if direction else t, np.broadcast_to(n, t.shape)
 
 
-def _exact_norms(slopes: np.ndarray, W: np.ndarray, done: Callable[[float], object]) -> np.ndarray:
+class _Steps:
+    """The Jacobians of L steps after each of some starts, as products with vectors.
+
+    Parameters
+    ----------
+    linear : Linear, shapes (S, G, L, starts, h) and (S, S, L, starts, h)
+    W : ndarray, shape (G*h, h)
+    """
+
+    def __init__(self, linear: Linear, W: np.ndarray) -> None:
+        self._by_gate, self._directly, self._W = linear.by_gate, linear.directly, W
+        self._states, self._gates, self.count, self.starts, self._h = linear.by_gate.shape
+        #: Of a state, h and whatever else there is.
+        self.size = self._states * self._h
+
+    def forward(self, i: int, v: np.ndarray) -> np.ndarray:
+        """J v of step i, for vectors v (..., starts, size)."""
+        by_gate = self._by_gate[:, :, i]
+        if self._directly is None:
+            return by_gate[0, 0] * np.dot(v, self._W.T)
+        parts = self._parts(v)
+        by_product = np.split(np.dot(parts[0], self._W.T), self._gates, axis=-1)
+        directly = self._directly[:, :, i]
+        return np.concatenate(
+            [
+                sum(a * u for a, u in zip(by_gate[s], by_product, strict=True))
+                + sum(b * part for b, part in zip(directly[s], parts, strict=True))
+                for s in range(self._states)
+            ],
+            axis=-1,
+        )
+
+    def back(self, i: int, v: np.ndarray) -> np.ndarray:
+        """J' v."""
+        by_gate = self._by_gate[:, :, i]
+        if self._directly is None:
+            return np.dot(by_gate[0, 0] * v, self._W)
+        parts = self._parts(v)
+        directly = self._directly[:, :, i]
+        gates = [
+            sum(a * part for a, part in zip(by_gate[:, g], parts, strict=True)) for g in range(self._gates)
+        ]
+        states = [
+            sum(b * part for b, part in zip(directly[:, r], parts, strict=True)) for r in range(self._states)
+        ]
+        states[0] = states[0] + np.dot(np.concatenate(gates, axis=-1), self._W)
+        return np.concatenate(states, axis=-1)
+
+    def _parts(self, v: np.ndarray) -> list[np.ndarray]:
+        return np.split(v, self._states, axis=-1)
+
+
+def _exact_norms(steps: _Steps, done: Callable[[float], object]) -> np.ndarray:
     """Logarithm of the largest singular value of each product of Jacobians, shape (L, starts)."""
-    L, S, h = slopes.shape
-    product = np.broadcast_to(np.eye(h), (S, h, h))
+    L, S, size = steps.count, steps.starts, steps.size
+    columns = np.broadcast_to(np.eye(size)[:, None], (size, S, size))  # of the product
     scale = np.zeros(S)
     logs = np.empty((L, S))
     with np.errstate(divide="ignore"):
-        for i, slope in enumerate(slopes):
-            product = slope[:, :, None] * np.matmul(W, product)
+        for i in range(L):
+            columns = steps.forward(i, columns)
             # Kept near 1: a product of many steps leaves the range of float64.
-            largest = np.abs(product).max(axis=(1, 2))
-            product /= np.where(largest > 0, largest, 1)[:, None, None]
+            largest = np.abs(columns).max(axis=(0, 2))
+            columns /= np.where(largest > 0, largest, 1)[:, None]
             scale += np.log(largest)
-            logs[i] = scale + np.log(np.linalg.norm(product, 2, axis=(1, 2)))
+            logs[i] = scale + np.log(np.linalg.norm(columns, 2, axis=(0, 2)))
             done((i + 1) / L)
     return np.where(np.isnan(logs), -np.inf, logs)
 
 
-def _power_norms(slopes: np.ndarray, W: np.ndarray, done: Callable[[float], object]) -> np.ndarray:
+def _power_norms(steps: _Steps, done: Callable[[float], object]) -> np.ndarray:
     """The same without forming a product P: by power iteration with ``P' P``, whose vectors are kept.
 
     The largest eigenvalue in the space that they span (Lanczos) is there after a few of them, also
     where the largest singular values lie close together.  A lag starts from the vector of the last.
     """
-    L, S, h = slopes.shape
+    L, S, h = steps.count, steps.starts, steps.size
     # Any start with a share in the wanted direction does; a fixed one makes results repeatable.
     v = np.random.default_rng(0).standard_normal((S, h))
     v /= np.linalg.norm(v, axis=1, keepdims=True)
     logs = np.empty((L, S))
     for i in range(L):
         for _ in range(MOST_RESTARTS):
-            logs[i], v, converged = _lanczos(slopes[: i + 1], W, v)
+            logs[i], v, converged = _lanczos(steps, i + 1, v)
             if converged:
                 break
         done(((i + 1) / L) ** 2)  # a product of i steps takes i times as long
     return logs
 
 
-def _lanczos(slopes: np.ndarray, W: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Logarithm of the largest singular value (S,) and its vector (S, h), from at most `SPAN` vectors, and
-    whether all have converged."""
+def _lanczos(steps: _Steps, lag: int, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Logarithm of the largest singular value (S,) of the first `lag` steps and its vector (S, h), from at most
+    `SPAN` vectors, and whether all have converged."""
     S, h = v.shape
     span = min(SPAN, h)
     basis = np.zeros((span, S, h))
@@ -258,7 +314,7 @@ def _lanczos(slopes: np.ndarray, W: np.ndarray, v: np.ndarray) -> tuple[np.ndarr
     scale = np.zeros(S)
     for k in range(span):
         basis[k] = v
-        w, size = _there_and_back(slopes, W, v)
+        w, size = _there_and_back(steps, lag, v)
         if k == 0:
             scale = np.where(np.isfinite(size), size, 0)
         w *= np.exp(size - scale)[:, None]
@@ -283,14 +339,14 @@ def _lanczos(slopes: np.ndarray, W: np.ndarray, v: np.ndarray) -> tuple[np.ndarr
         return (np.log(largest) + scale) / 2, best, converged
 
 
-def _there_and_back(slopes: np.ndarray, W: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _there_and_back(steps: _Steps, lag: int, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``P' P v`` for each row of v (S, h), as a vector near 1 and the logarithm of its factor."""
     scale = np.zeros(len(v))
-    for slope in slopes:
-        v, grown = _near_one(slope * (v @ W.T))
+    for i in range(lag):
+        v, grown = _near_one(steps.forward(i, v))
         scale += grown
-    for slope in slopes[::-1]:
-        v, grown = _near_one((slope * v) @ W)
+    for i in range(lag - 1, -1, -1):
+        v, grown = _near_one(steps.back(i, v))
         scale += grown
     return v, scale
 
@@ -341,10 +397,11 @@ def _memory_sentences(r: JacobianNorms) -> list[str]:
             f"Each further step multiplies by {number(r.factor)}: the memory falls to a half in "
             f"{number(r.half_life)} steps."
         )
-    lines.append(
-        f"The bound of Bengio et al. for one step is {number(r.bound)}: "
-        + ("below 1, so gradients must vanish." if r.bound < 1 else "not below 1, so it proves nothing.")
-    )
+    if not math.isnan(r.bound):
+        lines.append(
+            f"The bound of Bengio et al. for one step is {number(r.bound)}: "
+            + ("below 1, so gradients must vanish." if r.bound < 1 else "not below 1, so it proves nothing.")
+        )
     return lines
 
 
@@ -387,6 +444,19 @@ def plot_jacobian_norms(memory: JacobianNorms, *, ax: Any = None) -> Figure:
             lags[half:], drawable(fit[half:]), color=ORANGE, linewidth=4, alpha=0.6, zorder=1,
             label=f"fit: $\\times$ {memory.factor:.3g} a step, {life}",
         )  # fmt: skip
+    if not math.isnan(memory.bound):
+        _plot_bound(memory, ax)
+    tidy(
+        ax, "How much a state depends on an earlier one", about(memory), "lag in time steps",
+        "spectral norm of dh$_{t}$/dh$_{t-lag}$",
+    )  # fmt: skip
+    log_scale(ax)
+    legend_below(ax)
+    return figure
+
+
+def _plot_bound(memory: JacobianNorms, ax: Any) -> None:
+    lags = memory.lags
     with np.errstate(all="ignore"):
         bound = memory.bound ** lags.astype(np.float64)
     name = f"bound of Bengio et al., {memory.bound:.3g}$^{{lag}}$"
@@ -396,13 +466,6 @@ def plot_jacobian_norms(memory: JacobianNorms, *, ax: Any = None) -> Figure:
     else:
         where = f"rises to {number(float(bound[-1]))}" if memory.bound > 1 else "falls out of it"
         ax.plot([], [], linestyle="none", label=f"{name}: not in the picture, it {where}")
-    tidy(
-        ax, "How much a state depends on an earlier one", about(memory), "lag in time steps",
-        "spectral norm of dh$_{t}$/dh$_{t-lag}$",
-    )  # fmt: skip
-    log_scale(ax)
-    legend_below(ax)
-    return figure
 
 
 def _near(bound: np.ndarray, norms: np.ndarray) -> bool:

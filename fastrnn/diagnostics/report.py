@@ -13,18 +13,13 @@ import numpy as np
 from fastrnn.cells import CELLS
 from fastrnn.diagnostics.canvas import TITLE, new_figure
 from fastrnn.diagnostics.clipping import ClipReport, clip_report
+from fastrnn.diagnostics.gates import GateSaturation
 from fastrnn.diagnostics.glyphs import as_title
 from fastrnn.diagnostics.gradients import GradientFlow, gradient_flow, plot_gradient_flow
 from fastrnn.diagnostics.jacobians import JacobianNorms, jacobian_norms, plot_jacobian_norms
 from fastrnn.diagnostics.spectrum import Spectrum, plot_singular_values
 from fastrnn.diagnostics.spectrum import spectrum as measure_spectrum
-from fastrnn.diagnostics.states import (
-    HiddenStates,
-    Saturation,
-    hidden_states,
-    plot_hidden_states,
-    plot_saturation,
-)
+from fastrnn.diagnostics.states import HiddenStates, Saturation, hidden_states, plot_hidden_states
 from fastrnn.diagnostics.states import saturation as measure_saturation
 from fastrnn.errors import TextError
 from fastrnn.sharing import reading_model
@@ -65,7 +60,8 @@ class Diagnosis(Shown):
     ----------
     flow : GradientFlow
     memory : JacobianNorms
-    spectrum : Spectrum
+    spectrum : Spectrum or None
+        None of a net with gates, which has no one Whh.
     saturation : Saturation
     clipping : ClipReport
     states : HiddenStates
@@ -76,7 +72,8 @@ class Diagnosis(Shown):
         How far BPTT looked back in the training.
     clip : str or None
         How the training clipped.
-    nonlinearity : {"tanh", "relu"}
+    nonlinearity : {"tanh", "relu", "gru", "lstm"}
+        Of a net with gates its cell.
     hidden_size, num_layers, passages, steps, skipped : int
         `skipped` characters of the text are not in the model's vocabulary, and were left out.
     source : str
@@ -85,8 +82,8 @@ class Diagnosis(Shown):
 
     flow: GradientFlow
     memory: JacobianNorms
-    spectrum: Spectrum
-    saturation: Saturation
+    spectrum: Spectrum | None
+    saturation: Saturation | GateSaturation
     clipping: ClipReport
     states: HiddenStates
     loss: float
@@ -239,7 +236,8 @@ def diagnose(model: CharRNN, text: str, *, verbose: bool = False) -> Diagnosis:
         share(MEMORY[0], "memory")  # which takes nearly all of the time
         memory = jacobian_norms(lm, x, on_progress=share.of_memory)
         share(MEMORY[1], "recurrent weights")
-        spectrum = measure_spectrum(lm)
+        gated = lm.cell != "rnn"
+        spectrum = None if gated else measure_spectrum(lm)
         share(0.97, "saturation")
         saturation = measure_saturation(lm, x)
         share(0.98, "clipping")
@@ -250,7 +248,7 @@ def diagnose(model: CharRNN, text: str, *, verbose: bool = False) -> Diagnosis:
     states.labels[:] = [model.vocabulary_[i] for i in x[:, 0]]
     return Diagnosis(
         flow, memory, spectrum, saturation, clipping, states, flow.loss, model.seq_len, model.clip,
-        lm.nonlinearity, lm.hidden_size, lm.num_layers, count, steps, len(text) - len(indices),
+        lm.cell if gated else lm.nonlinearity, lm.hidden_size, lm.num_layers, count, steps, len(text) - len(indices),
     )  # fmt: skip
 
 
@@ -282,7 +280,7 @@ class _Shares:
 def _report(d: Diagnosis, width: int) -> list[str]:
     layers = f"{d.num_layers} layer" + ("s, of which the top one is looked at" if d.num_layers > 1 else "")
     head = [
-        f"{d.hidden_size} hidden units, {layers}, {d.nonlinearity}; trained to look {d.seq_len} characters "
+        f"{d.hidden_size} hidden units, {layers}, {_of_cell(d)}; trained to look {d.seq_len} characters "
         "back.",
         f"Looked at {d.passages} passage{'s' * (d.passages > 1)} of {d.steps} characters: "
         f"{decimals(d.loss, 3)} nats per character"
@@ -293,9 +291,8 @@ def _report(d: Diagnosis, width: int) -> list[str]:
     def add(text: str, first: str, more: str) -> None:
         lines.extend(textwrap.wrap(text, width, initial_indent=first, subsequent_indent=more))
 
-    for number, (title, numbers, meaning) in enumerate(
-        (_gradient(d), _memory(d), _weights(d), _flatness(d), _clipping(d)), start=1
-    ):
+    sections = _gradient(d), _memory(d), _weights(d), _flatness(d), _clipping(d)
+    for number, (title, numbers, meaning) in enumerate(filter(None, sections), start=1):
         add(title, f"{number}. ", "   ")
         for line in numbers:
             add(line, " " * 5, " " * 9)
@@ -339,29 +336,37 @@ def _memory(d: Diagnosis) -> _Section:
     numbers = [
         f"each further step multiplies it by  {memory.factor:.3f}",
         f"so it falls to a half in            {_steps(memory.half_life)}",
-        f"bound of Bengio et al. for a step   {memory.bound:.3f}",
     ]
+    if not math.isnan(memory.bound):
+        numbers.append(f"bound of Bengio et al. for a step   {memory.bound:.3f}")
     if math.isfinite(memory.half_life):
         meaning = (
             f"The state remembers about {_steps(memory.half_life)}: after that a change of the state has "
-            "half its effect. The bound, the largest singular value of Whh times the largest slope "
-            f"that was met, is what a step could do at most; {_bound_meaning(memory.bound)}"
+            f"half its effect. {_bound_meaning(memory.bound)}"
         )
     else:
         meaning = (
             "A change of the state does not die out but grows with time: the net is sensitive to small "
-            f"differences long ago. {_bound_meaning(memory.bound).capitalize()}"
+            f"differences long ago. {_bound_meaning(memory.bound)}"
         )
     return "The memory: how much a state depends on an earlier one (norm of dh_t/dh_k)", numbers, meaning
 
 
 def _bound_meaning(bound: float) -> str:
+    if math.isnan(bound):
+        return "(The bound of Bengio et al. is of nets without gates.)"
+    what = "The bound, the largest singular value of Whh times the largest slope that was met, is what a step could do at most; "
     if bound < 1:
-        return "below 1, as here, gradients must vanish, whatever the text."
-    return "only below 1 would it force gradients to vanish; beyond 1, as here, they may grow but need not."
+        return what + "below 1, as here, gradients must vanish, whatever the text."
+    return (
+        what
+        + "only below 1 would it force gradients to vanish; beyond 1, as here, they may grow but need not."
+    )
 
 
-def _weights(d: Diagnosis) -> _Section:
+def _weights(d: Diagnosis) -> _Section | None:
+    if d.spectrum is None:
+        return None
     radius, largest = d.spectrum.spectral_radius, float(d.spectrum.singular_values[0])
     numbers = [
         f"spectral radius (largest |eigenvalue|)  {radius:.3f}",
@@ -386,6 +391,8 @@ def _weights(d: Diagnosis) -> _Section:
 
 def _flatness(d: Diagnosis) -> _Section:
     s = d.saturation
+    if isinstance(s, GateSaturation):
+        return _gates(s)
     shares = float(s.saturated.mean()), float(s.dead.mean())
     numbers = [
         f"saturated (|h| > {s.threshold:g})            {_percent(shares[0]):>8} of the units, on average",
@@ -407,6 +414,21 @@ def _flatness(d: Diagnosis) -> _Section:
     else:
         meaning = "Most units work where tanh has a slope, so that gradients get through."
     return "Saturation: units that are too far out to learn", numbers, meaning
+
+
+def _gates(s: GateSaturation) -> _Section:
+    numbers = [
+        f"{name:<10} at its lower end {_percent(float(s.low[name].mean())):>8}, upper {_percent(float(s.high[name].mean())):>8}, "
+        f"mean {float(s.mean[name].mean()):6.3f}"
+        for name in s.low
+    ]
+    keeps = "forget" if "forget" in s.low else "update"
+    meaning = (
+        f"A gate at one of its ends is a switch: it keeps or cuts, and learns little there. The {keeps} gate says how much "
+        f"of the state stays from one step to the next; at a mean of {float(s.mean[keeps].mean()):.2f} an average unit "
+        "keeps that share."
+    )
+    return "Saturation: gates that are shut or wide open", numbers, meaning
 
 
 def _clipping(d: Diagnosis) -> _Section:
@@ -442,6 +464,17 @@ def _advice(d: Diagnosis) -> list[str]:
                 f"back. With seq_len={shorter} half of the characters of a chunk still have all {reach} before "
                 "them, and there are more steps in the same time."
             )
+        if d.spectrum is None or isinstance(d.saturation, GateSaturation):
+            gate = (
+                "forget gate, bias_ih_l0[h : 2 * h] += 1"
+                if d.nonlinearity == "lstm"
+                else "update gate, bias_ih_l0[h : 2 * h] += 1"
+            )
+            advice.append(
+                f"Gates that keep from the start: begin with a larger bias of the {gate}, so that more of the state goes on "
+                "at each step before the net has learned what to keep."
+            )
+            return advice
         if d.spectrum.spectral_radius < 0.9:
             advice.append(
                 "A larger start for Whh: begin with an orthogonal matrix, or scale it to spectral radius 1, "
@@ -455,7 +488,7 @@ def _advice(d: Diagnosis) -> list[str]:
                 "spectral radius 1, keep more units where it is steep."
             )
         advice.append(
-            "For memory over hundreds of steps: a gated net (LSTM, GRU). A vanilla net is not "
+            'For memory over hundreds of steps: a gated net, cell="lstm" or "gru". A vanilla net is not '
             "made for that, and no setting changes it."
         )
     elif d.verdict == "explodes":
@@ -469,7 +502,8 @@ def _advice(d: Diagnosis) -> list[str]:
         advice.append(
             "A lower learning rate, and shorter chunks: the gradient is then multiplied fewer times."
         )
-        advice.append("A smaller start for Whh: scale it to spectral radius 1.")
+        if d.spectrum is not None:
+            advice.append("A smaller start for Whh: scale it to spectral radius 1.")
     else:
         advice.append(
             "About the gradient, nothing needs to be done: it reaches as far back as the training looks."
@@ -483,6 +517,8 @@ def _advice(d: Diagnosis) -> list[str]:
                 else "a guard that costs nothing while it does nothing."
             )
         )
+    if isinstance(d.saturation, GateSaturation):
+        return advice
     if CELLS[d.nonlinearity].saturates and float(d.saturation.saturated.mean()) > 0.3:
         advice.append(
             "Against saturation: a lower learning rate, or smaller first weights from input to hidden state."
@@ -526,7 +562,7 @@ def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
     """
     d = diagnosis
     figure = new_figure((10.0, 14.0))
-    model = f"CharRNN, {d.hidden_size} {d.nonlinearity} units" + (
+    model = f"CharRNN, {d.hidden_size} {_of_cell(d)} units" + (
         f", top of {d.num_layers} layers" if d.num_layers > 1 else ""
     )
     text = f" of {as_title(d.source)}" if d.source else ""
@@ -538,10 +574,20 @@ def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
     parts: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1))
     top, bottom = parts
     # The page says once what they are of.
-    axes = top.subplots(2, 2)
-    plot_gradient_flow(replace(d.flow, model="", read=""), ax=axes[0, 0])
-    plot_jacobian_norms(replace(d.memory, model="", read=""), ax=axes[0, 1])
-    plot_singular_values(replace(d.spectrum, model=""), ax=axes[1, 0])
-    plot_saturation(replace(d.saturation, model="", read=""), ax=axes[1, 1])
+    places = [
+        ["flow", "memory"],
+        ["spectrum", "flatness"] if d.spectrum is not None else ["flatness", "flatness"],
+    ]
+    axes = top.subplot_mosaic(places)
+    plot_gradient_flow(replace(d.flow, model="", read=""), ax=axes["flow"])
+    plot_jacobian_norms(replace(d.memory, model="", read=""), ax=axes["memory"])
+    if d.spectrum is not None:
+        plot_singular_values(replace(d.spectrum, model=""), ax=axes["spectrum"])
+    replace(d.saturation, model="", read="").plot(axes["flatness"])
     plot_hidden_states(replace(d.states, model="", read="the first passage"), ax=bottom.subplots())
     return figure
+
+
+def _of_cell(d: Diagnosis) -> str:
+    """The nonlinearity, or the cell as people write it."""
+    return d.nonlinearity.upper() if d.spectrum is None else d.nonlinearity

@@ -36,7 +36,8 @@ def about_model(m: OpenModel, layer: int, direction: int, batch: Batch | None = 
     """What the pictures and the sentences of a result say of the model, and of what it read."""
     name = "CharRNN" if m.vocabulary is not None else type(m.model).__name__
     count = len(m.layers)
-    model = f"{name}, {m.hidden_size} {m.cell.name} units"
+    kind = m.cell.name.upper() if m.cell.slope is None else m.cell.name
+    model = f"{name}, {m.hidden_size} {'' if kind == name else f'{kind} '}units"
     if count > 1:
         model += f", top of {count} layers" if layer == count - 1 else f", layer {layer} (from 0) of {count}"
     if direction:

@@ -38,6 +38,12 @@ def _recurrent_weights(model: Any, layer: int, direction: int) -> np.ndarray:
             raise ValueError(f"model must be a model or a square matrix, got shape {W.shape}")
     else:
         m = open_finite(model)
+        if m.cell.slope is None:
+            raise ValueError(
+                f"model must have one W_hh that its state is multiplied by; here there is one for each gate "
+                f"({', '.join(m.cell.gates)}), and the state goes on beside them: jacobian_norms measures what a step "
+                f"does to it"
+            )
         W = m.recurrent_weights(check_layer(m, layer), check_direction(m, direction))
     if not np.isfinite(W).all():
         raise ValueError("the recurrent weights hold NaN or infinity")

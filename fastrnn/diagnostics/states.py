@@ -27,6 +27,7 @@ from fastrnn.diagnostics.canvas import (
     set_title,
     tidy,
 )
+from fastrnn.diagnostics.gates import GateSaturation, gate_saturation
 from fastrnn.diagnostics.glyphs import NAMES, Sign, signs
 from fastrnn.diagnostics.results import (
     DEAD_SLOPE,
@@ -117,10 +118,11 @@ def saturation(
     threshold: float = SATURATED,
     layer: int = -1,
     direction: int = 0,
-) -> Saturation:
+) -> Saturation | GateSaturation:
     """Share of units that are saturated, and of those that pass no gradient, at each time step.
 
-    A saturated tanh multiplies the gradient by its derivative ``1 - h^2`` (eq. 4), which is near zero.
+    A saturated tanh multiplies the gradient by its derivative ``1 - h^2`` (eq. 4), which is near zero.  So does a gate
+    that is shut or wide open by that of the sigmoid.
 
     Parameters
     ----------
@@ -132,6 +134,7 @@ def saturation(
     Returns
     -------
     Saturation
+        Of a GRU or an LSTM a `GateSaturation`.
 
     Raises
     ------
@@ -156,6 +159,8 @@ def saturation(
     with np.errstate(all="ignore"):
         u = forward(m, batch)
     hs = finite_states(u, number, direction)
+    if m.cell.slope is None:
+        return gate_saturation(u, number, direction, limit)
     slopes = u.slopes(number, direction)
     flat = np.abs(hs) > limit if m.cell.saturates else np.zeros(hs.shape, bool)
     dead = slopes < DEAD_SLOPE

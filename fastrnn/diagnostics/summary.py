@@ -9,11 +9,12 @@ import numpy as np
 
 from fastrnn.checks import CLIP_MODES, check_clip
 from fastrnn.diagnostics.clipping import share_beyond
+from fastrnn.diagnostics.gates import gate_shares
 from fastrnn.diagnostics.gradients import from_last_step, layer_gradients, loss_gradient
 from fastrnn.diagnostics.jacobians import fit_decay, half_life_of
 from fastrnn.diagnostics.results import DEAD_SLOPE, SATURATED
 from fastrnn.diagnostics.spectrum import estimate_radius
-from fastrnn.diagnostics.unroll import Batch, OpenModel, forward, open_batch, open_model
+from fastrnn.diagnostics.unroll import Batch, OpenModel, Unrolled, forward, open_batch, open_model
 from fastrnn.functional.norms import global_norm, norm
 from fastrnn.sharing import reading_model
 
@@ -49,7 +50,8 @@ def training_summary(
     Returns
     -------
     dict of str to float
-        ``spectral_radius`` (estimated), ``saturated`` and ``dead`` (mean shares of units),
+        ``spectral_radius`` (estimated), ``saturated`` and ``dead`` (mean shares of units; with gates, ``saturated`` is
+        the share of gates that are shut or wide open, see `saturation`, and of the other two there are no such numbers),
         ``gradient_share`` (of the last loss's gradient, how much reaches the first step of the
         chunk), ``half_life`` (steps in which that gradient falls to a half, infinity where it does
         not fall), ``dWhh_norm``, ``clipped`` (share of entries that the clipping changes).  NaN where
@@ -89,11 +91,8 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
         layers = layer_gradients(u, d_outputs)
         from_last = from_last_step(u, d_outputs, (top, 0))
         grads = [*layers, *output]
-        hs = u.hs[top][0]
-        slopes = u.slopes(top)
-        broken = not np.isfinite(hs).all()
-        flat = float((np.abs(hs) > SATURATED).mean()) if m.cell.saturates else 0.0
-        W = m.recurrent_weights(top)
+        broken = not np.isfinite(u.hs[top][0]).all()
+        flat, dead, radius = _flatness(u, top)
         changed = 0.0
         if clip == "norm":
             changed = float(not global_norm(grads) <= limit)
@@ -105,11 +104,21 @@ def summarize(m: OpenModel, batch: Batch, targets: Any, clip: str | None, limit:
         elif len(from_last) > 1:
             rate = fit_decay(np.arange(len(from_last)), np.log(from_last[::-1]))[0]
         return {
-            "spectral_radius": estimate_radius(W),
+            "spectral_radius": radius,
             "saturated": math.nan if broken else flat,
-            "dead": math.nan if broken else float((slopes < DEAD_SLOPE).mean()),
+            "dead": math.nan if broken else dead,
             "gradient_share": float(from_last[0] / from_last[-1]),
             "half_life": half_life_of(rate),
             "dWhh_norm": norm(layers[top * m.directions * 4 + 1]),
             "clipped": changed,
         }
+
+
+def _flatness(u: Unrolled, top: int) -> tuple[float, float, float]:
+    """Share of saturated units or gates of a layer, share of dead units, and spectral radius of W_hh."""
+    m = u.m
+    if m.cell.slope is None:
+        return float(np.mean([*gate_shares(u, top, 0, SATURATED).values()])), math.nan, math.nan
+    hs, slopes = u.hs[top][0], u.slopes(top)
+    flat = float((np.abs(hs) > SATURATED).mean()) if m.cell.saturates else 0.0
+    return flat, float((slopes < DEAD_SLOPE).mean()), estimate_radius(m.recurrent_weights(top))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn import backends, threads
-from fastrnn.cells import CELLS, TANH, Cell
+from fastrnn.cells import TANH, Cell, Linear, cell_of
 from fastrnn.checks import (
     INDEX,
     NO_INDICES,
@@ -38,6 +38,7 @@ from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, Memory
 from fastrnn.passes import Call, Gradients, Layer, Net, Space
 from fastrnn.simple_weights import PARAMETERS
+from fastrnn.states import States, check_state
 from fastrnn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ __all__ = [
     "backward",
     "check_layer",
     "forward",
+    "norms_of_states",
     "open_batch",
     "open_model",
     "output_gradient",
@@ -66,7 +68,7 @@ class OpenModel:
     ----------
     model : object
         The model itself; of a `CharRNN` its `LanguageModel`.
-    kind : {"SimpleRNN", "LanguageModel", "RNN"}
+    kind : {"SimpleRNN", "LanguageModel", "layer"}
     kernels : module
         Of the model's backend.
     dtype : dtype
@@ -99,7 +101,7 @@ class OpenModel:
 
     @property
     def hidden_size(self) -> int:
-        return len(self.layers[0][0][1])
+        return int(self.layers[0][0][1].shape[1])
 
     @property
     def input_size(self) -> int:
@@ -115,7 +117,7 @@ class OpenModel:
         return "mean" if self.kind == "LanguageModel" else "sum"
 
     def recurrent_weights(self, layer: int, direction: int = 0) -> np.ndarray:
-        """W_hh of a layer, shape (h, h), in float64."""
+        """W_hh of a layer, shape (h, h), or (G*h, h) with gates, in float64."""
         return np.asarray(self.layers[layer][direction][1], np.float64)
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -154,7 +156,7 @@ class OpenModel:
 
 
 def open_model(model: Any) -> OpenModel:
-    """Read the weights of a `SimpleRNN`, `ReferenceRNN`, `RNN`, `LanguageModel` or fitted `CharRNN`.
+    """Read the weights of a `SimpleRNN`, `ReferenceRNN`, `RNN`, `GRU`, `LSTM`, `LanguageModel` or fitted `CharRNN`.
 
     Raises
     ------
@@ -180,7 +182,7 @@ def open_model(model: Any) -> OpenModel:
     if hasattr(model, "partial_fit"):
         raise not_fitted(f"model must be fitted before it can be looked at: call {type(model).__name__}.fit")
     raise TypeError(
-        f"model must be a SimpleRNN, RNN, LanguageModel or fitted CharRNN, got {type(model).__name__}"
+        f"model must be a SimpleRNN, RNN, GRU, LSTM, LanguageModel or fitted CharRNN, got {type(model).__name__}"
     )
 
 
@@ -200,8 +202,7 @@ def _open_simple(model: Any) -> OpenModel:
 
 def _open_layers(model: Any, parameters: dict[str, np.ndarray]) -> OpenModel:
     dtype = np.dtype(model.dtype)
-    h = parameters["weight_hh_l0"].shape[0]
-    none = np.zeros(h, dtype)
+    none = np.zeros(len(parameters["weight_hh_l0"]), dtype)
     endings = ("", "_reverse") if "weight_hh_l0_reverse" in parameters else ("",)
 
     def layer(number: int, ending: str) -> Layer:
@@ -216,14 +217,20 @@ def _open_layers(model: Any, parameters: dict[str, np.ndarray]) -> OpenModel:
         output = (kernel_array(parameters["weight_out"], dtype), kernel_array(parameters["bias_out"], dtype))
     return OpenModel(
         model,
-        "RNN" if output is None else "LanguageModel",
+        "layer" if output is None else "LanguageModel",
         backends.kernels(getattr(model, "_backend", None)),
         dtype,
-        CELLS[model.nonlinearity],
+        _cell_of(model),
         tuple(tuple(layer(number, ending) for ending in endings) for number in range(model.num_layers)),
         output,
         bool(getattr(model, "batch_first", False)),
     )
+
+
+def _cell_of(model: Any) -> Cell:
+    """The cell of a layer or a `LanguageModel`."""
+    kind = getattr(model, "_kind", None)
+    return kind if isinstance(kind, Cell) else cell_of("rnn", model.nonlinearity)
 
 
 # -- what the user passes in -------------------------------------------------------------------------
@@ -237,7 +244,8 @@ class Batch:
     ----------
     indices : ndarray of int64, shape (T, N), or without elements
     x : ndarray, shape (T, N, d), or without elements
-    h0 : ndarray, shape (layers * directions, N, h)
+    h0 : tuple of ndarray, shape (layers * directions, N, h)
+        One for each kind of state.
     targets : ndarray of int64, shape (T, N), or None
         Class indices, where the model has an output layer; -1 where nothing counts.
     batched : bool
@@ -246,7 +254,7 @@ class Batch:
 
     indices: np.ndarray
     x: np.ndarray
-    h0: np.ndarray
+    h0: tuple[np.ndarray, ...]
     targets: np.ndarray | None
     batched: bool
 
@@ -258,7 +266,7 @@ class Batch:
 
     def astype(self, dtype: np.dtype) -> Batch:
         """The same with real numbers of another dtype."""
-        return replace(self, x=self.x.astype(dtype), h0=self.h0.astype(dtype))
+        return replace(self, x=self.x.astype(dtype), h0=tuple(state.astype(dtype) for state in self.h0))
 
 
 def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -> Batch:
@@ -307,7 +315,9 @@ def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -
 
 def _encode(m: OpenModel, text: str, name: str) -> np.ndarray:
     if m.vocabulary is None:
-        raise TypeError(f"{name} can be text for a CharRNN only; a {m.kind} takes class indices")
+        raise TypeError(
+            f"{name} can be text for a CharRNN only; a {type(m.model).__name__} takes class indices"
+        )
     if not text:
         raise ValueError(f"{name} must hold at least two characters of text")
     return m.vocabulary.encode(text, m.unknown, m.newline)
@@ -319,7 +329,7 @@ def _input_grid(m: OpenModel, inputs: Any) -> tuple[np.ndarray, bool]:
     if m.kind == "SimpleRNN":
         indices, x = check_inputs(inputs, d, m.dtype, m.kernels)
         return (x.reshape(len(x), 1, d) if len(x) else indices.reshape(-1, 1)), False
-    if m.kind != "RNN":
+    if m.kind != "layer":
         return _index_grid(inputs, "inputs", d, m.kernels)
     steps, classes, batched = check_steps(inputs, "inputs", d, m.dtype, batch_first=m.batch_first)
     if not steps.shape[1]:
@@ -357,14 +367,15 @@ def _target_grid(m: OpenModel, targets: Any, bound: int) -> np.ndarray:
     return wanted
 
 
-def _first_states(m: OpenModel, h0: Any, N: int, batched: bool) -> np.ndarray:
+def _first_states(m: OpenModel, h0: Any, N: int, batched: bool) -> tuple[np.ndarray, ...]:
     h, count = m.hidden_size, len(m.layers) * m.directions
     if h0 is None:
-        return np.zeros((count, N, h), m.dtype)
+        return tuple(np.zeros((count, N, h), m.dtype) for _ in m.cell.states)
     if m.kind == "SimpleRNN":
-        return check_real_array(h0, "h0", m.dtype, (h, 1)).reshape(1, 1, h)
+        return (check_real_array(h0, "h0", m.dtype, (h, 1)).reshape(1, 1, h),)
     shapes = [(count, N, h)] if batched else [(count, h), (count, 1, h)]
-    return check_real_array(h0, "h0", m.dtype, *shapes).reshape(count, N, h)
+    given = check_state(h0, "h0", m.dtype, m.cell.states, *shapes)
+    return tuple(state.reshape(count, N, h) for state in given)
 
 
 def check_layer(m: OpenModel, layer: Any) -> int:
@@ -379,6 +390,10 @@ def check_layer(m: OpenModel, layer: Any) -> int:
 # -- forward and backward ----------------------------------------------------------------------------
 
 
+#: A layer and a direction.
+Place = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Unrolled:
     """The states of every layer, direction and time step.
@@ -391,6 +406,8 @@ class Unrolled:
         Which made them.
     hs : list of list of ndarray, shape (T, N, h)
         ``hs[layer][direction]``.
+    kept : list of list of ndarray, shape (T, N, K, h)
+        Likewise, what a cell with gates has kept, see `Cell.kept`.
     memory : Memory
         Where large arrays are.
     """
@@ -399,6 +416,7 @@ class Unrolled:
     batch: Batch
     call: Call
     hs: list[list[np.ndarray]]
+    kept: list[list[np.ndarray]]
     memory: Memory
 
     def new_states(self) -> np.ndarray:
@@ -417,8 +435,35 @@ class Unrolled:
         return threads
 
     def slopes(self, layer: int, direction: int = 0) -> np.ndarray:
-        """Derivative of the nonlinearity at every step, from its value (eq. 4), (T, N, h) in float64."""
+        """Derivative of the nonlinearity at every step, from its value (eq. 4), (T, N, h) in float64.
+
+        Of a cell without gates.
+        """
+        assert self.m.cell.slope is not None
         return self.m.cell.slope(self.hs[layer][direction].astype(np.float64))
+
+    def linear(self, place: Place, t: Any, n: Any) -> Linear:
+        """Steps to the time steps `t` of the sequences `n` (arrays of one shape) to first order, in float64."""
+        number, direction = place
+        hs, kept = self.hs[number][direction], self.kept[number][direction]
+        before = tuple(state.astype(np.float64) for state in self.before(place, t, n))
+        kept = (kept[t, n] if kept.size else kept).astype(np.float64)
+        return self.m.cell.linear(before, hs[t, n].astype(np.float64), kept)
+
+    def before(self, place: Place, t: Any, n: Any) -> tuple[np.ndarray, ...]:
+        """States before the time steps `t` of the sequences `n`, in the order in which the layer meets them."""
+        number, direction = place
+        i, T = number * self.m.directions + direction, len(self.hs[number][direction])
+        earlier = np.asarray(t) + (1 if direction else -1)
+        first = (earlier < 0) | (earlier >= T)
+        inside = np.where(first, 0, earlier)
+        later = [self.hs[number][direction]]
+        if len(self.m.cell.states) > 1:  # c is the last of what an LSTM keeps
+            later.append(self.kept[number][direction][:, :, -1])
+        return tuple(
+            np.where(first[..., None], h0[i][n], states[inside, n])
+            for h0, states in zip(self.batch.h0, later, strict=True)
+        )
 
 
 def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
@@ -428,17 +473,20 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     """
     T, N = batch.shape
     h, L, D = m.hidden_size, len(m.layers), m.directions
-    arrays = L * D * (2 if D == 2 else 1) + more
+    states, kept = len(m.cell.states), len(m.cell.kept)
+    arrays = L * D * ((2 if D == 2 else 1) + kept) + more * states
     memory = Memory(arrays * (T * N * h + 16), m.dtype)
     net = Net(m.dtype, m.cell, m.input_size, h, 0 if m.output is None else len(m.output[1]), L, D)
     space = Space(m.kernels, net, T, N, bool(batch.indices.size), keep=True, take=memory.take)
     call = Call(space, [layer for directions in m.layers for layer in directions], m.output)
     hs = [space.hs[layer * D : (layer + 1) * D] for layer in range(L)]
-    unrolled = Unrolled(m, batch, call, hs, memory)
-    h_n, span = np.empty((L * D, N, h), m.dtype), space.span(T)
+    kept_of = [space.kept[layer * D : (layer + 1) * D] for layer in range(L)]
+    unrolled = Unrolled(m, batch, call, hs, kept_of, memory)
+    h_n = States(np.empty((L * D, N, h), m.dtype) for _ in m.cell.states).places
+    h0, span = States(batch.h0).places, space.span(T)
 
     def forward_part(part: int, slot: int) -> None:
-        call.forward(span, batch.indices, batch.x, batch.h0, h_n, part, slot)
+        call.forward(span, batch.indices, batch.x, h0, h_n, part, slot)
 
     call.run(forward_part, space.multiply_adds, unrolled.num_threads)
     return unrolled
@@ -477,18 +525,26 @@ class Reached:
 
     Attributes
     ----------
-    states : ndarray, shape (T, N, h), or without elements
-        Gradient of every state, dL/dh_t (eqs. 9, 12).
+    states : tuple of ndarray, shape (T, N, h), or without elements
+        Gradient of every state, dL/dh_t (eqs. 9, 12), and dL/dc_t as far as it does not come by h_t.
     grads : tuple of 4 ndarray, or empty
         Gradients of W_ih, W_hh, b_ih and b_hh (eqs. 11, 13).
     """
 
-    states: np.ndarray
+    states: tuple[np.ndarray, ...]
     grads: tuple[np.ndarray, ...]
 
+    def norms(self) -> np.ndarray:
+        """Of each step's gradient, those of all states together, shape (T,)."""
+        return norms_of_states(self.states)
 
-#: A layer and a direction.
-Place = tuple[int, int]
+
+def norms_of_states(states: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Norms over units and sequences, of all states together."""
+    norms = norms_of(states[0])
+    for more in states[1:]:
+        norms = np.hypot(norms, norms_of(more))
+    return norms
 
 
 def backward(
@@ -497,7 +553,7 @@ def backward(
     lowest: int,
     states: AbstractSet[Place],
     weights: AbstractSet[Place],
-    out: np.ndarray | None = None,
+    out: tuple[np.ndarray, ...] | None = None,
 ) -> dict[Place, Reached]:
     """Backpropagate the gradient of the top layer's outputs (T, N, directions * h) down to a layer.
 
@@ -509,8 +565,8 @@ def backward(
         The last layer to be reached.
     states, weights : set of (int, int)
         Layers and directions whose states' gradients, and whose weights' gradients, are wanted.
-    out : ndarray, shape (T, N, h), or None
-        Where the states' gradients go, if those of one place are wanted; None makes a new array.
+    out : tuple of ndarray, shape (T, N, h), or None
+        Where the states' gradients go, if those of one place are wanted; None makes new arrays.
 
     Returns
     -------
@@ -529,38 +585,48 @@ def backward(
     }
     layout = Layout(shapes, m.dtype)
     gradients = Gradients(layout, names, (), len(space.bounds))
-    dh_all = [(u.new_states() if out is None else out) if place in states else space.none for place in places]
+    kinds = m.cell.states
+    none = (space.none,) * len(kinds)
+    d_states = [
+        (tuple(u.new_states() for _ in kinds) if out is None else out) if place in states else none
+        for place in places
+    ]
     space.prepare_backward(np.ascontiguousarray(d_outputs))
-    span, dx, dh_n = space.span(T), [space.none] * D, [space.no_state] * (L * D)
-    dh0 = np.empty((L * D, N, h), m.dtype)
+    span, dx, dh_n = space.span(T), [space.none] * D, [space.no_states] * (L * D)
+    h0 = States(batch.h0).places
+    dh0 = States(np.empty((L * D, N, h), m.dtype) for _ in kinds).places
 
     def backward_part(part: int, slot: int) -> None:
         u.call.backward(
-            span, batch.indices, batch.x, batch.h0, dh_n, dh0, dx, gradients.layers[part], part, slot,
-            lowest=lowest, dh_all=dh_all,
+            span, batch.indices, batch.x, h0, dh_n, dh0, dx, gradients.layers[part], part, slot,
+            lowest=lowest, d_states=d_states,
         )  # fmt: skip
 
     u.call.run(backward_part, 2 * space.multiply_adds, u.num_threads)
     sums = _total(u, gradients, layout)
     return {
-        place: Reached(dh_all[i], tuple(sums[name] for name in names[i] if name in sums))
+        place: Reached(d_states[i], tuple(sums[name] for name in names[i] if name in sums))
         for i, place in enumerate(places)
         if place[0] >= lowest
     }
 
 
-def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
+def term_norms(u: Unrolled, place: Place, states: tuple[np.ndarray, ...]) -> np.ndarray:
     """Frobenius norm of each step's term of dW_hh, ``sum_n dz_tn h_{t-1,n}'`` (eqs. 11, 13), shape (T,).
 
     Parameters
     ----------
     u : Unrolled
     place : (int, int)
-    states : ndarray, shape (T, N, h)
-        dL/dh_t.
+    states : tuple of ndarray, shape (T, N, h)
+        dL/dh_t, and dL/dc_t.
     """
     m, (number, direction) = u.m, place
-    hs, h0 = u.hs[number][direction], u.batch.h0[number * m.directions + direction]
+    slope = m.cell.slope
+    if slope is None:
+        return _gated_term_norms(u, place, states)
+    (d_hs,) = states
+    hs, h0 = u.hs[number][direction], u.batch.h0[0][number * m.directions + direction]
     T, N, h = hs.shape
     norms: np.ndarray
     if N == 1:
@@ -569,8 +635,8 @@ def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
         before[first] = norms_of(h0)
         before[others] = norms_of(hs)[1:] if direction else norms_of(hs)[:-1]
         with np.errstate(all="ignore"):
-            dz = m.cell.slope(hs)
-            dz *= states
+            dz = slope(hs)
+            dz *= d_hs
             norms = norms_of(dz) * before
         return norms
     norms = np.empty(T)
@@ -579,8 +645,8 @@ def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
     def steps(part: int, slot: int) -> None:
         with np.errstate(all="ignore"):  # is told to each thread by itself
             for t in range(part * T // count, (part + 1) * T // count):
-                dz = m.cell.slope(hs[t])
-                dz *= states[t]
+                dz = slope(hs[t])
+                dz *= d_hs[t]
                 before = t + 1 if direction else t - 1
                 norms[t] = _product_norm(dz, hs[before] if 0 <= before < T else h0)
 
@@ -589,9 +655,31 @@ def term_norms(u: Unrolled, place: Place, states: np.ndarray) -> np.ndarray:
     return norms
 
 
+def _gated_term_norms(u: Unrolled, place: Place, states: tuple[np.ndarray, ...]) -> np.ndarray:
+    """`term_norms` of a cell with gates: dz has a block for each of them."""
+    T, N, h = states[0].shape
+    norms, sequences = np.empty(T), np.arange(N)
+    count = threads.workers(min(T, 8), float(T) * N * N * h, u.num_threads)
+
+    def steps(part: int, slot: int) -> None:
+        with np.errstate(all="ignore"):
+            for t in range(part * T // count, (part + 1) * T // count):
+                times = np.full(N, t)
+                by_gate = u.linear(place, times, sequences).by_gate
+                dz = np.einsum(
+                    "sgnh,snh->ngh", by_gate, np.stack([state[t] for state in states]).astype(np.float64)
+                )
+                h_before = u.before(place, times, sequences)[0].astype(np.float64)
+                norms[t] = _product_norm(dz.reshape(N, -1), h_before)
+
+    with threads.one_blas_thread():
+        threads.run(steps, count, count)
+    return norms
+
+
 def _product_norm(a: np.ndarray, b: np.ndarray) -> float:
-    """Frobenius norm of ``a' b``, for arrays (N, h)."""
-    N, h = a.shape
+    """Frobenius norm of ``a' b``, for arrays of N rows."""
+    N, h = a.shape[0], min(a.shape[1], b.shape[1])
     if h >= 2 * N:  # |a'b|^2 = <aa', bb'>: products of N by N in place of h by h
         square = float(np.vdot(a @ a.T, b @ b.T))
     else:
