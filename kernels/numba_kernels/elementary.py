@@ -1,4 +1,4 @@
-"""Element-wise functions and sums of the Numba kernels, tanh and exp among them.
+"""Element-wise functions and sums of the Numba kernels, tanh, exp and sigmoid among them.
 
 A result comes first among the arguments, and says how many elements there are.  ``padded`` rows are filled up to
 whole vectors.  Every loop here, in `packing`, `products` and `cells` has a plain NumPy formula beside it, above it or
@@ -10,9 +10,9 @@ import numpy as np
 
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES, Row, routine
 
-# ---- tanh and exp -------------------------------------------------------------------------------
+# ---- tanh, exp and sigmoid -------------------------------------------------------------------------------
 #
-# Without branches, at most 2.5 units in the last place from the true value.  Both start from
+# Without branches, at most 2.5 units in the last place from the true value.  All start from
 #     x = n ln2 + r,  |r| <= ln2 / 2,  expm1(r) = r + r^2 Q(r),
 # with Q a polynomial that is the best in the largest error on that interval.
 
@@ -111,6 +111,18 @@ def tanh_formula(x):
     return ((e / (e + 2.0)).bits | sign).real
 
 
+def sigmoid_formula(x):
+    """sigmoid x = 1 / (1 + e) or e / (1 + e),  e = exp(-|x|), which cannot overflow."""
+    zero, one = (x.emitter.constant(number, x.ir.type) for number in (0.0, 1.0))
+    e = _exp_formula(-x.magnitude())
+    return (x < zero).chosen(e, one) / (e + 1.0)
+
+
+def plain_sigmoid(x):
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
 # ---- element by element -------------------------------------------------------------------------
 
 
@@ -176,6 +188,11 @@ def hyperbolic_tangent(emitter, out, x):
 @routine("vv", in_place(np.exp))
 def exponential(emitter, out, x):
     elementwise(emitter, out, [x], _exp_formula)
+
+
+@routine("vv", in_place(plain_sigmoid))
+def logistic(emitter, out, x):
+    elementwise(emitter, out, [x], sigmoid_formula)
 
 
 def _plain_copy_padded(out, x):

@@ -46,10 +46,12 @@ the same place in the cache.  ``wide_d`` and ``wide_h`` are d and h rounded up t
 
 import functools
 
+from fastrnn.kernels import GATES
 from fastrnn.kernels.numba_kernels import cells
 from fastrnn.kernels.numba_kernels.batch import ROWS, groups, pieces
 from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_padded, copy_tile, fill, gather_column
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
+from fastrnn.kernels.numba_kernels.gated import gated_backward, gated_forward, gated_sizes, pack_gated
 from fastrnn.kernels.numba_kernels.jit import all_ready, inlined, inlined_and_python, kernel, ready
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
 from fastrnn.kernels.numba_kernels.packing import (
@@ -122,8 +124,10 @@ def _layout(T, rows, d, h, lanes, start):
 
 
 @functools.lru_cache(maxsize=256)
-def layer_sizes(T, N, rows, d, h):
+def layer_sizes(T, N, rows, d, h, cell):
     """Elements of `packed` and of `work` for a layer, N sequences, at most `rows` of them at once."""
+    if GATES[cell] > 1:
+        return gated_sizes(T, N, rows, d, h, cell)
     # Fewer sequences go in blocks of more steps, and may want more space: every number of them is looked at.
     return largest_end(_panels_layout, N, d, h), max(largest_end(_layout, T, r, d, h) for r in pieces(rows))
 
@@ -158,12 +162,14 @@ def _pack(layer, N, one_hot, packed):
             pack_for_gemv(alone, W_ih.T)
 
 
-def pack_layer(layer, N, one_hot, packed):
+def pack_layer(layer, N, one_hot, cell, packed):
     """Bring the weights of a layer into the order in which N sequences will read them, in `packed`.
 
     `one_hot` says that the inputs are class indices.
     """
-    if packed.size:
+    if packed.size and GATES[cell] > 1:
+        pack_gated(layer, N, one_hot, packed)
+    elif packed.size:
         _pack(all_ready(layer), N, bool(one_hot), packed)
 
 
@@ -303,12 +309,16 @@ def _forward_rows(packed, batch, h0, hs, h_n, rows, d, cell):
         copy(h_n[start:stop], hs[T - 1, start:stop])
 
 
-def layer_forward(layer, packed, batch, h0, hs, h_n, rows, cell, work):
+def layer_forward(layer, packed, batch, h0, hs, kept, h_n, rows, cell, work):
     """States of a layer (eq. 1).
 
-    Reads ``h0 (N,h)``; writes rows ``start <= n < stop`` of ``hs (T,N,h)``, zero where a sequence has ended, and of
-    ``h_n (N,h)``, the state after each sequence's last step.  ``h0`` and ``h_n`` may be the same array.
+    Reads `h0`; writes rows ``start <= n < stop`` of ``hs (T,N,h)``, zero where a sequence has ended, of `kept`, and of
+    `h_n`, the states after each sequence's last step.  An array of `h0` and that of `h_n` may be the same.
     """
+    if GATES[cell] > 1:
+        gated_forward(layer, packed, batch, h0, hs, kept, h_n, rows, cell, work)
+        return
+    (h0,), (h_n,) = h0, h_n
     indices, x, lengths, reverse = batch
     batch, h0 = (ready(indices), ready(x), ready(lengths), bool(reverse)), ready(h0)
     d = layer[0].shape[1]
@@ -456,16 +466,21 @@ def layer_backward(
 ):  # fmt: skip
     """Gradients of a layer by BPTT (eqs. 9 to 13).
 
-    Reads ``states = (h0, hs)`` of `layer_forward`, and ``upstream = (dhs, dh_n)``: ``dhs (T,N,h)``, the gradient
-    of the outputs, and ``dh_n (N,h)``, that of the last states, which may have no elements.  Writes ``wanted =
-    (dx, dh0, dh_all)``: ``dh0 (N,h)``; ``dx (T,N,d)`` and ``dh_all (T,N,h)`` (the dh_t of all steps) unless
-    they have no elements; and the sums over ``start <= n < stop`` to `grads`, or adds them there where
-    `accumulate`.  An empty `grads` asks for none.  ``dh_n`` and ``dh0`` may be the same array.
+    Reads ``states = (h0, hs, kept)`` of `layer_forward`, and ``upstream = (dhs, dh_n)``: ``dhs (T,N,h)``, the gradient
+    of the outputs, and that of the last states, whose arrays may have no elements, for zeros.  Writes ``wanted =
+    (dx, dh0, d_states)``: ``dx (T,N,d)`` and the tuple `d_states` of arrays ``(T,N,h)`` (the dh_t of all steps, and
+    dc_t as far as it does not come by h_t) unless these have no elements; and the sums over ``start <= n < stop`` to
+    `grads`, or adds them there where `accumulate`.  An empty `grads` asks for none.  An array of ``dh_n`` and that of
+    ``dh0`` may be the same.
     """
+    if GATES[cell] > 1:
+        gated_backward(layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work)
+        return
     indices, x, lengths, reverse = batch
+    ((h0,), hs, _), (dhs, (dh_n,)), (dx, (dh0,), (dh_all,)) = states, upstream, wanted
     arguments = (
         all_ready(layer), packed, (ready(indices), ready(x), ready(lengths), bool(reverse)),
-        all_ready(states), all_ready(upstream), wanted,
+        (ready(h0), ready(hs)), (ready(dhs), ready(dh_n)), (dx, dh0, dh_all),
         grads or tuple([W[:0] for W in layer]),  # arrays all the same, as it is compiled for them
     )  # fmt: skip
     for group in groups(rows):

@@ -9,9 +9,12 @@ import math
 
 import numpy as np
 
+from fastrnn.kernels import GATES, GRU, LSTM
 from fastrnn.kernels.numba_kernels import cells
+from fastrnn.kernels.numba_kernels.cells import BLOCKS
 from fastrnn.kernels.numba_kernels.elementary import copy, copy_tile, exponentials, largest
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
+from fastrnn.kernels.numba_kernels.gated import gated_panels, row_length
 from fastrnn.kernels.numba_kernels.jit import inlined, inlined_and_python, kernel, ready
 from fastrnn.kernels.numba_kernels.layer import layer_panels
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
@@ -32,9 +35,21 @@ def _layout(rows, h, q, lanes, start):
 
 
 @functools.lru_cache(maxsize=256)
-def sample_size(N, rows, d, h, q):
+def sample_size(N, rows, d, h, q, cell):
     """Elements of `work` for `sample_batch`, N sequences, at most `rows` of them at once."""
+    if GATES[cell] > 1:
+        return largest_end(_gated_layout, rows, h, q, GATES[cell] * h)
     return largest_end(_layout, rows, h, q)
+
+
+@inlined_and_python
+def _gated_layout(rows, h, q, gates, lanes, start):
+    """The same for a cell with gates."""
+    z = start  # (rows, row_length)
+    y = after(z, rows * row_length(h, gates, lanes))  # (rows, ldq)
+    heap = after(y, rows * padded(q, lanes))  # (1, q)
+    end = heap + q
+    return z, y, heap, end
 
 
 # ---- one class --------------------------------------------------------------------------------------
@@ -134,11 +149,29 @@ def _draw_class(y, q, u, temperature, top_k, top_p, heap):
 # ---- the sequences ----------------------------------------------------------------------------------
 
 
+@inlined
+def _draw_all(y, state, output, N, i, draws, choice, out, start, heap):
+    """Draw index i of every sequence from ``y_t = W h_t + b`` (eq. 2); -1 where one of them has none."""
+    (_, uniforms, q), (temperature, top_k, top_p), (bias, forward, alone) = draws, choice, output
+    for r in range(len(y)):
+        copy(y[r], bias)
+    if N == 1:
+        gemv(y[0], y[0], state[0], alone, i & 1)
+    else:
+        multiply(y, state, forward, 1)
+    worst = 0
+    for r in range(len(y)):
+        drawn = _draw_class(y[r], q, uniforms[start + r, i], temperature, top_k, top_p, heap)
+        out[start + r, i] = drawn
+        worst = min(worst, drawn)
+    return worst
+
+
 @kernel
 def _sample(packed, places, packed_output, states, draws, choice, out, rows, cell, work):
     """`sample_batch`.  The packed weights of layer l begin at ``packed[places[l]]``.  ``draws = (first (N), uniforms
     (N,n), q)``."""
-    (first, uniforms, q), (temperature, top_k, top_p), (start, stop) = draws, choice, rows
+    (first, _, q), (start, stop) = draws, rows
     (L, N, h), lanes, count = states.shape, VECTOR_BYTES // work.itemsize, stop - start
     bias, forward, _, alone = output_panels(packed_output, N, h, q)
     z, y, heap, _ = _layout(count, h, q, lanes, first_line(work))
@@ -168,19 +201,60 @@ def _sample(packed, places, packed_output, states, draws, choice, out, rows, cel
                 multiply(z, state, recurrent, 1)
             cells.forward(cell, z, z[:0], (state,), (z,))
             copy_tile(state, z)
-        # y_t = W h_t + b  (eq. 2)
-        state = states[L - 1, start:stop]
-        for r in range(count):
-            copy(y[r], bias)
-        if N == 1:
-            gemv(y[0], y[0], state[0], alone, i & 1)
-        else:
-            multiply(y, state, forward, 1)
-        for r in range(count):
-            drawn = _draw_class(y[r], q, uniforms[start + r, i], temperature, top_k, top_p, heap)
-            if drawn < 0:
-                return i
-            out[start + r, i] = drawn
+        if (
+            _draw_all(
+                y, states[L - 1, start:stop], (bias, forward, alone), N, i, draws, choice, out, start, heap
+            )
+            < 0
+        ):
+            return i
+    return out.shape[1]
+
+
+@kernel
+def _sample_gated(packed, places, packed_output, states, draws, choice, out, rows, cell, work):
+    """`_sample` for a cell with gates.  ``states = (h, c)`` of all layers; a GRU has h in both places."""
+    (first, _, q), (start, stop), (hs, cs) = draws, rows, states
+    (L, N, h), lanes, count, has_c = hs.shape, VECTOR_BYTES // work.itemsize, stop - start, cell == LSTM
+    gates = (GATES[LSTM] if has_c else GATES[GRU]) * h
+    part = BLOCKS * h - gates
+    bias, forward, _, alone = output_panels(packed_output, N, h, q)
+    z, y, heap, _ = _gated_layout(count, h, q, gates, lanes, first_line(work))
+    z, y = matrix(work, z, count, row_length(h, gates, lanes)), matrix(work, y, count, padded(q, lanes))
+    heap = matrix(work, heap, 1, q)[0]
+    nothing = z[0, :0]
+    for i in range(out.shape[1]):
+        for layer in range(L):
+            layer_bias, recurrent, _, rows_of_inputs, inputs, _, inputs_alone, _ = gated_panels(
+                packed, places[layer], N, q if layer == 0 else h, h, gates
+            )
+            state = hs[layer, start:stop]
+            # z_t = W_ih x_t + b; the first layer reads class indices
+            for r in range(count):
+                if layer == 0:
+                    index = first[start + r] if i == 0 else out[start + r, i - 1]
+                    copy(z[r], rows_of_inputs[index])
+                else:
+                    copy(z[r], layer_bias)
+            if layer > 0 and N == 1:
+                row = z[0, : padded(gates, lanes)]
+                gemv(row, row, hs[layer - 1, 0], inputs_alone, i & 1)
+            elif layer > 0:
+                multiply(z[:, :gates], hs[layer - 1, start:stop], inputs, 1)
+            # z_t += W_hh h_{t-1}
+            if N == 1:
+                row = z[0, part : part + padded(gates, lanes)]
+                gemv(row, row, state[0], recurrent, i & 1)
+            else:
+                multiply(z[:, part : part + gates], state, recurrent, 1)
+            for r in range(count):
+                h_t, c_t = hs[layer, start + r], cs[layer, start + r]
+                cells.gates_forward(cell, h_t, z[r], c_t if has_c else h_t, c_t, nothing)
+        if (
+            _draw_all(y, hs[L - 1, start:stop], (bias, forward, alone), N, i, draws, choice, out, start, heap)
+            < 0
+        ):
+            return i
     return out.shape[1]
 
 
@@ -188,8 +262,8 @@ def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
     """Draw class indices for the sequences of a batch, each fed back as the next input.
 
     ``stack = (layers, packed)`` has the weights of every layer and what `pack_layer` made of them, ``output`` those
-    of the output layer and what `pack_output` made of them.  ``states (L,N,h)`` holds the state of every layer and
-    is overwritten.  ``draws = (first, uniforms)``: ``first (N,)`` are the first inputs, and ``uniforms (N,n)`` in [0,
+    of the output layer and what `pack_output` made of them.  ``states``, a tuple of STATES[cell] arrays ``(L,N,h)``,
+    holds the states of every layer and is overwritten.  ``draws = (first, uniforms)``: ``first (N,)`` are the first inputs, and ``uniforms (N,n)`` in [0,
     1) choose the classes.  ``choice = (temperature, top_k, top_p)``, as `fastrnn.kernels.numpy_kernels.sampling` says.
     Writes ``out (N,n)``.
 
@@ -197,7 +271,7 @@ def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
     """
     (_, packed_layers), ((_, b), packed_output), (first, uniforms) = stack, output, draws
     temperature, top_k, top_p = choice
-    real = states.dtype.type
+    real = states[0].dtype.type
     # One that is too small for the dtype must not become 0, which means the largest.
     temperature = max(real(temperature), np.finfo(real).tiny) if temperature else real(0)
     # The layers' packed weights as one array: for a tuple, the kernel would be compiled for each number of layers.
@@ -207,9 +281,9 @@ def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
     for layer, array in enumerate(packed_layers):
         places[layer] = before + (-array.ctypes.data & 63) // array.itemsize
         before += array.size
-    return int(
-        _sample(
-            packed, places, packed_output, states, (ready(first), ready(uniforms), len(b)),
-            (temperature, top_k, float(top_p)), out, rows, cell, work,
-        )
+    arguments = (
+        (ready(first), ready(uniforms), len(b)), (temperature, top_k, float(top_p)), out, rows, cell, work,
     )  # fmt: skip
+    if GATES[cell] > 1:
+        return int(_sample_gated(packed, places, packed_output, (states[0], states[-1]), *arguments))
+    return int(_sample(packed, places, packed_output, states[0], *arguments))

@@ -64,6 +64,7 @@ from fastrnn.kernels.numba_kernels.elementary import (
     gather_column,
     hyperbolic_tangent,
     largest_magnitude,
+    logistic,
     scale,
     scatter_column,
     softmax_padded,
@@ -642,3 +643,13 @@ def _exp(x):
 def exp(x):
     """Exponential of each element, in place."""
     _exp(x)
+
+
+@kernel
+def _sigmoid(x):
+    logistic(x, x)
+
+
+def sigmoid(x):
+    """``1 / (1 + exp(-x))`` of each element, in place."""
+    _sigmoid(x)

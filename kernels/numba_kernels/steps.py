@@ -17,7 +17,7 @@ class StepKernel(steps.StepKernel):
         self._no_x = np.empty((0, 0, 0), weights.dtype)
 
     def _run(self, x, before, after, y):
-        """One step from the states `before` to `after`, both (L, N, h), and its output ``y (N, ...)``: every layer as
+        """One step from the states `before` to `after`, both (S, L, N, h), and its output ``y (N, ...)``: every layer as
         one of a single time step, T = 1."""
         weights = self._weights
         one_hot = x.ndim == 1
@@ -27,10 +27,14 @@ class StepKernel(steps.StepKernel):
             work = works.pop()
         except IndexError:
             work = weights.new_work()
-        for layer, packed, h, new in zip(weights.layers, weights.packed(one_hot), before, after, strict=True):
+        states, none = (
+            zip(before.swapaxes(0, 1), after.swapaxes(0, 1), strict=True),
+            self._no_x[:, :, :, None],
+        )
+        for layer, packed, (old, new) in zip(weights.layers, weights.packed(one_hot), states, strict=True):
             batch = indices, x, _NO_LENGTHS, False
-            hs = new[None]
-            layer_forward(layer, packed, batch, h, hs, new, rows, weights.cell, work)
+            hs = new[0][None]
+            layer_forward(layer, packed, batch, tuple(old), hs, none, tuple(new), rows, weights.cell, work)
             indices, x = _NO_INDICES, hs
         if weights.output is None:
             y[...] = x[0]
