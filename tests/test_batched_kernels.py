@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import cells_by_hand
 import numpy as np
 import oracle
 import pytest
@@ -14,11 +15,25 @@ from guarded import Guarded
 from support import TOLERANCE, assert_close, bits, central_differences
 
 import fastrnn.kernels as fastrnn_kernels
-from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_VALUE, RELU, TANH, numpy_kernels
+from fastrnn.kernels import (
+    CLIP_NONE,
+    CLIP_NORM,
+    CLIP_VALUE,
+    GATES,
+    GRU,
+    KEPT,
+    LSTM,
+    RELU,
+    STATES,
+    TANH,
+    numpy_kernels,
+)
 
 SEQUENCES = (1, 2, 7, 16, 17, 33)
 HIDDEN = (1, 5, 16, 24, 33, 64, 100)
 STEPS = (1, 2, 3, 9, 40)
+CELLS = {"tanh": TANH, "relu": RELU, "gru": GRU, "lstm": LSTM}
+every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 
 
 def uses_blas(backend):
@@ -41,12 +56,18 @@ class Case:
         ragged=False, with_dx=True, with_dh_all=True, with_dh_n=True, offset=0, fill=math.nan, packs=True,
     ):  # fmt: skip
         self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
-        self.cell, self.reverse, self.packs = cell, reverse, packs
+        self.cell, self.reverse, self.packs, self.keeps = cell, reverse, packs, KEPT[cell] > 0
+        G, self.has_c = GATES[cell], STATES[cell] > 1
         self.rng = rng = np.random.default_rng(seed)
         self.memory = m = Guarded(dtype, offset, fill)
         self.layer = tuple(
             m.given(rng.normal(size=shape) * size)
-            for shape, size in (((h, d), 0.5), ((h, h), 0.7 / math.sqrt(h)), ((h,), 0.3), ((h,), 0.3))
+            for shape, size in (
+                ((G * h, d), 0.5),
+                ((G * h, h), 0.7 / math.sqrt(h)),
+                ((G * h,), 0.3),
+                ((G * h,), 0.3),
+            )
         )
         self.output = tuple(
             m.given(rng.normal(size=shape) * size)
@@ -62,6 +83,8 @@ class Case:
         self.dhs = m.given(rng.normal(size=(T, N, h)))
         self.dh_n = m.given(rng.normal(size=(N, h) if with_dh_n else (0, h)))
         self.with_dx, self.with_dh_all = with_dx and not one_hot, with_dh_all
+        self.c0 = m.given(rng.normal(size=(N, h)) * 0.5)
+        self.dc_n = m.given(rng.normal(size=(N, h) if with_dh_n else (0, h)))
         self.new_results()
 
     def new_results(self):
@@ -69,9 +92,16 @@ class Case:
         self.hs, self.h_n, self.dh0 = m.new((T, N, h)), m.new((N, h)), m.new((N, h))
         self.dx = m.new((T, N, d) if self.with_dx else (0, N, d))
         self.dh_all = m.new((T, N, h) if self.with_dh_all else (0, N, h))
+        self.dc_all = m.new((T, N, h) if self.with_dh_all else (0, N, h))
+        self.c_n, self.dc0 = m.new((N, h)), m.new((N, h))
+        self.kept = m.new((T, N, KEPT[self.cell], h) if self.keeps else (0, N, 0, h))
         self.grads = tuple(m.new(W.shape) for W in self.layer)
         self.output_grads = tuple(m.new(W.shape) for W in self.output)
         self.logits, self.output_dhs = m.new((T, N, q)), m.new((T, N, h))
+
+    def states(self, h, c):
+        """One or two of the attributes of these names, as the cell has states."""
+        return tuple(getattr(self, name) for name in (h, c)[: STATES[self.cell]])
 
     def widened(self, *names):
         """Attributes in double precision."""
@@ -84,13 +114,14 @@ class Case:
     def forward(self, start=0, stop=None, most=None):
         stop = self.N if stop is None else stop
         k, m = self.kernels, self.memory
-        packed, work = k.layer_sizes(self.T, self.N, most or stop - start, self.d, self.h)
+        packed, work = k.layer_sizes(self.T, self.N, most or stop - start, self.d, self.h, self.cell)
         self.packed, self.work = m.new((packed if self.packs else 0,)), m.new((work,))
         m.keep()
         if self.packs:
-            k.pack_layer(self.layer, self.N, self.one_hot, self.packed)
+            k.pack_layer(self.layer, self.N, self.one_hot, self.cell, self.packed)
         k.layer_forward(
-            self.layer, self.packed, self.batch, self.h0, self.hs, self.h_n, (start, stop), self.cell, self.work
+            self.layer, self.packed, self.batch, self.states("h0", "c0"), self.hs, self.kept,
+            self.states("h_n", "c_n"), (start, stop), self.cell, self.work,
         )  # fmt: skip
 
     def backward(self, start=0, stop=None, accumulate=False):
@@ -98,8 +129,9 @@ class Case:
         self.memory.keep()
         self.memory.poison(self.work)
         self.kernels.layer_backward(
-            self.layer, self.packed, self.batch, (self.h0, self.hs), (self.dhs, self.dh_n),
-            (self.dx, self.dh0, self.dh_all), self.grads, accumulate,
+            self.layer, self.packed, self.batch, (self.states("h0", "c0"), self.hs, self.kept),
+            (self.dhs, self.states("dh_n", "dc_n")),
+            (self.dx, self.states("dh0", "dc0"), self.states("dh_all", "dc_all")), self.grads, accumulate,
             (start, self.N if stop is None else stop), self.cell, self.work,
         )  # fmt: skip
 
@@ -123,31 +155,40 @@ class Case:
 def layer_one_by_one(case, start, stop):
     """What the layer's kernels are to give, from the equations, each sequence alone and cut to its length."""
     (W_ih, W_hh, b_ih, b_hh), x, h0, hs, dhs, dh_n = case.widened("layer", "x", "h0", "hs", "dhs", "dh_n")
-    out = {name: np.zeros_like(a) for name, a in (("hs", hs), ("h_n", h0), ("dh0", h0), ("dh_all", dhs))}
+    c0, dc_n = case.widened("c0", "dc_n")
+    count = STATES[case.cell]
+    out = {
+        name: np.zeros_like(a)
+        for names, a in ((("hs",), hs), (("h_n", "c_n", "dh0", "dc0"), h0), (("dh_all", "dc_all"), dhs))
+        for name in names
+    }
     out["dx"] = np.zeros((case.T, case.N, case.d))
     out["grads"] = [np.zeros_like(W) for W in (W_ih, W_hh, b_ih, b_hh)]
     for n in range(start, stop):
         T = int(case.lengths[n]) if len(case.lengths) else case.T
         order = list(range(T))[::-1] if case.reverse else list(range(T))
         inputs = {t: np.eye(case.d)[case.indices[t, n]] if case.one_hot else x[t, n] for t in order}
-        before, h = {}, h0[n]
+        before, parts, states = {}, {}, (h0[n], c0[n])[:count]
         for t in order:
-            before[t] = h
-            z = W_ih @ inputs[t] + b_ih + W_hh @ h + b_hh
-            h = out["hs"][t, n] = np.maximum(z, 0) if case.cell == RELU else np.tanh(z)
-        out["h_n"][n] = h
-        carry = dh_n[n] if len(dh_n) else np.zeros(case.h)
+            before[t], parts[t] = states, (W_ih @ inputs[t] + b_ih, W_hh @ states[0] + b_hh)
+            states = cells_by_hand.step(case.cell, *parts[t], states)
+            out["hs"][t, n] = states[0]
+        for name, state in zip(("h_n", "c_n"), states, strict=False):
+            out[name][n] = state
+        carry = [last[n] if len(last) else np.zeros(case.h) for last in (dh_n, dc_n)[:count]]
         for t in reversed(order):
-            h = out["hs"][t, n]
-            dh = dhs[t, n] + carry
-            dz = dh * ((h > 0) if case.cell == RELU else 1 - h * h)
-            out["dh_all"][t, n], out["dx"][t, n] = dh, W_ih.T @ dz
+            d_after = [dhs[t, n] + carry[0], *carry[1:]]
+            for name, d_state in zip(("dh_all", "dc_all"), d_after, strict=False):
+                out[name][t, n] = d_state
+            di, dr, direct = cells_by_hand.back(case.cell, *parts[t], before[t], d_after)
+            out["dx"][t, n] = W_ih.T @ di
             for g, term in zip(
-                out["grads"], (np.outer(dz, inputs[t]), np.outer(dz, before[t]), dz, dz), strict=True
+                out["grads"], (np.outer(di, inputs[t]), np.outer(dr, before[t][0]), di, dr), strict=True
             ):
                 g += term
-            carry = W_hh.T @ dz
-        out["dh0"][n] = carry
+            carry = [W_hh.T @ dr + direct[0], *direct[1:]]
+        for name, d_state in zip(("dh0", "dc0"), carry, strict=False):
+            out[name][n] = d_state
     return out
 
 
@@ -160,7 +201,7 @@ def random_options(seed):
         "d": int(rng.choice((1, 3, 8, 30, 65))), "q": int(rng.choice((1, 2, 9, 65))), "one_hot": one_hot,
         "offset": int(rng.choice((0, 1, 3))), "fill": float(rng.choice((math.nan, 1e30, 0.0))),
     }  # fmt: skip
-    options["cell"] = int(rng.integers(2))
+    options["cell"] = int(rng.integers(4))
     for name in ("reverse", "ragged", "with_dx", "with_dh_all", "with_dh_n"):
         options[name] = bool(rng.integers(2))
     start, stop = sorted(int(n) for n in rng.choice(options["N"] + 1, 2, replace=False))
@@ -184,6 +225,8 @@ def test_layer(seed, packs, kernels, dtype):
     wanted = layer_one_by_one(case, start, stop)
     assert_rows(case.hs, wanted["hs"], start, stop, case.memory, "hs")
     assert_rows(case.h_n, wanted["h_n"], start, stop, case.memory, "h_n")
+    if case.has_c:
+        assert_rows(case.c_n, wanted["c_n"], start, stop, case.memory, "c_n")
     if len(case.lengths):
         for n in range(start, stop):
             assert not case.hs[case.lengths[n] :, n].any(), "states after the end"
@@ -196,15 +239,19 @@ def test_layer(seed, packs, kernels, dtype):
     case.memory.check()
     # ReLU's derivative jumps: take it from the same states.
     reference = Case(numpy_kernels, np.float64, seed, **options | {"fill": 0.0})
-    for name in ("layer", "x", "h0", "hs", "dhs", "dh_n"):
+    for name in ("layer", "x", "h0", "c0", "hs", "kept", "dhs", "dh_n", "dc_n"):
         setattr(reference, name, case.widened(name)[0])
     reference.packed = reference.work = np.empty(0)
     reference.backward(start, stop)
     assert_rows(case.dh0, reference.dh0, start, stop, case.memory, "dh0")
+    if case.has_c:
+        assert_rows(case.dc0, reference.dc0, start, stop, case.memory, "dc0")
     if case.with_dx:
         assert_rows(case.dx, reference.dx, start, stop, case.memory, "dx")
     if case.with_dh_all:
         assert_rows(case.dh_all, reference.dh_all, start, stop, case.memory, "dh_all")
+        if case.has_c:
+            assert_rows(case.dc_all, reference.dc_all, start, stop, case.memory, "dc_all")
     for name, g, want, b in zip(
         ("W_ih", "W_hh", "b_ih", "b_hh"), case.grads, reference.grads, before, strict=True
     ):
@@ -215,14 +262,27 @@ def test_layer(seed, packs, kernels, dtype):
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
 @pytest.mark.parametrize("N", [1, 4])
-def test_layer_gradients_one_by_one(N, one_hot, ragged, reverse, packs, kernels, dtype):
+@every_cell
+def test_layer_gradients_one_by_one(cell, N, one_hot, ragged, reverse, packs, kernels, dtype):
     case = Case(
-        kernels, dtype, 3, T=6, N=N, d=5, h=7, one_hot=one_hot, ragged=ragged, reverse=reverse, packs=packs
+        kernels,
+        dtype,
+        3,
+        T=6,
+        N=N,
+        d=5,
+        h=7,
+        one_hot=one_hot,
+        ragged=ragged,
+        reverse=reverse,
+        packs=packs,
+        cell=cell,
     )
     case.forward()
     case.backward()
     wanted = layer_one_by_one(case, 0, N)
-    for name in ("hs", "h_n", "dh0", "dh_all") + (() if one_hot else ("dx",)):
+    names = ("hs", "h_n", "dh0", "dh_all") + (("c_n", "dc0", "dc_all") if case.has_c else ())
+    for name in names + (() if one_hot else ("dx",)):
         assert_close(getattr(case, name), wanted[name], what=name)
     for g, want in zip(case.grads, wanted["grads"], strict=True):
         assert_close(g, want)
@@ -239,33 +299,52 @@ def test_layer_gradients_one_by_one(N, one_hot, ragged, reverse, packs, kernels,
 @pytest.mark.parametrize("N", [1, 3])
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-def test_states_may_be_overwritten(reverse, ragged, N, packs, kernels, dtype):
-    """The same array for h0 and h_n, and for dh_n and dh0."""
-    case = Case(kernels, dtype, 5, T=4, N=N, reverse=reverse, ragged=ragged, packs=packs)
+@every_cell
+def test_states_may_be_overwritten(cell, reverse, ragged, N, packs, kernels, dtype):
+    """The same array for h0 and h_n, and for dh_n and dh0, and so for those of c."""
+    case = Case(kernels, dtype, 5, T=4, N=N, reverse=reverse, ragged=ragged, packs=packs, cell=cell)
     case.forward()
     case.backward()
-    h_n, dh0 = case.h_n.copy(), case.dh0.copy()
-    first, dh_n = case.h0.copy(), case.dh_n.copy()
-    case.h_n = case.h0
+    last, d_first = ([a.copy() for a in case.states(*names)] for names in (("h_n", "c_n"), ("dh0", "dc0")))
+    h0, c0, dh_n = case.h0.copy(), case.c0.copy(), case.dh_n.copy()
+    case.h_n, case.c_n = case.h0, case.c0
     case.forward()
-    assert bits(case.h0) == bits(h_n)
-    case.h0 = first
-    case.dh0 = case.dh_n
+    assert bits(*case.states("h0", "c0")) == bits(*last)
+    case.h0, case.c0 = h0, c0
+    case.dh0, case.dc0 = case.dh_n, case.dc_n
     case.backward()
-    assert bits(case.dh_n) == bits(dh0)
-    assert not np.array_equal(dh_n, dh0)
+    assert bits(*case.states("dh_n", "dc_n")) == bits(*d_first)
+    assert not np.array_equal(dh_n, d_first[0])
+
+
+@pytest.mark.parametrize("cell", [GRU, LSTM], ids=["gru", "lstm"])
+def test_nothing_is_kept_where_no_backward_comes(cell, packs, kernels, dtype):
+    for N in (1, 5):
+        case = Case(kernels, dtype, 5, T=9, N=N, h=19, cell=cell, packs=packs, ragged=N > 1)
+        case.forward()
+        wanted = bits(case.hs, *case.states("h_n", "c_n"))
+        case.keeps = False
+        case.new_results()
+        case.forward()
+        case.memory.check()
+        assert bits(case.hs, *case.states("h_n", "c_n")) == wanted
 
 
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
 @pytest.mark.parametrize(("T", "N", "h"), [(3, 7, 33), (40, 33, 24), (9, 2, 100), (2, 300, 8)])
-def test_sequences_do_not_depend_on_the_range(T, N, h, one_hot, packs, kernels, backend, dtype):
+@pytest.mark.parametrize("cell", [TANH, GRU, LSTM], ids=["tanh", "gru", "lstm"])
+def test_sequences_do_not_depend_on_the_range(cell, T, N, h, one_hot, packs, kernels, backend, dtype):
     """Bit for bit, except that BLAS chooses its own order in the NumPy kernels."""
-    options = {"T": T, "N": N, "h": h, "d": 11, "q": 13, "one_hot": one_hot, "ragged": N == 33}
+    options = {"T": T, "N": N, "h": h, "d": 11, "q": 13, "one_hot": one_hot, "ragged": N == 33, "cell": cell}
     case = Case(kernels, dtype, 9, packs=packs, **options)
     case.forward()
     case.backward()
     loss = case.loss()
-    names = ["hs", "h_n", "dh0", "dh_all", "dx", "logits", "output_dhs"]
+    names = ["hs", "h_n", "dh0", "dh_all", "dx", "logits", "output_dhs", "kept"]
+    names += ["c_n", "dc0", "dc_all"] if case.has_c else []
+    names = (
+        names if not case.lengths.size else [name for name in names if name != "kept"]
+    )  # beyond an end: anything
     whole = [getattr(case, name).copy() for name in names]
     sums = [g.copy() for g in (*case.grads, *case.output_grads)]
     for cuts in ([0, 1, N], [0, N // 2, N // 2 + 1, N] if N > 2 else [0, N]):
@@ -362,10 +441,11 @@ def test_long_batch_takes_more_than_one_logarithm(kernels, dtype):
 
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
 @pytest.mark.parametrize("N", [1, 3])
-def test_central_differences(N, one_hot, packs, kernels):
+@pytest.mark.parametrize("cell", [TANH, GRU, LSTM], ids=["tanh", "gru", "lstm"])
+def test_central_differences(cell, N, one_hot, packs, kernels):
     """The loss as a function of every parameter, of the inputs and of the first state."""
     case = Case(kernels, np.float64, 8, T=4, N=N, d=3, h=5, q=4, one_hot=one_hot, ragged=not one_hot,
-                with_dh_n=False, packs=packs)  # fmt: skip
+                with_dh_n=False, packs=packs, cell=cell)  # fmt: skip
     if case.lengths.size:
         case.lengths[0] = 2
 
@@ -377,6 +457,8 @@ def test_central_differences(N, one_hot, packs, kernels):
     case.dhs = case.output_dhs
     case.backward()
     pairs = [*zip(case.layer + case.output, case.grads + case.output_grads, strict=True), (case.h0, case.dh0)]
+    if case.has_c:
+        pairs.append((case.c0, case.dc0))
     if not one_hot:
         pairs.append((case.x, case.dx))
     for W, gradient in pairs:
@@ -385,7 +467,7 @@ def test_central_differences(N, one_hot, packs, kernels):
 
 @pytest.mark.parametrize("what", ["layer", "output", "h0", "dhs"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
-@pytest.mark.parametrize("cell", [TANH, RELU], ids=["tanh", "relu"])
+@every_cell
 @pytest.mark.parametrize("N", [1, 5])
 def test_what_is_not_finite(N, cell, value, what, packs, kernels, dtype):
     """Runs through, writes nothing beside the arrays, and shows."""
@@ -400,7 +482,9 @@ def test_what_is_not_finite(N, cell, value, what, packs, kernels, dtype):
             case.forward()
             loss = case.loss()
             case.backward()
-            case.memory.check(case.h_n, case.dh0, case.dx, case.output_dhs)
+            more = [case.c_n, case.dc0, case.dc_all] if case.has_c else []
+            more += [] if ragged else [case.kept]
+            case.memory.check(case.h_n, case.dh0, case.dx, case.output_dhs, *more)
             shows = [case.hs, case.logits, case.dh_all, np.float64(loss), *case.grads, *case.output_grads]
             case.memory.check(*(a for a in shows if a.ndim))
             if math.isnan(value):
@@ -470,26 +554,32 @@ def test_reduce_what_is_not_finite(value, clip, kernels, dtype):
 def sample(
     case, out, uniforms, start=0, stop=None, layers=1, temperature=1.0, top_k=0, top_p=1.0, first=None
 ):
-    """Draw with as many layers of equal recurrent weights; `case.states` are the states."""
+    """Draw with as many layers of equal recurrent weights; `case.sampled` are the states."""
     stop = case.N if stop is None else stop
     k, m, N, h, q = case.kernels, case.memory, case.N, case.h, case.q
-    case.bottom = (m.new((h, q), np.random.default_rng(1).normal(size=(h, q)) * 0.5), *case.layer[1:])
-    above = (m.new((h, h), np.random.default_rng(2).normal(size=(h, h)) / math.sqrt(h)), *case.layer[1:])
+    rows = GATES[case.cell] * h
+    case.bottom = (m.new((rows, q), np.random.default_rng(1).normal(size=(rows, q)) * 0.5), *case.layer[1:])
+    above = (
+        m.new((rows, h), np.random.default_rng(2).normal(size=(rows, h)) / math.sqrt(h)),
+        *case.layer[1:],
+    )
     case.layers = [case.bottom] + [above] * (layers - 1)
     packed = []
     for i, layer in enumerate(case.layers):
-        size, _ = k.layer_sizes(1, N, stop - start, q if i == 0 else h, h)
+        size, _ = k.layer_sizes(1, N, stop - start, q if i == 0 else h, h, case.cell)
         packed.append(m.new((size,)))
-        k.pack_layer(layer, N, i == 0, packed[-1])
+        k.pack_layer(layer, N, i == 0, case.cell, packed[-1])
     size, _ = k.output_sizes(1, N, stop - start, h, q)
     packed_output = m.new((size,))
     k.pack_output(case.output, N, packed_output)
-    case.states = m.new((layers, N, h), np.broadcast_to(case.h0, (layers, N, h)))
+    case.sampled = tuple(
+        m.new((layers, N, h), np.broadcast_to(first, (layers, N, h))) for first in case.states("h0", "c0")
+    )
     case.first = np.arange(N) % q if first is None else first
     m.keep()
-    work = m.new((k.sample_size(N, stop - start, q, h, q),))
+    work = m.new((k.sample_size(N, stop - start, q, h, q, case.cell),))
     return k.sample_batch(
-        (tuple(case.layers), tuple(packed)), (case.output, packed_output), case.states, (case.first, uniforms),
+        (tuple(case.layers), tuple(packed)), (case.output, packed_output), case.sampled, (case.first, uniforms),
         (temperature, top_k, top_p), out, (start, stop), case.cell, work,
     )  # fmt: skip
 
@@ -508,7 +598,11 @@ def allowed(y, temperature, top_k, top_p, slack):
     [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 4, 1.0), (1.0, 0, 0.8), (0.7, 5, 0.6), (1.0, 1, 1.0), (1.0, 99, 0.0),
      (0.0, 0, 1.0), (1e-30, 0, 1.0)],
 )  # fmt: skip
-@pytest.mark.parametrize(("N", "h", "q", "cell"), [(1, 24, 30, TANH), (6, 33, 9, RELU), (17, 16, 65, TANH)])
+@pytest.mark.parametrize(
+    ("N", "h", "q", "cell"),
+    [(1, 24, 30, TANH), (6, 33, 9, RELU), (17, 16, 65, TANH), (1, 20, 30, GRU), (7, 33, 9, GRU), (1, 33, 9, LSTM),
+     (17, 16, 30, LSTM)],
+)  # fmt: skip
 def test_samples_along_their_own_way(N, h, q, cell, temperature, top_k, top_p, layers, kernels, dtype):
     """Every draw lies where the probabilities say that come from all draws before it."""
     case = Case(kernels, dtype, 12, T=1, N=N, d=q, h=h, q=q, cell=cell, offset=1)
@@ -525,23 +619,26 @@ def test_samples_along_their_own_way(N, h, q, cell, temperature, top_k, top_p, l
     W, b = case.widened("output")[0]
     every = [tuple(a.astype(np.float64) for a in layer) for layer in case.layers]
     for r in range(start, stop):
-        states = [case.h0[r].astype(np.float64) for _ in range(layers)]
+        states = [tuple(a[r].astype(np.float64) for a in case.states("h0", "c0")) for _ in range(layers)]
         index = case.first[r]
         for i in range(n):
             x = np.eye(q)[index]
             for layer, (W_ih, W_hh, b_ih, b_hh) in enumerate(every):
-                z = W_ih @ x + b_ih + W_hh @ states[layer] + b_hh
-                x = states[layer] = np.maximum(z, 0) if cell == RELU else np.tanh(z)
+                parts = W_ih @ x + b_ih, W_hh @ states[layer][0] + b_hh
+                states[layer] = cells_by_hand.step(cell, *parts, states[layer])
+                x = states[layer][0]
             y, index = W @ x + b, out[r, i]
             if temperature == 0:
                 assert y[index] >= y.max() - slack * abs(y.max())
                 continue
             low, high = allowed(y, temperature, top_k, top_p, slack)[index]
             assert low <= uniforms[r, i] <= high
-        assert_close(case.states[:, r], np.array(states))
+        for kind, sampled in enumerate(case.sampled):
+            assert_close(sampled[:, r], np.array([state[kind] for state in states]))
     for others in (slice(start), slice(stop, None)):
-        for state in case.states[:, others]:
-            assert np.array_equal(state, case.h0[others])
+        for sampled, first in zip(case.sampled, case.states("h0", "c0"), strict=True):
+            for state in sampled[:, others]:
+                assert np.array_equal(state, first[others])
 
 
 @pytest.mark.parametrize(
@@ -589,21 +686,25 @@ def test_samples_do_not_depend_on_the_range(N, kernels, backend, dtype):
     uniforms = case.rng.random((N, 20))
     whole, parts = (case.memory.new((N, 20), -1, np.int64) for _ in range(2))
     sample(case, whole, uniforms, layers=2)
-    states = case.states.copy()
+    (states,) = (sampled.copy() for sampled in case.sampled)
     for start in range(N):
         sample(case, parts, uniforms, start, start + 1, layers=2)
-        assert_close(case.states[:, start], states[:, start])
+        assert_close(case.sampled[0][:, start], states[:, start])
         if not uses_blas(backend):
-            assert bits(case.states[:, start]) == bits(states[:, start])
+            assert bits(case.sampled[0][:, start]) == bits(states[:, start])
     assert np.array_equal(whole, parts)
 
 
 def test_sizes_are_integers_that_do_not_grow_with_time(kernels):
-    for name, sizes in (("layer_sizes", (8, 8, 65, 128)), ("output_sizes", (8, 8, 128, 65))):
+    for name, sizes in (
+        ("layer_sizes", (8, 8, 65, 128, TANH)),
+        ("layer_sizes", (8, 8, 65, 128, LSTM)),
+        ("output_sizes", (8, 8, 128, 65)),
+    ):
         short, long = (getattr(kernels, name)(T, *sizes) for T in (200, 100_000))
         assert short == long
         assert all(type(size) is int and size >= 0 for size in short)
-    assert type(kernels.sample_size(8, 8, 65, 128, 65)) is int
+    assert type(kernels.sample_size(8, 8, 65, 128, 65, GRU)) is int
 
 
 def test_no_time_steps_are_refused_where_memory_is_not_checked(kernels, dtype):
@@ -613,14 +714,15 @@ def test_no_time_steps_are_refused_where_memory_is_not_checked(kernels, dtype):
     case = Case(kernels, dtype, 0, T=1, N=2, d=4, h=3, q=4)
     states, packed = np.empty((0, 2, 3), dtype), np.empty(100_000, dtype)
     inputs, none, rows = np.empty((0, 2, 4), dtype), np.empty((0, 0, 0), dtype), np.ones((2, 3), dtype)
-    no_indices = np.empty((0, 0), np.int64)
+    no_indices, nothing = np.empty((0, 0), np.int64), np.empty((0, 2, 0, 3), dtype)
     layer, batch = tuple(case.layer), (no_indices, inputs, np.empty(0, np.int64), False)
     output = tuple(case.output), packed, states
     with pytest.raises(ValueError, match="at least one time step, got 0"):
-        kernels.layer_forward(layer, packed, batch, rows, states, rows, (0, 2), TANH, packed)
+        kernels.layer_forward(layer, packed, batch, (rows,), states, nothing, (rows,), (0, 2), TANH, packed)
     with pytest.raises(ValueError, match="at least one time step, got 0"):
         kernels.layer_backward(
-            layer, packed, batch, (rows, states), (states, none), (none, rows, none), (), False, (0, 2), TANH, packed
+            layer, packed, batch, ((rows,), states, nothing), (states, (none,)), (none, (rows,), (none,)), (), False,
+            (0, 2), TANH, packed,
         )  # fmt: skip
     with pytest.raises(ValueError, match="at least one time step, got 0"):
         kernels.output_logits(*output, np.empty((0, 2, 4), dtype), (0, 2), packed)
@@ -629,7 +731,7 @@ def test_no_time_steps_are_refused_where_memory_is_not_checked(kernels, dtype):
 
 
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
-@pytest.mark.parametrize("cell", [TANH, RELU], ids=["tanh", "relu"])
+@every_cell
 @pytest.mark.parametrize(("T", "N"), [(1, 1), (1, 3), (3, 1), (2, 3), (7, 1)])
 @pytest.mark.parametrize("h", [1, 7, 16, 17, 31, 40, 100, 129])
 def test_few_rows_packed_and_unpacked(h, T, N, cell, one_hot, kernels, dtype):
@@ -641,8 +743,9 @@ def test_few_rows_packed_and_unpacked(h, T, N, cell, one_hot, kernels, dtype):
         hs = case.hs.copy()
         case.hs[...] = found[0][0] if found else hs  # ReLU's slope jumps
         case.backward()
-        case.memory.check(case.hs, case.h_n, case.dh0, case.dx, case.dh_all, *case.grads)
-        found.append([hs, case.h_n, case.dh0, case.dx, case.dh_all, *case.grads])
+        more = [case.c_n, case.dc0, case.dc_all] if case.has_c else []
+        case.memory.check(case.hs, case.h_n, case.dh0, case.dx, case.dh_all, case.kept, *more, *case.grads)
+        found.append([hs, case.h_n, case.dh0, case.dx, case.dh_all, case.kept, *more, *case.grads])
     for packed, unpacked in zip(*found, strict=True):
         assert_close(unpacked, packed) if packed.size else None
 
@@ -656,27 +759,51 @@ def test_what_the_compiled_kernels_refuse(kernels, dtype):
     given, case.packed = case.packed, np.empty(1, dtype)
     with pytest.raises(ValueError, match="C-contiguous arrays of one dtype and at least"):
         case.backward()
-    kernels.pack_layer(case.layer, case.N, case.one_hot, np.empty(0, dtype))  # has nothing to do
+    kernels.pack_layer(case.layer, case.N, case.one_hot, case.cell, np.empty(0, dtype))  # has nothing to do
     case.packed = given
-    for cell in (-1, 2):
-        case.cell = cell
-        with pytest.raises(ValueError, match=f"kernels know cells 0 to 1, got {cell}"):
-            case.backward()
+    for cell in (-1, 4):
+        arguments = (
+            case.layer,
+            case.packed,
+            case.batch,
+            (case.h0,),
+            case.hs,
+            case.kept,
+            (case.h_n,),
+            (0, 2),
+            cell,
+        )
+        with pytest.raises(ValueError, match=f"kernels know cells 0 to 3, got {cell}"):
+            kernels.layer_forward(*arguments, case.work)
+    for cell, count in ((GRU, 1), (LSTM, 2)):
+        gated = Case(kernels, dtype, 0, T=2, N=2, d=4, h=3, q=4, cell=cell)
+        gated.forward()
+        gated.kept = gated.kept[:0]
+        with pytest.raises(
+            ValueError, match="kernels take what was kept of the steps of a cell with gates, got none"
+        ):
+            gated.backward()
+        gated.states = lambda *names, count=count: (case.h0,) * (3 - count)
+        with pytest.raises(
+            ValueError, match=f"kernels take {count} arrays of states for this cell, got {3 - count}"
+        ):
+            gated.forward()
     output = case.output, np.empty(kernels.output_sizes(1, 2, 2, 3, 4)[0], dtype)
     draws = np.zeros(2, np.int64), np.zeros((2, 1))
     for cell, packed, message in (
         (TANH, np.empty(0, dtype), "kernels that sample take packed weights, got none"),
-        (2, given, "kernels know cells 0 to 1, got 2"),
+        (4, given, "kernels know cells 0 to 3, got 4"),
     ):
         with pytest.raises(ValueError, match=message):
             kernels.sample_batch(
-                ((case.layer,), (packed,)), output, case.h0[None].copy(), draws, (1.0, 0, 1.0),
+                ((case.layer,), (packed,)), output, (case.h0[None].copy(),), draws, (1.0, 0, 1.0),
                 np.empty((2, 1), np.int64), (0, 2), cell, case.work,
             )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "name", ["CLIP_NONE", "CLIP_STEP", "CLIP_VALUE", "CLIP_NORM", "TANH", "RELU", "PACK_FROM"]
+    "name",
+    ["CLIP_NONE", "CLIP_STEP", "CLIP_VALUE", "CLIP_NORM", "TANH", "RELU", "GRU", "LSTM", "PACK_FROM"],
 )
 def test_compiled_kernels_for_other_numbers_are_refused(name, backend):
     """They were built from other sources than Python's; a subprocess, since here they are loaded."""
@@ -691,22 +818,32 @@ def test_compiled_kernels_for_other_numbers_are_refused(name, backend):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_nothing_comes_back_to_the_last_step_of_a_shorter_sequence(bad, reverse, dtype, kernels):
+@pytest.mark.parametrize("cell", [TANH, GRU, LSTM], ids=["tanh", "gru", "lstm"])
+def test_nothing_comes_back_to_the_last_step_of_a_shorter_sequence(cell, bad, reverse, dtype, kernels):
     """Not even zero times an infinite weight: in the order of the layer, it is the first one that BPTT meets."""
-    T, N, d, h = 5, 3, 2, 4
+    T, N, d, h, G, S = 5, 3, 2, 4, GATES[cell], STATES[cell]
     rng = np.random.default_rng(0)
-    layer = tuple(rng.normal(size=shape).astype(dtype) for shape in ((h, d), (h, h), (h,), (h,)))
+    layer = tuple(
+        rng.normal(size=shape).astype(dtype) for shape in ((G * h, d), (G * h, h), (G * h,), (G * h,))
+    )
     layer[1][...] = bad
     x, hs, dhs = (rng.uniform(0.1, 0.9, (T, N, n)).astype(dtype) for n in (d, h, h))
+    kept = rng.uniform(0.1, 0.9, (T, N, KEPT[cell], h)).astype(dtype)
     lengths = np.array([5, 3, 1])
-    states, upstream = (np.zeros((N, h), dtype), hs), (dhs, np.ones((N, h), dtype))
-    dx, dh0, dh_all = np.zeros_like(x), np.zeros((N, h), dtype), np.zeros_like(hs)
-    packed, work = (np.zeros(size, dtype) for size in kernels.layer_sizes(T, N, N, d, h))
+    first, last = ((np.zeros((N, h), dtype),) * S, tuple(np.ones((N, h), dtype) for _ in range(S)))
+    states, upstream = (first, hs, kept), (dhs, last)
+    dx, dh0, d_states = (
+        np.zeros_like(x),
+        tuple(np.zeros((N, h), dtype) for _ in range(S)),
+        tuple(np.zeros_like(hs) for _ in range(S)),
+    )
+    dh_all = d_states[0]
+    packed, work = (np.zeros(size, dtype) for size in kernels.layer_sizes(T, N, N, d, h, cell))
     for some in (packed, packed[:0]):
-        kernels.pack_layer(layer, N, False, some)
+        kernels.pack_layer(layer, N, False, cell, some)
         kernels.layer_backward(
-            layer, some, (np.empty((0, N), np.int64), x, lengths, reverse), states, upstream, (dx, dh0, dh_all), (),
-            False, (0, N), TANH, work,
+            layer, some, (np.empty((0, N), np.int64), x, lengths, reverse), states, upstream, (dx, dh0, d_states), (),
+            False, (0, N), cell, work,
         )  # fmt: skip
         for n, length in enumerate(lengths):
             first = 0 if reverse else length - 1

@@ -13,7 +13,12 @@ from fastrnn.kernels import (
     CLIP_STEP,
     CLIP_VALUE,
     CONTRACT,
+    GATES,
+    GRU,
+    KEPT,
+    LSTM,
     RELU,
+    STATES,
     STEP_KERNEL,
     TANH,
     numpy_kernels,
@@ -58,16 +63,20 @@ class Random:
         choice = self.rng.choice
         self.T, self.N = int(choice([1, 2, 7, 8, 13, 65])), int(choice([1, 2, 5, 17]))
         self.d, self.h, self.q = (int(n) for n in choice([1, 2, 5, 8, 16, 17, 33], 3))
-        self.one_hot, self.cell = bool(self.rng.integers(2)), int(choice([TANH, RELU]))
+        self.one_hot, self.cell = bool(self.rng.integers(2)), int(choice([TANH, RELU, GRU, LSTM]))
         self.clip = int(choice([CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM])), float(choice([0.1, 5.0]))
 
     def reals(self, *shape, size=0.5):
         # Of few digits: what float32 holds just so.
         return (np.round(self.rng.normal(size=shape) * size * 1024) / 1024).astype(self.dtype)
 
-    def recurrent(self):
+    def recurrent(self, rows=None):
         # A larger matrix is chaotic: what float32 rounds would be another sequence in the end.
-        return self.reals(self.h, self.h, size=0.5 / math.sqrt(self.h))
+        return self.reals(rows or self.h, self.h, size=0.5 / math.sqrt(self.h))
+
+    def states(self, *shape):
+        """A tuple of arrays, one for each state of the cell."""
+        return tuple(self.reals(*shape) for _ in range(STATES[self.cell]))
 
     def indices(self, bound, *shape):
         return self.rng.integers(0, bound, shape)
@@ -132,7 +141,8 @@ class Random:
 
     def batch(self):
         T, N, d, h = self.T, self.N, self.d, self.h
-        layer = self.reals(h, d), self.recurrent(), self.reals(h), self.reals(h)
+        rows = GATES[self.cell] * h
+        layer = self.reals(rows, d), self.recurrent(rows), self.reals(rows), self.reals(rows)
         indices = self.indices(d, *((T, N) if self.one_hot else (0, N)))
         x = self.reals(*((0, N, d) if self.one_hot else (T, N, d)))
         lengths = self.rng.integers(1, T + 1, N if self.yes() else 0)
@@ -142,37 +152,43 @@ class Random:
 
     def layer_forward(self, kernels):
         layer, batch, rows = self.batch()
-        states = self.reals(self.N, self.h), np.zeros((self.T, self.N, self.h), self.dtype)
-        return self.run_layer(kernels, layer, batch, rows, *states)
+        first, hs = self.states(self.N, self.h), np.zeros((self.T, self.N, self.h), self.dtype)
+        kept, last = self.run_layer(kernels, layer, batch, rows, first, hs)
+        lengths = batch[2]
+        if lengths.size:  # beyond a sequence's end is anything
+            kept[np.arange(self.T)[:, None] >= lengths] = 0
+        return hs, kept, *last
 
     def run_layer(self, kernels, layer, batch, rows, h0, hs):
-        h_n = np.zeros_like(h0)
-        packed, work = kernels.layer_sizes(self.T, self.N, self.N, self.d, self.h)
+        h_n = tuple(np.zeros_like(state) for state in h0)
+        kept = np.zeros((self.T, self.N, KEPT[self.cell], self.h), self.dtype)
+        packed, work = kernels.layer_sizes(self.T, self.N, self.N, self.d, self.h, self.cell)
         packs = not kernels.PACK_ROWS_FROM or self.yes()
         self.packed = np.full(packed if packs else 0, math.nan, self.dtype)
         self.work = np.full(work, math.nan, self.dtype)
         if packs:
-            kernels.pack_layer(layer, self.N, self.one_hot, self.packed)
-        kernels.layer_forward(layer, self.packed, batch, h0, hs, h_n, rows, self.cell, self.work)
-        return hs, h_n
+            kernels.pack_layer(layer, self.N, self.one_hot, self.cell, self.packed)
+        kernels.layer_forward(layer, self.packed, batch, h0, hs, kept, h_n, rows, self.cell, self.work)
+        return kept, h_n
 
     def layer_backward(self, kernels):
         layer, batch, rows = self.batch()
         T, N, d, h, dtype = self.T, self.N, self.d, self.h, self.dtype
-        upstream = self.reals(T, N, h), self.reals(N if self.yes() else 0, h)
+        upstream = self.reals(T, N, h), self.states(N if self.yes() else 0, h)
         grads = tuple(self.reals(*W.shape) for W in layer) if self.yes() else ()
         wanted = (
             np.zeros((0 if self.one_hot or self.yes() else T, N, d), dtype),
-            np.zeros((N, h), dtype),
-            np.zeros((T if self.yes() else 0, N, h), dtype),
+            tuple(np.zeros_like(a) for a in self.states(N, h)),
+            tuple(np.zeros_like(a) for a in self.states(T if self.yes() else 0, N, h)),
         )
         accumulate = self.yes()
-        states = self.reals(N, h), np.zeros((T, N, h), dtype)
-        self.run_layer(kernels, layer, batch, rows, *states)
+        first, hs = self.states(N, h), np.zeros((T, N, h), dtype)
+        kept, _ = self.run_layer(kernels, layer, batch, rows, first, hs)
+        states = first, hs, kept
         kernels.layer_backward(
             layer, self.packed, batch, states, upstream, wanted, grads, accumulate, rows, self.cell, self.work
         )  # fmt: skip
-        return *wanted, *grads
+        return wanted[0], *wanted[1], *wanted[2], *grads
 
     pack_layer = layer_forward
 
@@ -202,15 +218,21 @@ class Random:
 
     def sample_batch(self, kernels):
         N, h, q, L, n = self.N, self.h, self.q, int(self.rng.integers(1, 4)), 9
+        rows = GATES[self.cell] * h
         layers = tuple(
-            (self.reals(h, q if i == 0 else h, size=0.2), self.recurrent(), self.reals(h), self.reals(h))
+            (
+                self.reals(rows, q if i == 0 else h, size=0.2),
+                self.recurrent(rows),
+                self.reals(rows),
+                self.reals(rows),
+            )
             for i in range(L)
         )
         packed = []
         for i, layer in enumerate(layers):
-            size, _ = kernels.layer_sizes(n, N, N, q if i == 0 else h, h)
+            size, _ = kernels.layer_sizes(n, N, N, q if i == 0 else h, h, self.cell)
             packed.append(np.full(size, math.nan, self.dtype))
-            kernels.pack_layer(layer, N, i == 0, packed[-1])
+            kernels.pack_layer(layer, N, i == 0, self.cell, packed[-1])
         output, (size, _) = (self.reals(q, h), self.reals(q)), kernels.output_sizes(n, N, N, h, q)
         packed_output = np.full(size, math.nan, self.dtype)
         kernels.pack_output(output, N, packed_output)
@@ -220,12 +242,12 @@ class Random:
             int(self.rng.choice([0, 3])),
             float(self.rng.choice([0.8, 1.0])),
         )
-        states, out = self.reals(L, N, h), np.full((N, n), -1)
-        work = np.full(kernels.sample_size(N, N, q, h, q), math.nan, self.dtype)
+        states, out = self.states(L, N, h), np.full((N, n), -1)
+        work = np.full(kernels.sample_size(N, N, q, h, q, self.cell), math.nan, self.dtype)
         drawn = kernels.sample_batch(
             (layers, tuple(packed)), (output, packed_output), states, draws, choice, out, (0, N), self.cell, work
         )  # fmt: skip
-        return np.float64(drawn), out, states
+        return np.float64(drawn), out, *states
 
     # -- gradients, optimizers, and the rest
 
@@ -282,6 +304,11 @@ class Random:
     def exp(self, kernels):
         x = self.reals(self.T * self.h, size=3.0)
         kernels.exp(x)
+        return (x,)
+
+    def sigmoid(self, kernels):
+        x = self.reals(self.T * self.h, size=3.0)
+        kernels.sigmoid(x)
         return (x,)
 
 
