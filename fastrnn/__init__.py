@@ -34,6 +34,7 @@ if _TYPE_CHECKING:
     from fastrnn.language_model import LanguageModel
     from fastrnn.layers import RNN
     from fastrnn.reference import ReferenceRNN
+    from fastrnn.reference_gated import ReferenceGRU, ReferenceLSTM
 
 __all__ = [
     "GRU",
@@ -44,6 +45,8 @@ __all__ = [
     "CheckpointError",
     "LanguageModel",
     "NotFittedError",
+    "ReferenceGRU",
+    "ReferenceLSTM",
     "ReferenceRNN",
     "SimpleRNN",
     "TextError",
@@ -65,6 +68,8 @@ _LAZY = {
     "LSTM": "fastrnn.gated",
     "LanguageModel": "fastrnn.language_model",
     "RNN": "fastrnn.layers",
+    "ReferenceGRU": "fastrnn.reference_gated",
+    "ReferenceLSTM": "fastrnn.reference_gated",
     "ReferenceRNN": "fastrnn.reference",
     "show_config": "fastrnn.config",
     "warmup": "fastrnn.config",

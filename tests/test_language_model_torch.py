@@ -20,13 +20,17 @@ def random_model(seed, dtype, backend):
     q, h = sizes_around_vectors(rng, 70), sizes_around_vectors(rng, 48)
     num_layers = int(rng.integers(1, 4))
     nonlinearity = "tanh" if rng.random() < 0.6 else "relu"
+    cell = ("rnn", "gru", "rnn", "lstm")[seed % 4]
     T = int(rng.integers(1, 13)) if rng.random() < 0.8 else int(rng.integers(13, 50))
     N = sizes_around_vectors(rng, 35)
-    lm = LanguageModel(q, h, num_layers, nonlinearity=nonlinearity, dtype=dtype, rng=seed, backend=backend)
+    options = {"nonlinearity": nonlinearity} if cell == "rnn" else {"cell": cell}
+    lm = LanguageModel(q, h, num_layers, **options, dtype=dtype, rng=seed, backend=backend)
     shapes = {name: W.shape for name, W in lm.state_dict().items()}
     lm.load_state_dict(random_state_dict(shapes, rng, dtype, 1.3))
     x, y = rng.integers(q, size=(2, T, N))
     h0 = rng.normal(size=(num_layers, N, h)).astype(dtype) if rng.random() < 0.6 else None
+    if cell == "lstm" and h0 is not None:
+        h0 = h0, rng.normal(size=h0.shape).astype(dtype)
     return lm, x, y, h0
 
 

@@ -1,4 +1,4 @@
-"""`RNN` against `torch.nn.RNN` under autograd: values, gradients, weights to and fro, dropout."""
+"""`RNN`, `GRU` and `LSTM` against PyTorch's under autograd: values, gradients, weights to and fro, dropout."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,15 @@ from torch_support import (
     torch_rnn,
 )
 
+import fastrnn
 from fastrnn import RNN
+
+every_layer = pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+
+
+def parts(state):
+    """The arrays or tensors of a state."""
+    return state if isinstance(state, tuple) else (state,)
 
 
 def agree_on(rnn, module, x, h0, lengths, grad_output, grad_h_n, what=""):
@@ -30,7 +38,8 @@ def agree_on(rnn, module, x, h0, lengths, grad_output, grad_h_n, what=""):
 
     goal = (want_output * torch.from_numpy(grad_output)).sum()
     if grad_h_n is not None:
-        goal = goal + (want_h_n * torch.from_numpy(grad_h_n)).sum()
+        for want, grad in zip(parts(want_h_n), parts(grad_h_n), strict=True):
+            goal = goal + (want * torch.from_numpy(grad)).sum()
     module.zero_grad()
     goal.backward()
     grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
@@ -39,8 +48,9 @@ def agree_on(rnn, module, x, h0, lengths, grad_output, grad_h_n, what=""):
     else:
         assert_agrees(grad_x, theirs_x.grad, f"{what} grad_x")
     if h0 is not None:
-        assert_agrees(grad_h0, theirs_h0.grad, f"{what} grad_h0")
-    assert grad_h0.shape == h_n.shape
+        for got, leaf in zip(parts(grad_h0), parts(theirs_h0), strict=True):
+            assert_agrees(got, leaf.grad, f"{what} grad_h0")
+    assert [g.shape for g in parts(grad_h0)] == [h.shape for h in parts(h_n)]
     wanted = dict(module.named_parameters())
     assert list(rnn.grads) == list(wanted)
     for name, parameter in wanted.items():
@@ -48,12 +58,15 @@ def agree_on(rnn, module, x, h0, lengths, grad_output, grad_h_n, what=""):
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_values_and_gradients(seed, dtype, backend, torch):
-    case = Case(seed, dtype)
-    rnn = RNN(case.input_size, case.hidden_size, **case.options, dtype=dtype, rng=seed, backend=backend)
+@every_layer
+def test_values_and_gradients(kind, seed, dtype, backend, torch):
+    case = Case(seed, dtype, kind)
+    layers = getattr(fastrnn, kind)
+    rnn = layers(case.input_size, case.hidden_size, **case.options, dtype=dtype, rng=seed, backend=backend)
     shapes = {name: W.shape for name, W in rnn.state_dict().items()}
     rnn.load_state_dict(random_state_dict(shapes, np.random.default_rng(seed), dtype, 1.3))
-    given = [a for a in (case.x, case.h0, case.lengths, case.grad_output, case.grad_h_n) if a is not None]
+    states = *parts(case.h0), *parts(case.grad_h_n)
+    given = [a for a in (case.x, case.lengths, case.grad_output, *states) if a is not None]
     before = bits(*given)
     agree_on(rnn, torch_rnn(rnn), case.x, case.h0, case.lengths, case.grad_output, case.grad_h_n, repr(case))
     assert bits(*given) == before
@@ -83,13 +96,18 @@ def test_the_random_cases_cover_the_options():
     ("T", "N", "d", "h"), [(1, 1, 1, 1), (1, 5, 3, 8), (30, 64, 65, 64), (9, 33, 130, 70), (3, 40, 300, 257)]
 )
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-def test_shapes(T, N, d, h, bidirectional, nonlinearity, dtype, backend, torch):
+@pytest.mark.parametrize("kind", ["tanh", "relu", "GRU", "LSTM"])
+def test_shapes(T, N, d, h, bidirectional, kind, dtype, backend, torch):
     rng = np.random.default_rng(h)
-    rnn = RNN(d, h, nonlinearity=nonlinearity, bidirectional=bidirectional, dtype=dtype, rng=1,
-              backend=backend)  # fmt: skip
+    options = {"bidirectional": bidirectional, "dtype": dtype, "rng": 1, "backend": backend}
+    if kind in ("GRU", "LSTM"):
+        rnn = getattr(fastrnn, kind)(d, h, **options)
+    else:
+        rnn = RNN(d, h, nonlinearity=kind, **options)
     D = 1 + bidirectional
     h0, grad_h_n = rng.normal(size=(2, D, N, h)).astype(dtype)
+    if kind == "LSTM":
+        h0, grad_h_n = (h0, np.tanh(grad_h_n)), (grad_h_n, h0)
     grad_output = rng.normal(size=(T, N, D * h)).astype(dtype)
     module = torch_rnn(rnn)
     lengths = rng.integers(1, T + 1, N)
@@ -101,46 +119,60 @@ def test_shapes(T, N, d, h, bidirectional, nonlinearity, dtype, backend, torch):
 @pytest.mark.parametrize("lengths", [[1], [4], [6, 1, 1], [1, 6, 3], [6, 6, 6], [2, 2, 2]])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_lengths(lengths, bidirectional, batch_first, dtype, backend, torch):
+@every_layer
+def test_lengths(kind, lengths, bidirectional, batch_first, dtype, backend, torch):
     """What stands past a sequence's end (NaN here) reaches nothing."""
     T, N, d, h = 6, len(lengths), 5, 9
     rng = np.random.default_rng(len(lengths))
     D = 1 + bidirectional
-    rnn = RNN(d, h, 2, batch_first=batch_first, bidirectional=bidirectional, dtype=dtype, rng=3,
-              backend=backend)  # fmt: skip
+    rnn = getattr(fastrnn, kind)(
+        d, h, 2, batch_first=batch_first, bidirectional=bidirectional, dtype=dtype, rng=3, backend=backend
+    )
     ended = np.arange(T)[:, None] >= np.array(lengths)
     x = rng.normal(size=(T, N, d)).astype(dtype)
     grad_output = rng.normal(size=(T, N, D * h)).astype(dtype)
     if batch_first:
         ended, x, grad_output = ended.T, x.swapaxes(0, 1).copy(), grad_output.swapaxes(0, 1).copy()
     grad_h_n = rng.normal(size=(2 * D, N, h)).astype(dtype)
+    if kind == "LSTM":
+        grad_h_n = grad_h_n, np.tanh(grad_h_n)
     agree_on(rnn, torch_rnn(rnn), x, None, np.array(lengths), grad_output, grad_h_n)
-    clean = bits(*rnn.forward(x, lengths=lengths), *rnn.backward(grad_output, grad_h_n), *rnn.grads.values())
+
+    def all_bits(output, h_n, grad_x, grad_h0):
+        return bits(output, *parts(h_n), grad_x, *parts(grad_h0), *rnn.grads.values())
+
+    clean = all_bits(*rnn.forward(x, lengths=lengths), *rnn.backward(grad_output, grad_h_n))
     x[ended] = np.nan
     grad_output[ended] = np.nan
     output, h_n = rnn.forward(x, lengths=lengths)
     assert not output[ended].any()
     grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
     assert not grad_x[ended].any()
-    assert bits(output, h_n, grad_x, grad_h0, *rnn.grads.values()) == clean
+    assert all_bits(output, h_n, grad_x, grad_h0) == clean
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("with_h0", [False, True])
-def test_no_sequences(with_h0, bidirectional, batch_first, dtype, backend, torch):
+@every_layer
+def test_no_sequences(kind, with_h0, bidirectional, batch_first, dtype, backend, torch):
     """Shapes, dtypes and the parameters' gradients of zeros."""
-    rnn = RNN(
+    rnn = getattr(fastrnn, kind)(
         3, 4, 2, bidirectional=bidirectional, batch_first=batch_first, dtype=dtype, rng=0, backend=backend
     )
     module = torch_rnn(rnn)
     x = np.empty((0, 5, 3) if batch_first else (5, 0, 3), dtype)
     leaf, h0 = torch_leaf(x), np.empty((2 + 2 * bidirectional, 0, 4), dtype) if with_h0 else None
-    theirs = module(leaf, torch_leaf(h0))
-    sum(t.sum() for t in theirs).backward()
-    ours = rnn(x, h0)
-    grad_x, grad_h0 = rnn.backward(*map(np.ones_like, ours))
-    for got, want in zip((*ours, grad_x, grad_h0), (*theirs, leaf.grad, theirs[1]), strict=True):
+    if kind == "LSTM" and with_h0:
+        h0 = h0, h0.copy()
+    theirs, theirs_h_n = module(leaf, torch_leaf(h0))
+    sum(t.sum() for t in (theirs, *parts(theirs_h_n))).backward()
+    ours, h_n = rnn(x, h0)
+    ones = tuple(map(np.ones_like, parts(h_n)))
+    grad_x, grad_h0 = rnn.backward(np.ones_like(ours), ones if kind == "LSTM" else ones[0])
+    got_arrays = ours, *parts(h_n), grad_x, *parts(grad_h0)
+    wanted = theirs, *parts(theirs_h_n), leaf.grad, *parts(theirs_h_n)
+    for got, want in zip(got_arrays, wanted, strict=True):
         assert got.shape == tuple(want.shape)
         assert got.dtype == want.detach().numpy().dtype
     for name, parameter in module.named_parameters():
@@ -168,11 +200,12 @@ def test_what_is_called_as_in_torch(torch):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_weights_of_torch_and_back(num_layers, bidirectional, bias, dtype, backend, torch):
+@every_layer
+def test_weights_of_torch_and_back(kind, num_layers, bidirectional, bias, dtype, backend, torch):
     options = {"num_layers": num_layers, "bias": bias, "bidirectional": bidirectional}
     torch.manual_seed(5)
-    module = torch.nn.RNN(6, 7, **options, dtype=torch_dtype(dtype))
-    rnn = RNN(6, 7, **options, dtype=dtype, rng=0, backend=backend)
+    module = getattr(torch.nn, kind)(6, 7, **options, dtype=torch_dtype(dtype))
+    rnn = getattr(fastrnn, kind)(6, 7, **options, dtype=dtype, rng=0, backend=backend)
     rnn.load_state_dict(module.state_dict())
     ours, theirs = rnn.state_dict(), module.state_dict()
     assert list(ours) == list(theirs)
@@ -227,10 +260,11 @@ def test_integer_vectors_are_not_torchs_business(backend, torch):
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_dropout_in_eval_mode_is_torchs(num_layers, dtype, backend, torch):
+@every_layer
+def test_dropout_in_eval_mode_is_torchs(kind, num_layers, dtype, backend, torch):
     rng = np.random.default_rng(2)
     dropout = 0.4 if num_layers > 1 else 0.0
-    rnn = RNN(6, 9, num_layers, dropout=dropout, dtype=dtype, rng=0, backend=backend)
+    rnn = getattr(fastrnn, kind)(6, 9, num_layers, dropout=dropout, dtype=dtype, rng=0, backend=backend)
     rnn.eval()
     module = torch_rnn(rnn)
     module.eval()

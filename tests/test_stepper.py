@@ -18,7 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from support import bits
 
 import fastrnn
-from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, stepper
+from fastrnn import GRU, RNN, CharRNN, LanguageModel, SimpleRNN, stepper
 from fastrnn import threads as blas_threads
 from fastrnn.sharing import changed
 
@@ -32,7 +32,9 @@ MODELS = {
     "one layer": lambda **options: RNN(8, 100, **options),
     "relu": lambda **options: RNN(5, 16, 3, "relu", **options),
     "no bias": lambda **options: RNN(5, 17, bias=False, batch_first=True, **options),
+    "GRU": lambda **options: GRU(5, 33, 2, **options),
     "LanguageModel": lambda **options: LanguageModel(11, 40, 2, **options),
+    "LanguageModel of a GRU": lambda **options: LanguageModel(11, 24, cell="gru", **options),
     "SimpleRNN": lambda **options: SimpleRNN(7, 30, 6, **options),
 }
 
@@ -55,7 +57,7 @@ def sizes(model):
     """Inputs, and shape of the state of one sequence."""
     if isinstance(model, SimpleRNN):
         return model.input_size, (model.hidden_size,)
-    d = model.input_size if isinstance(model, RNN) else model.vocab_size
+    d = model.vocab_size if isinstance(model, LanguageModel) else model.input_size
     return d, (model.num_layers, model.hidden_size)
 
 
@@ -99,7 +101,8 @@ def forward(model, xs, state, N):
     h0 = state[:, None] if N is None else state
     if isinstance(model, LanguageModel):
         if not classes:
-            net = RNN(d, model.hidden_size, model.num_layers, dtype=dtype_of(model), rng=0)
+            layers = RNN if model.cell == "rnn" else GRU
+            net = layers(d, model.hidden_size, model.num_layers, dtype=dtype_of(model), rng=0)
             net.load_state_dict(model.parameters, strict=False)
             h, h_n = net.forward(x, h0)
             y = h @ model.parameters["weight_out"].T + model.parameters["bias_out"]

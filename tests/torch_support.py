@@ -19,7 +19,12 @@ AGREEMENT = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-4}
 
 
 def assert_agrees(got, tensor, what="", tolerance=None):
-    """Our array against PyTorch's tensor: shape, dtype and values."""
+    """Our array against PyTorch's tensor: shape, dtype and values; or the pairs of an LSTM."""
+    if isinstance(tensor, tuple):
+        assert type(got) is tuple
+        for i, (ours, theirs) in enumerate(zip(got, tensor, strict=True)):
+            assert_agrees(ours, theirs, f"{what}[{i}]", tolerance)
+        return
     want = tensor.detach().numpy()
     assert got.dtype == want.dtype, f"{what}: dtype {got.dtype}, wanted {want.dtype}"
     assert_close(got, want, AGREEMENT[got.dtype] if tolerance is None else tolerance, what)
@@ -40,6 +45,7 @@ class Case:
 
     seed: int
     dtype: type
+    kind: str = "RNN"
     options: dict = field(init=False)
 
     def __post_init__(self):
@@ -73,21 +79,28 @@ class Case:
         self.lengths = None
         if not unbatched and rng.random() < 0.4:
             self.lengths = rng.integers(1, self.T + 1, self.N)
-        self.h0 = normal(layers * directions, *batch, h) if with_h0 else None
+
+        def state():
+            shape = layers * directions, *batch, h
+            return (normal(*shape), normal(*shape)) if self.kind == "LSTM" else normal(*shape)
+
+        self.h0 = state() if with_h0 else None
         self.grad_output = normal(*steps, directions * h)
-        self.grad_h_n = normal(layers * directions, *batch, h) if with_grad_h_n else None
+        self.grad_h_n = state() if with_grad_h_n else None
+        if self.kind != "RNN":
+            del self.options["nonlinearity"]
 
     def __repr__(self):
         kind = "indices" if self.x.dtype.kind == "i" else "vectors"
         return (
-            f"RNN({self.input_size}, {self.hidden_size}, **{self.options}), {kind} {self.x.shape}, "
+            f"{self.kind}({self.input_size}, {self.hidden_size}, **{self.options}), {kind} {self.x.shape}, "
             f"lengths={self.lengths}, h0 {'' if self.h0 is None else 'not '}None"
         )
 
 
 def random_state_dict(shapes, rng, dtype, scale=1.0):
     """Weights uniform in +-scale/sqrt(h), h the length of a hidden state, for a mapping name -> shape."""
-    h = shapes["weight_hh_l0"][0]
+    h = shapes["weight_hh_l0"][1]
     return {
         name: (rng.uniform(-1, 1, shape) * scale / np.sqrt(h)).astype(dtype) for name, shape in shapes.items()
     }
@@ -100,12 +113,14 @@ def to_torch(arrays):
 
 
 def torch_rnn(rnn, **changed):
-    """A `torch.nn.RNN` with the options and the weights of our layer, loaded as they are."""
+    """PyTorch's layer with the options and the weights of ours, loaded as they are."""
     import torch
 
     names = ("num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional")
-    options = {name: getattr(rnn, name) for name in names} | changed
-    module = torch.nn.RNN(rnn.input_size, rnn.hidden_size, **options, dtype=torch_dtype(rnn.dtype))
+    options = {name: getattr(rnn, name) for name in names if hasattr(rnn, name)} | changed
+    module = getattr(torch.nn, type(rnn).__name__)(
+        rnn.input_size, rnn.hidden_size, **options, dtype=torch_dtype(rnn.dtype)
+    )
     module.load_state_dict({name: torch.from_numpy(W) for name, W in rnn.state_dict().items()})
     return module
 
@@ -128,6 +143,8 @@ def torch_input(x, size, dtype):
 def torch_leaf(array):
     import torch
 
+    if isinstance(array, tuple):
+        return tuple(map(torch_leaf, array))
     return None if array is None else torch.from_numpy(array.copy()).requires_grad_()
 
 
@@ -147,7 +164,7 @@ def torch_forward(module, x, h0, lengths=None):
 
 
 class TorchLanguageModel:
-    """`torch.nn.RNN` on one-hot vectors, a linear layer and softmax cross-entropy, with our weights."""
+    """PyTorch's layers on one-hot vectors, a linear layer and softmax cross-entropy, with our weights."""
 
     def __init__(self, lm):
         import torch
@@ -155,9 +172,9 @@ class TorchLanguageModel:
         self.torch = torch
         self.vocab_size, self.dtype = lm.vocab_size, lm.dtype
         kind = torch_dtype(lm.dtype)
-        self.rnn = torch.nn.RNN(
-            lm.vocab_size, lm.hidden_size, lm.num_layers, nonlinearity=lm.nonlinearity, dtype=kind
-        )
+        options = {"nonlinearity": lm.nonlinearity} if lm.cell == "rnn" else {}
+        layers = getattr(torch.nn, lm.cell.upper())
+        self.rnn = layers(lm.vocab_size, lm.hidden_size, lm.num_layers, **options, dtype=kind)
         self.out = torch.nn.Linear(lm.hidden_size, lm.vocab_size, dtype=kind)
         weights = {name: torch.from_numpy(W) for name, W in lm.state_dict().items()}
         self.out.load_state_dict({"weight": weights.pop("weight_out"), "bias": weights.pop("bias_out")})
@@ -171,7 +188,11 @@ class TorchLanguageModel:
 
     def forward(self, x, h0=None):
         one_hot = torch_input(x, self.vocab_size, self.dtype)
-        states, h_n = self.rnn(one_hot, None if h0 is None else self.torch.as_tensor(h0))
+        if isinstance(h0, tuple):
+            h0 = tuple(map(self.torch.as_tensor, h0))
+        elif h0 is not None:
+            h0 = self.torch.as_tensor(h0)
+        states, h_n = self.rnn(one_hot, h0)
         return self.out(states), h_n
 
     def loss(self, x, y, h0=None, reduction="mean"):
@@ -201,4 +222,5 @@ class TorchLanguageModel:
             for g in grads:  # clip_grad_norm_ adds 1e-6 to the norm
                 g *= threshold / norm
         optimizer.step()
-        return float(loss.detach()), h_n.detach(), float(norm)
+        detached = tuple(state.detach() for state in h_n) if isinstance(h_n, tuple) else h_n.detach()
+        return float(loss.detach()), detached, float(norm)
