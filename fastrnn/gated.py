@@ -9,14 +9,14 @@ import numpy as np
 from fastrnn.layers import RecurrentLayers
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike  # noqa: F401 - in strings
 
     from fastrnn.hints import BackendName, Dtype, Seed
 
 __all__ = ["GRU", "LSTM"]
 
 
-class GRU(RecurrentLayers):
+class GRU(RecurrentLayers["ArrayLike", np.ndarray, "ArrayLike"]):
     r"""Layers of gated recurrent units over a batch of sequences.
 
     In every layer, with :math:`\sigma(x) = 1 / (1 + e^{-x})`,
@@ -121,32 +121,14 @@ class GRU(RecurrentLayers):
             backend, num_threads, cell="gru",
         )  # fmt: skip
 
-    if TYPE_CHECKING:  # with arrays as states
 
-        def __call__(
-            self,
-            x: ArrayLike,
-            h0: ArrayLike | None = None,
-            *,
-            lengths: ArrayLike | None = None,
-            hx: ArrayLike | None = None,
-        ) -> tuple[np.ndarray, np.ndarray]: ...
-
-        def forward(
-            self,
-            x: ArrayLike,
-            h0: ArrayLike | None = None,
-            *,
-            lengths: ArrayLike | None = None,
-            hx: ArrayLike | None = None,
-        ) -> tuple[np.ndarray, np.ndarray]: ...
-
-        def backward(
-            self, grad_output: ArrayLike | None, grad_h_n: ArrayLike | None = None
-        ) -> tuple[np.ndarray | None, np.ndarray]: ...
-
-
-class LSTM(RecurrentLayers):
+class LSTM(
+    RecurrentLayers[
+        "tuple[ArrayLike, ArrayLike]",
+        tuple[np.ndarray, np.ndarray],
+        "tuple[ArrayLike | None, ArrayLike | None]",
+    ]
+):
     r"""Layers of long short-term memory over a batch of sequences.
 
     In every layer, with :math:`\sigma(x) = 1 / (1 + e^{-x})`,
@@ -260,29 +242,3 @@ class LSTM(RecurrentLayers):
             input_size, hidden_size, num_layers, "tanh", bias, batch_first, dropout, bidirectional, dtype, rng,
             backend, num_threads, cell="lstm",
         )  # fmt: skip
-
-    if TYPE_CHECKING:  # with pairs as states
-
-        def __call__(
-            self,
-            x: ArrayLike,
-            h0: tuple[ArrayLike, ArrayLike] | None = None,
-            *,
-            lengths: ArrayLike | None = None,
-            hx: tuple[ArrayLike, ArrayLike] | None = None,
-        ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]: ...
-
-        def forward(
-            self,
-            x: ArrayLike,
-            h0: tuple[ArrayLike, ArrayLike] | None = None,
-            *,
-            lengths: ArrayLike | None = None,
-            hx: tuple[ArrayLike, ArrayLike] | None = None,
-        ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]: ...
-
-        def backward(
-            self,
-            grad_output: ArrayLike | None,
-            grad_h_n: tuple[ArrayLike | None, ArrayLike | None] | None = None,
-        ) -> tuple[np.ndarray | None, tuple[np.ndarray, np.ndarray]]: ...

@@ -46,6 +46,7 @@ __all__ = [
     "Seed",
     "Several",
     "ShowMode",
+    "State",
     "StepClip",
     "SupportsStep",
     "Targets",
@@ -103,6 +104,9 @@ Seed: TypeAlias = int | np.integer | np.random.Generator | None
 #: The same in scikit-learn's conventions, for `CharRNN`.
 RandomState: TypeAlias = int | np.integer | np.random.Generator | np.random.RandomState | None
 
+#: A state: an array, or the pair (h, c) of an LSTM.
+State: TypeAlias = "ArrayLike | tuple[ArrayLike, ArrayLike]"
+
 Path: TypeAlias = str | os.PathLike[str]
 
 #: Numbers of samples of which `CharRNN.generate` is known to return a list.
@@ -120,7 +124,7 @@ class NotesModel(Protocol):
 
 
 class LayeredModel(Protocol):
-    """An `RNN` or a `LanguageModel`."""
+    """An `RNN`, a `GRU`, an `LSTM` or a `LanguageModel`."""
 
     parameters: dict[str, np.ndarray]
 

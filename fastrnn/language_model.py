@@ -35,7 +35,17 @@ from fastrnn.states import States, parts_of, public
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import BackendName, CellName, Clip, Dtype, Nonlinearity, Reduction, Seed, SupportsStep
+    from fastrnn.hints import (
+        BackendName,
+        CellName,
+        Clip,
+        Dtype,
+        Nonlinearity,
+        Reduction,
+        Seed,
+        State,
+        SupportsStep,
+    )
 
 __all__ = ["LanguageModel"]
 
@@ -230,7 +240,7 @@ class LanguageModel(StackedModel):
 
     @changing
     def loss_and_grads(
-        self, x: ArrayLike, y: ArrayLike, h0: Any = None, *, reduction: Reduction = "mean"
+        self, x: ArrayLike, y: ArrayLike, h0: State | None = None, *, reduction: Reduction = "mean"
     ) -> tuple[float, dict[str, np.ndarray], Any]:
         """Cross-entropy of a batch (eqs. 5, 6) and its gradients by BPTT (eqs. 7 to 13).
 
@@ -279,7 +289,7 @@ class LanguageModel(StackedModel):
         self,
         x: ArrayLike,
         y: ArrayLike,
-        h0: Any,
+        h0: State | None,
         optimizer: SupportsStep,
         *,
         clip: Clip | None = "norm",
@@ -342,7 +352,7 @@ class LanguageModel(StackedModel):
 
     @reading
     def loss(
-        self, x: ArrayLike, y: ArrayLike, h0: Any = None, *, reduction: Reduction = "mean"
+        self, x: ArrayLike, y: ArrayLike, h0: State | None = None, *, reduction: Reduction = "mean"
     ) -> tuple[float, Any]:
         """Cross-entropy of a batch (eqs. 5, 6), without gradients and without dropout.
 
@@ -382,10 +392,10 @@ class LanguageModel(StackedModel):
 
     if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
 
-        def __call__(self, x: ArrayLike, h0: Any = None) -> tuple[np.ndarray, Any]: ...
+        def __call__(self, x: ArrayLike, h0: State | None = None) -> tuple[np.ndarray, Any]: ...
 
     @reading
-    def forward(self, x: ArrayLike, h0: Any = None) -> tuple[np.ndarray, Any]:
+    def forward(self, x: ArrayLike, h0: State | None = None) -> tuple[np.ndarray, Any]:
         """Logits of a batch (eqs. 1, 2), without dropout.
 
         Parameters
@@ -422,7 +432,7 @@ class LanguageModel(StackedModel):
     @reading
     def sample(
         self,
-        h: Any,
+        h: State | None,
         start: ArrayLike,
         n: int,
         *,

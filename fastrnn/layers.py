@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 __all__ = ["RNN", "RecurrentLayers"]
 
 
-class RecurrentLayers(StackedModel):
+#: A state as it is given, as it is returned, and the gradient with respect to it as it is given.
+Given = TypeVar("Given")
+Returned = TypeVar("Returned")
+Gradient = TypeVar("Gradient")
+
+
+class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
     """What layers over a batch of sequences do, whatever their cell."""
 
     def __init__(
@@ -96,15 +102,26 @@ class RecurrentLayers(StackedModel):
             f"bidirectional={self.bidirectional}, dtype={self._dtype.name})"
         )
 
+    if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
+
+        def __call__(
+            self,
+            x: ArrayLike,
+            h0: Given | None = None,
+            *,
+            lengths: ArrayLike | None = None,
+            hx: Given | None = None,
+        ) -> tuple[np.ndarray, Returned]: ...
+
     @reading
     def forward(
         self,
         x: ArrayLike,
-        h0: Any = None,
+        h0: Given | None = None,
         *,
         lengths: ArrayLike | None = None,
-        hx: Any = None,
-    ) -> tuple[np.ndarray, Any]:
+        hx: Given | None = None,
+    ) -> tuple[np.ndarray, Returned]:
         """Run over a batch of sequences (eq. 1); `rnn(x, ...)` does the same.
 
         Parameters
@@ -201,7 +218,9 @@ class RecurrentLayers(StackedModel):
         )
 
     @changing
-    def backward(self, grad_output: ArrayLike | None, grad_h_n: Any = None) -> tuple[np.ndarray | None, Any]:
+    def backward(
+        self, grad_output: ArrayLike | None, grad_h_n: Gradient | None = None
+    ) -> tuple[np.ndarray | None, Returned]:
         """Backpropagate through the last `forward` by BPTT (eqs. 9 to 13).
 
         The gradients of the parameters are written to `grads`.  The parameters must be those of that
@@ -323,7 +342,13 @@ class _LayerSpace(Space):
     from_zeros = True
 
     def __init__(
-        self, model: RecurrentLayers, kernels: ModuleType, T: int, N: int, one_hot: bool, key: tuple[Any, ...]
+        self,
+        model: RecurrentLayers[Any, Any, Any],
+        kernels: ModuleType,
+        T: int,
+        N: int,
+        one_hot: bool,
+        key: tuple[Any, ...],
     ) -> None:
         net = model._net
         super().__init__(kernels, net, T, N, one_hot, backward=True, dropout=model._dropout)
@@ -335,7 +360,7 @@ class _LayerSpace(Space):
         self.dx = [self.none if one_hot else self.buffer(T, N, net.d) for _ in range(net.D)]
 
 
-class RNN(RecurrentLayers):
+class RNN(RecurrentLayers["ArrayLike", np.ndarray, "ArrayLike"]):
     r"""Recurrent layers over a batch of sequences.
 
     In every layer :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` (eq. 1); names, arguments,
@@ -468,27 +493,3 @@ class RNN(RecurrentLayers):
     def nonlinearity(self) -> Nonlinearity:
         """``"tanh"`` or ``"relu"``."""
         return self._nonlinearity
-
-    if TYPE_CHECKING:  # with arrays as states
-
-        def __call__(
-            self,
-            x: ArrayLike,
-            h0: ArrayLike | None = None,
-            *,
-            lengths: ArrayLike | None = None,
-            hx: ArrayLike | None = None,
-        ) -> tuple[np.ndarray, np.ndarray]: ...
-
-        def forward(
-            self,
-            x: ArrayLike,
-            h0: ArrayLike | None = None,
-            *,
-            lengths: ArrayLike | None = None,
-            hx: ArrayLike | None = None,
-        ) -> tuple[np.ndarray, np.ndarray]: ...
-
-        def backward(
-            self, grad_output: ArrayLike | None, grad_h_n: ArrayLike | None = None
-        ) -> tuple[np.ndarray | None, np.ndarray]: ...

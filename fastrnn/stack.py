@@ -147,9 +147,9 @@ class StackedModel(Steppable):
     # -- public ----------------------------------------------------------------------------------
 
     #: Of each model its own.
-    forward: Callable[..., tuple[np.ndarray, np.ndarray]]
+    forward: Callable[..., tuple[np.ndarray, Any]]
 
-    def __call__(self, *arguments: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, *arguments: Any, **options: Any) -> tuple[np.ndarray, Any]:
         """`forward`, as PyTorch's modules are called."""
         return self.forward(*arguments, **options)
 

@@ -20,6 +20,7 @@ from fastrnn.states import check_state, public
 if TYPE_CHECKING:  # every program has this module, by `SimpleRNN`, and few have the engine
     from numpy.typing import ArrayLike
 
+    from fastrnn.hints import State
     from fastrnn.passes import Layer, Net
 
 __all__ = ["Source", "Steppable", "Stepper"]
@@ -56,7 +57,7 @@ class Steppable(Shared):
     __slots__ = ()
 
     @reading
-    def stepper(self, batch_size: int | None = None, h0: Any = None) -> Stepper:
+    def stepper(self, batch_size: int | None = None, h0: State | None = None) -> Stepper:
         """What follows live data, one time step at a call.
 
         It has the weights as they are now; dropout is off.
@@ -188,7 +189,7 @@ class Stepper:
     (1, 8)
     """
 
-    def __init__(self, model: Steppable, batch_size: int | None = None, h0: Any = None) -> None:
+    def __init__(self, model: Steppable, batch_size: int | None = None, h0: State | None = None) -> None:
         self._model = model
         self._batch_size = None if batch_size is None else check_size(batch_size, "batch_size")
         batched, N = self._batch_size is not None, self._batch_size or 1
@@ -258,10 +259,10 @@ class Stepper:
         return public([state.reshape(self._state_shapes[0]) for state in self._kernel.states()])
 
     @state.setter
-    def state(self, value: Any) -> None:
+    def state(self, value: State) -> None:
         self._set_states(value, "state")
 
-    def reset(self, h0: Any = None) -> None:
+    def reset(self, h0: State | None = None) -> None:
         """Begin anew.
 
         Parameters

@@ -72,7 +72,7 @@ def test_every_hyper_parameter_arrives(text, out):
         "lr_decay": 0.9, "clip": "value", "clip_threshold": 2.5, "dropout": 0.1, "epochs": 3, "max_steps": 7,
         "max_seconds": 500.0, "validation_fraction": 0.2, "validate_every": 4, "patience": 9,
         "dtype": "float64", "random_state": 5, "num_threads": 1, "backend": "numpy",
-        "checkpoint_every": 3, "diagnostics_every": 2, "unknown": "e", "newline": "universal",
+        "checkpoint_every": 3, "diagnostics_every": 2, "unknown": "e", "newline": "universal", "cell": "gru",
     }  # fmt: skip
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     result = invoke("train", text, "--out", out, *arguments)

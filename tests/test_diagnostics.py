@@ -339,7 +339,9 @@ def test_the_place_of_an_index_is_that_in_the_user_s_array():
 
 
 def test_models_that_cannot_be_looked_at():
-    with pytest.raises(TypeError, match="model must be a SimpleRNN, RNN, LanguageModel or fitted CharRNN"):
+    with pytest.raises(
+        TypeError, match="model must be a SimpleRNN, RNN, GRU, LSTM, LanguageModel or fitted CharRNN"
+    ):
         gradient_flow(object(), [0], [0])
     with pytest.raises(ValueError, match=r"call CharRNN\.fit"):
         gradient_flow(CharRNN(), "abc")

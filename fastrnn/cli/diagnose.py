@@ -106,7 +106,10 @@ def _numbers(d: Diagnosis) -> dict[str, Any]:
 
 def _of_cell(d: Diagnosis) -> dict[str, Any]:
     """What there is for the cell at hand only."""
-    if d.spectrum is None:
+    from fastrnn.diagnostics import GateSaturation
+
+    if isinstance(d.saturation, GateSaturation) or d.spectrum is None:
+        assert isinstance(d.saturation, GateSaturation)
         gates = {name: gate.mean() for name, gate in d.saturation.mean.items()}
         return {"cell": d.nonlinearity, "mean_gates": gates}
     return {

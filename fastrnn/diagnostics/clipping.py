@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import Model, Targets
+    from fastrnn.hints import Model, State, Targets
 
 __all__ = ["ClipReport", "clip_report", "plot_clip_report", "plot_clipping", "share_beyond"]
 
@@ -84,7 +84,7 @@ def clip_report(
     model: Model,
     inputs: ArrayLike,
     targets: Targets = None,
-    h0: ArrayLike | None = None,
+    h0: State | None = None,
     *,
     threshold: float = 5.0,
 ) -> ClipReport:

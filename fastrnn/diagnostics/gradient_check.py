@@ -22,7 +22,7 @@ from fastrnn.states import public
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import Model, Seed, Targets
+    from fastrnn.hints import Model, Seed, State, Targets
 
 __all__ = ["GradCheck", "ParameterCheck", "check_gradients", "gradcheck"]
 
@@ -96,7 +96,7 @@ def gradcheck(
     model: Model,
     inputs: ArrayLike,
     targets: Targets = None,
-    h0: ArrayLike | None = None,
+    h0: State | None = None,
     *,
     entries: int | None = 50,
     step: float | None = None,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import Model, Reduction, Targets
+    from fastrnn.hints import Model, Reduction, State, Targets
 
 __all__ = [
     "GradientFlow",
@@ -119,7 +119,7 @@ def gradient_flow(
     model: Model,
     inputs: ArrayLike,
     targets: Targets = None,
-    h0: ArrayLike | None = None,
+    h0: State | None = None,
     *,
     layer: int = -1,
     direction: int = 0,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from fastrnn.cells import Linear
-    from fastrnn.hints import Model, NormMethod
+    from fastrnn.hints import Model, NormMethod, State
 
 __all__ = ["JacobianNorms", "fit_decay", "half_life_of", "jacobian_norms", "plot_jacobian_norms"]
 
@@ -103,7 +103,7 @@ class JacobianNorms(Measured):
 def jacobian_norms(
     model: Model,
     inputs: ArrayLike,
-    h0: ArrayLike | None = None,
+    h0: State | None = None,
     *,
     max_lag: int | None = None,
     max_starts: int = 16,
@@ -233,7 +233,7 @@ class _Steps:
         """J v of step i, for vectors v (..., starts, size)."""
         by_gate = self._by_gate[:, :, i]
         if self._directly is None:
-            return by_gate[0, 0] * np.dot(v, self._W.T)
+            return np.asarray(by_gate[0, 0] * np.dot(v, self._W.T))
         parts = self._parts(v)
         by_product = np.split(np.dot(parts[0], self._W.T), self._gates, axis=-1)
         directly = self._directly[:, :, i]
@@ -250,7 +250,7 @@ class _Steps:
         """J' v."""
         by_gate = self._by_gate[:, :, i]
         if self._directly is None:
-            return np.dot(by_gate[0, 0] * v, self._W)
+            return np.asarray(np.dot(by_gate[0, 0] * v, self._W))
         parts = self._parts(v)
         directly = self._directly[:, :, i]
         gates = [

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import Model
+    from fastrnn.hints import Model, State
 
 __all__ = [
     "HiddenStates",
@@ -113,7 +113,7 @@ class Saturation(Measured):
 def saturation(
     model: Model,
     inputs: ArrayLike,
-    h0: ArrayLike | None = None,
+    h0: State | None = None,
     *,
     threshold: float = SATURATED,
     layer: int = -1,
@@ -281,7 +281,7 @@ class HiddenStates(Measured):
 def hidden_states(
     model: Model,
     inputs: ArrayLike,
-    h0: ArrayLike | None = None,
+    h0: State | None = None,
     *,
     sequence: int = 0,
     layer: int = -1,

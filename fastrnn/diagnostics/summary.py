@@ -21,7 +21,7 @@ from fastrnn.sharing import reading_model
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastrnn.hints import Model, StepClip, Targets
+    from fastrnn.hints import Model, State, StepClip, Targets
 
 __all__ = ["summarize", "training_summary"]
 
@@ -31,7 +31,7 @@ def training_summary(
     model: Model,
     inputs: ArrayLike,
     targets: Targets,
-    h0: ArrayLike | None = None,
+    h0: State | None = None,
     *,
     clip: StepClip | None = "norm",
     clip_threshold: float = 5.0,

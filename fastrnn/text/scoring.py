@@ -41,7 +41,7 @@ def mean_cross_entropy(
     indices: np.ndarray,
     first: int = 1,
     *,
-    start: np.ndarray | None = None,
+    start: State | None = None,
     shortest: int = 8192,
     limit: int | None = None,
 ) -> float:
@@ -82,8 +82,8 @@ def mean_cross_entropy(
     at_the_start = places <= WARM_UP
     if not at_the_start.all():
         h = model.loss(*_chunk(indices, np.maximum(places - WARM_UP, 1), WARM_UP), h)[1]  # new arrays
-        for array, first in zip(parts_of(h), parts_of(beginning), strict=True):
-            array[:, at_the_start] = first[:, at_the_start]
+        for carried, begun in zip(parts_of(h), parts_of(beginning), strict=True):
+            carried[:, at_the_start] = begun[:, at_the_start]
     total = 0.0
     steps = max(1, min(NUMBERS // (model.vocab_size + model.hidden_size), CHUNK) // N)
     for begin in range(0, length, steps):

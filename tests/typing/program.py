@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, assert_type
 import numpy as np
 
 import fastrnn
-from fastrnn import RNN, CharRNN, LanguageModel, ReferenceRNN, SimpleRNN, diagnostics, functional, optim
+from fastrnn import (
+    GRU,
+    LSTM,
+    RNN,
+    CharRNN,
+    LanguageModel,
+    ReferenceLSTM,
+    ReferenceRNN,
+    SimpleRNN,
+    diagnostics,
+    functional,
+    optim,
+)
 
 if TYPE_CHECKING:
     from fastrnn.hints import BackendName, Clip, HistoryEntry, Model, OptimizerState, Seed
@@ -72,6 +84,29 @@ def layer() -> np.ndarray:
     optim.SGD(0.1, momentum=0.9).step(rnn.parameters, rnn.grads)
     print(rnn.load_state_dict(rnn.state_dict()).missing_keys, rnn.eval().training, rnn.train().dtype)
     return grad_h0
+
+
+def gated_layers() -> np.ndarray:
+    gru, lstm = GRU(5, 16, bidirectional=True, rng=0), LSTM(5, 16, 2, dtype=np.float64, rng=0)
+    x = np.zeros((7, 3, 5), np.float32)
+    output, h_n = gru(x)
+    assert_type(h_n, np.ndarray)
+    output, (h_n, c_n) = lstm(x, lengths=[7, 3, 1])
+    assert_type(c_n, np.ndarray)
+    output, _ = lstm.forward(x, (h_n, c_n))
+    grad_x, (grad_h0, _) = lstm.backward(np.ones_like(output), (None, c_n))
+    assert_type(grad_x, np.ndarray | None)
+    stepper = lstm.stepper(batch_size=3, h0=(h_n, c_n))
+    stepper.reset(stepper.state)
+    reference = ReferenceLSTM(5, 16, rng=0)
+    output, (h, c) = reference.forward([0, 1])
+    reference.backward(np.ones_like(output), (h, c))
+    lm = LanguageModel(4, 16, cell="lstm", rng=0)
+    loss, state = lm.train_step(
+        [[0], [1]], [[1], [2]], (np.zeros((1, 1, 16)), np.zeros((1, 1, 16))), optim.Adam()
+    )
+    lm.sample(state, [0], 3)
+    return grad_h0 + loss
 
 
 def batches(clip: "Clip | None" = "norm") -> float:
@@ -157,7 +192,7 @@ def set_up() -> "BackendName":
 
 
 if __name__ == "__main__":
-    print(notes_class(1), layer().shape, batches(), functions(), set_up())
+    print(notes_class(1), layer().shape, gated_layers().shape, batches(), functions(), set_up())
     measures(SimpleRNN(4, 32, 4, rng=0))
     with tempfile.TemporaryDirectory() as name:
         print(text(Path(name)))
