@@ -26,6 +26,7 @@ from typing import Any
 import colours
 import report_batched
 import report_char_rnn
+import report_gated
 import report_readme
 import report_stepper
 from results import ReportError, Results, Row, Size, names, read, speedups
@@ -72,6 +73,7 @@ def section(results: Results, plots: list[str]) -> str:
         ),
         _times_table(results),
         *report_batched.parts(results, plots),
+        *report_gated.parts(results),
         *report_stepper.parts(results),
         *report_char_rnn.parts(results),
     ]

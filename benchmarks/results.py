@@ -38,6 +38,9 @@ class Row:
     steps: int = 0
     #: Validation loss per character.
     nats: float = 0.0
+    #: Of a layer or a stepper with gates, "gru" or "lstm"; and the products of the call.
+    cell: str = ""
+    multiply_adds: float = 0.0
     #: What was trained on.
     text: str = ""
     #: Seconds at `PERCENTILES` of the times of single steps.
@@ -68,7 +71,8 @@ class Results:
 
 
 _OPTIONAL = (
-    "operation", "h", "T", "N", "dtype", "binding", "threads", "cores", "steps", "nats", "text", "clock",
+    "operation", "h", "T", "N", "dtype", "binding", "threads", "cores", "steps", "nats", "text", "clock", "cell",
+    "multiply_adds",
 )  # fmt: skip
 
 

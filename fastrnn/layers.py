@@ -286,7 +286,8 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
             self._grad_views = self._layout.views(self._flat)
         # Every time: what the caller has put there since are not the gradients.
         self.grads = {name: self._grad_views[name] for name in self._shapes}
-        call = Call(space, layers, lengths=space.lengths, key=space.dropout_key)
+        # The weights are those of the forward pass, which has packed them in this space, that nobody else uses.
+        call = Call(space, layers, lengths=space.lengths, key=space.dropout_key, packed=True)
         swapped = self._batch_first and batched
         grad_x = None
         if not space.one_hot:

@@ -309,6 +309,8 @@ class Call:
         Time steps of each sequence, or without elements.
     key : (int, int) or None
         Where dropout's masks are drawn from, None for no dropout.
+    packed : bool, default False
+        Whether the space has these layers' weights packed already, from the call before.
     """
 
     __slots__ = ("_layers", "_output", "key", "lengths", "space")
@@ -321,16 +323,17 @@ class Call:
         *,
         lengths: np.ndarray = NO_LENGTHS,
         key: tuple[int, int] | None = None,
+        packed: bool = False,
     ) -> None:
         self.space, self.lengths, self.key = space, lengths, key
         self._layers, self._output = layers, output
         N = space.N
         if not N:
             return
-        if space.packs:  # into the order in which the kernels read them
+        if space.packs and not packed:  # into the order in which the kernels read them
             pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
-            for place, packed in enumerate(space.packed):
-                pack_layer(layers[place], N, one_hot and place < space.net.D, space.net.cell.code, packed)
+            for place, panels in enumerate(space.packed):
+                pack_layer(layers[place], N, one_hot and place < space.net.D, space.net.cell.code, panels)
         if output is not None:
             space.kernels.pack_output(output, N, space.packed_output)
 
