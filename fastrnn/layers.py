@@ -26,7 +26,7 @@ from fastrnn.layout import aligned
 from fastrnn.passes import Call, Space
 from fastrnn.sharing import changing, reading
 from fastrnn.stack import StackedModel
-from fastrnn.states import States, check_state, public
+from fastrnn.states import check_state, map_state, public
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -172,7 +172,7 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         steps, classes, batched = check_steps(x, "x", self._d, self._dtype, batch_first=self._batch_first)
         T, N = steps.shape[:2]
         swapped = self._batch_first and batched
-        given = self._given_state(h0, "h0", N, batched)
+        given = None if h0 is None else self._given_state(h0, "h0", N, batched)
         ends = NO_LENGTHS if lengths is None else self._check_lengths(lengths, T, N, batched)
         indices = NO_INDICES
         if classes:
@@ -197,7 +197,7 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         call = Call(space, layers, lengths=ends, key=self._dropout_key() if drops else None)
         width, columns, span, kept_x = self._h * self._directions, space.columns, space.span(T), space.x
         output = np.empty((N, T, width) if swapped else (T, N, width), self._dtype)
-        h_n = States([np.empty(state.shape, self._dtype) for state in space.h0.arrays])
+        h_n, last = space.new_states()
         out = output.swapaxes(0, 1) if swapped else output
 
         def forward_part(part: int, slot: int) -> None:
@@ -207,15 +207,13 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
                 if ends.size:
                     for n in range(*space.bounds[part]):
                         kept_x[ends[n] :, n] = 0  # zero gradients must not meet a NaN there
-            call.forward(span, indices, kept_x, space.h0.places, h_n.places, part, slot)
+            call.forward(span, indices, kept_x, space.h0.places, last, part, slot)
             out[rows] = span.outputs[-1][rows]
 
         call.run(forward_part, space.multiply_adds, self._num_threads)
         space.indices, space.lengths, space.dropout_key, space.batched = indices, ends, call.key, batched
         self._last.space = space
-        return (
-            (output, h_n.public) if batched else (output[:, 0], public([state[:, 0] for state in h_n.arrays]))
-        )
+        return (output, h_n) if batched else (output[:, 0], map_state(_first_sequence, h_n))
 
     @changing
     def backward(
@@ -271,8 +269,8 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
                 grad_output = grad_output[:, None]
             elif self._batch_first:
                 grad_output = grad_output.swapaxes(0, 1)
-        places, names = self._num_layers * self._directions, self._kind.states
-        dh_n: Any = [space.no_states] * places
+        places, names = self._num_layers * self._directions, self._net.cell.states
+        dh_n: Any = space.no_dh_n
         if grad_h_n is not None:
             shape = (places, N, self._h) if batched else (places, self._h)
             given = check_state(grad_h_n, "grad_h_n", self._dtype, names, shape, optional=True)
@@ -293,14 +291,14 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         if not space.one_hot:
             grad_x = np.empty((N, T, self._d) if swapped else (T, N, self._d), self._dtype)
         dx = grad_x.swapaxes(0, 1) if swapped and grad_x is not None else grad_x
-        grad_h0 = States([np.empty((places, N, self._h), self._dtype) for _ in names])
+        grad_h0, dh0 = space.new_states()
         columns, span, gradients = space.columns, space.span(T), space.gradients
 
         def backward_part(part: int, slot: int) -> None:
             rows = columns[part]
             span.dout[rows] = grad_output[rows]
             call.backward(
-                span, space.indices, space.x, space.h0.places, dh_n, grad_h0.places, space.dx, gradients.layers[part],
+                span, space.indices, space.x, space.h0.places, dh_n, dh0, space.dx, gradients.layers[part],
                 part, slot,
             )  # fmt: skip
             if dx is not None:
@@ -309,8 +307,8 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         call.run(backward_part, 2 * space.multiply_adds, self._num_threads)
         space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, self._flat)
         if batched:
-            return grad_x, grad_h0.public
-        return None if grad_x is None else grad_x[:, 0], public([state[:, 0] for state in grad_h0.arrays])
+            return grad_x, grad_h0
+        return None if grad_x is None else grad_x[:, 0], map_state(_first_sequence, grad_h0)
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -320,12 +318,16 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         return check_lengths(lengths, T, N)
 
     def _given_state(self, value: Any, name: str, N: int, batched: bool) -> tuple[np.ndarray, ...] | None:
-        """The arrays (L*D, N, h) of a state, or None for zeros; one sequence has no N."""
-        if value is None or batched:
+        """The arrays (L*D, N, h) of a state; one sequence has no N."""
+        if batched:
             return self._check_state(value, name, N)
         shape = (self._num_layers * self._directions, self._h)
-        arrays = check_state(value, name, self._dtype, self._kind.states, shape)
+        arrays = check_state(value, name, self._dtype, self._net.cell.states, shape)
         return tuple(array[:, None] for array in arrays)
+
+
+def _first_sequence(state: np.ndarray) -> np.ndarray:
+    return state[:, 0]
 
 
 class _LayerSpace(Space):
@@ -343,22 +345,29 @@ class _LayerSpace(Space):
     from_zeros = True
 
     def __init__(
-        self,
-        model: RecurrentLayers[Any, Any, Any],
-        kernels: ModuleType,
-        T: int,
-        N: int,
-        one_hot: bool,
+        self, model: RecurrentLayers[Any, Any, Any], kernels: ModuleType, T: int, N: int, one_hot: bool,
         key: tuple[Any, ...],
-    ) -> None:
+    ) -> None:  # fmt: skip
         net = model._net
         super().__init__(kernels, net, T, N, one_hot, backward=True, dropout=model._dropout)
         self.key = key
         self.gradients = model._new_gradients(len(self.bounds))
         self.h0 = self.states()
+        self.no_dh_n = [self.no_states] * (net.L * net.D)
+        self._state_shape, self._dtype = self.h0.arrays[0].shape, net.dtype
+        self._single = len(self.no_dh_n) == len(net.cell.states) == 1
         self.x = self.none if one_hot else self.buffer(T, N, net.d)
         #: Gradients of the inputs by each direction.
         self.dx = [self.none if one_hot else self.buffer(T, N, net.d) for _ in range(net.D)]
+
+    def new_states(self) -> tuple[Any, list[tuple[np.ndarray, ...]]]:
+        """New arrays for a state, as users see them and as those of each place."""
+        shape, dtype = self._state_shape, self._dtype
+        h = np.empty(shape, dtype)
+        if self._single:  # one place and one kind of state: in short calls every step counts
+            return h, [(h[0],)]
+        states = h, *(np.empty(shape, dtype) for _ in self.h0.arrays[1:])
+        return public(states), list(zip(*states, strict=True))
 
 
 class RNN(RecurrentLayers["ArrayLike", np.ndarray, "ArrayLike"]):
