@@ -188,7 +188,7 @@ class OnnxRuntimeContender:
 
 
 #: Of our gates, where ONNX has them: z, r, h and i, o, f, c.
-ONNX_ORDER = {"gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}
+ONNX_ORDER = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}
 
 
 def onnx_session(
@@ -199,7 +199,7 @@ def onnx_session(
     from onnx import TensorProto, helper, numpy_helper
 
     def theirs(W: np.ndarray) -> np.ndarray:
-        blocks = np.split(W, GATES[cell])
+        blocks = np.split(W, len(ONNX_ORDER[cell]))
         return np.concatenate([blocks[i] for i in ONNX_ORDER[cell]])
 
     W_ih, W_hh, b_ih, b_hh = (theirs(parameters[name]) for name in NAMES)

@@ -11,7 +11,7 @@ from tables import table, times
 
 def parts(results: Results) -> list[str]:
     """The Markdown; nothing where steps were not measured."""
-    found = [_times(results), _distributions(results)]
+    found = [_times(results), _gated(results), _distributions(results)]
     if not any(found):
         return []
     return ["## One step at a call", *(part for part in found if part)]
@@ -59,6 +59,26 @@ def _times(results: Results) -> str:
         f"`{first}` is; the contenders take turns.\n\n"
         + table(["", "dtype", *(f"h={h}" for h in hidden)], body, left=2)
     )
+
+
+def _gated(results: Results) -> str:
+    rows = results.suite("gated steps")
+    if not rows:
+        return ""
+    hidden, first = sorted({row.h for row in rows}), _contenders(rows)[0]
+    body = []
+    for cell in dict.fromkeys(row.cell for row in rows):
+        found = {(row.contender, row.h): row.seconds for row in rows if row.cell == cell}
+        for name in _contenders([row for row in rows if row.cell == cell]):
+            cells = []
+            for h in hidden:
+                if (name, h) not in found:
+                    cells.append("")
+                    continue
+                ratio = found[name, h] / found.get((first, h), found[name, h])
+                cells.append(f"{found[name, h] * 1e6:.2f}" + ("" if name == first else f" ({times(ratio)})"))
+            body.append([cell.upper(), name, *cells])
+    return "The same with gates, in float32:\n\n" + table(["", "", *(f"h={h}" for h in hidden)], body, left=2)
 
 
 def _distributions(results: Results) -> str:

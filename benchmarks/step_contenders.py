@@ -12,12 +12,19 @@ from typing import Any
 
 import numpy as np
 from agreement import check_result
+from gated_contenders import onnx_session
 from installed import BACKEND_NAMES, kind_of, require
 
-from fastrnn import RNN
+import fastrnn
 
 #: Real inputs of a step, and hidden sizes of the tables.
 INPUTS, HIDDEN = 8, (8, 32, 100, 256, 512, 1024)
+
+#: Those of cells with gates, in float32.
+GATED_HIDDEN = (32, 100, 256)
+
+#: Rows of a weight matrix for each hidden unit.
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 #: Steps that are compared with the plain loop.
 CHECKED = 20
@@ -31,99 +38,110 @@ Step = Callable[[np.ndarray], Any]
 
 
 @functools.cache
-def problem(h: int) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+def problem(h: int, cell: str = "rnn") -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
     """W_ih, W_hh and the bias of a contractive net; inputs; and what the plain loop makes of them, in float64."""
-    rng = np.random.default_rng(0)
+    rng, rows = np.random.default_rng(0), GATES[cell] * h
     U, W, b = (
-        rng.normal(size=(h, INPUTS)) * 0.3,
-        rng.normal(size=(h, h)) * 0.5 / np.sqrt(h),
-        rng.normal(size=h) * 0.1,
+        rng.normal(size=(rows, INPUTS)) * 0.3,
+        rng.normal(size=(rows, h)) * 0.5 / np.sqrt(h),
+        rng.normal(size=rows) * 0.1,
     )
     # Numbers that float32 holds just so: both dtypes have the same net.
     U, W, b, xs = (
         a.astype(np.float32).astype(np.float64) for a in (U, W, b, rng.normal(size=(CHECKED, INPUTS)))
     )
-    hs = np.zeros((CHECKED + 1, h))
-    for t, x in enumerate(xs):
-        hs[t + 1] = np.tanh(W @ hs[t] + U @ x + b)
-    return (U, W, b), xs, hs[1:]
+    if cell == "rnn":
+        hs = np.zeros((CHECKED + 1, h))
+        for t, x in enumerate(xs):
+            hs[t + 1] = np.tanh(W @ hs[t] + U @ x + b)
+        return (U, W, b), xs, hs[1:]
+    plain = getattr(fastrnn, f"Reference{cell.upper()}")(INPUTS, h)
+    plain.parameters = parameters(U, W, b)
+    return (U, W, b), xs, plain.forward(xs)[0]
 
 
-def fastrnn_step(backend: str, h: int, dtype: str) -> tuple[Step, Callable[[Any], np.ndarray]]:
-    """The `step` of a stepper of `RNN`."""
-    rnn = RNN(INPUTS, h, dtype=dtype, backend=backend, rng=0, num_threads=1)
-    for name, value in zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"), problem(h)[0], strict=True):
-        rnn.parameters[name][...] = value
-    rnn.parameters["bias_hh_l0"][...] = 0
-    return rnn.stepper().step, np.asarray
+def parameters(U: np.ndarray, W: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
+    """Under the names of a layer, whose second bias is zero."""
+    return {"weight_ih_l0": U, "weight_hh_l0": W, "bias_ih_l0": b, "bias_hh_l0": np.zeros_like(b)}
 
 
-def numpy_line(h: int, dtype: str) -> tuple[Step, Callable[[Any], np.ndarray]]:
-    """``h = np.tanh(W @ h + U @ x + b)``."""
-    U, W, b = (a.astype(dtype) for a in problem(h)[0])
-    state = np.zeros(h, dtype)
+def fastrnn_step(backend: str, h: int, dtype: str, cell: str) -> tuple[Step, Callable[[Any], np.ndarray]]:
+    """The `step` of a stepper of `RNN`, `GRU` or `LSTM`."""
+    layers = getattr(fastrnn, cell.upper())
+    layer = layers(INPUTS, h, dtype=dtype, backend=backend, rng=0, num_threads=1)
+    layer.load_state_dict(parameters(*problem(h, cell)[0]))
+    return layer.stepper().step, np.asarray
+
+
+def numpy_line(h: int, dtype: str, cell: str) -> tuple[Step, Callable[[Any], np.ndarray]]:
+    """``h = np.tanh(W @ h + U @ x + b)``, and the lines of a GRU and of an LSTM."""
+    U, W, b = (a.astype(dtype) for a in problem(h, cell)[0])
+    state, c = np.zeros(h, dtype), np.zeros(h, dtype)
+
+    def sigmoid(z: np.ndarray) -> Any:
+        return 1 / (1 + np.exp(-z))
 
     def step(x: np.ndarray) -> np.ndarray:
         nonlocal state
         state = np.tanh(W @ state + U @ x + b)
         return state
 
-    return step, np.asarray
+    def gru(x: np.ndarray) -> np.ndarray:
+        nonlocal state
+        inputs, recurrent = U @ x + b, W @ state
+        r = sigmoid(inputs[:h] + recurrent[:h])
+        z = sigmoid(inputs[h : 2 * h] + recurrent[h : 2 * h])
+        state = (1 - z) * np.tanh(inputs[2 * h :] + r * recurrent[2 * h :]) + z * state
+        return state
+
+    def lstm(x: np.ndarray) -> np.ndarray:
+        nonlocal state, c
+        gates = W @ state + U @ x + b
+        c = sigmoid(gates[h : 2 * h]) * c + sigmoid(gates[:h]) * np.tanh(gates[2 * h : 3 * h])
+        state = sigmoid(gates[3 * h :]) * np.tanh(c)
+        return state
+
+    return {"rnn": step, "gru": gru, "lstm": lstm}[cell], np.asarray
 
 
-def torch_step(h: int, dtype: str) -> tuple[Step, Callable[[Any], np.ndarray]]:
-    """`torch.nn.RNNCell` in inference mode, on a tensor that is there already."""
+def torch_step(h: int, dtype: str, cell: str) -> tuple[Step, Callable[[Any], np.ndarray]]:
+    """PyTorch's cell in inference mode, on a tensor that is there already."""
     import torch
 
     torch.set_num_threads(1)
     kind = getattr(torch, dtype)
-    cell = torch.nn.RNNCell(INPUTS, h, dtype=kind)
-    U, W, b = problem(h)[0]
+    module = getattr(torch.nn, f"{cell.upper()}Cell")(INPUTS, h, dtype=kind)
     with torch.no_grad():
-        for parameter, value in zip(cell.parameters(), (U, W, b, np.zeros(h)), strict=True):
+        values = parameters(*problem(h, cell)[0]).values()
+        for parameter, value in zip(module.parameters(), values, strict=True):
             parameter.copy_(torch.from_numpy(value))
-    state = torch.zeros(1, h, dtype=kind)
+    state: Any = torch.zeros(1, h, dtype=kind)
+    if cell == "lstm":
+        state = state, state.clone()
 
     def step(x: np.ndarray) -> Any:
         nonlocal state
         with torch.inference_mode():
-            state = cell(torch.from_numpy(x)[None], state)
+            state = module(torch.from_numpy(x)[None], state)
         return state
 
-    return step, lambda y: y.numpy()[0]
+    return step, lambda y: (y[0] if cell == "lstm" else y).numpy()[0]
 
 
-def onnxruntime_step(h: int, dtype: str) -> tuple[Step, Callable[[Any], np.ndarray]]:
-    """ONNX's RNN of one step, the state given to each call."""
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
-
-    U, W, b = problem(h)[0]
-    constants = {"W": U[None], "R": W[None], "B": np.concatenate([b, np.zeros(h)])[None]}
-    graph = helper.make_graph(
-        [helper.make_node("RNN", ["x", "W", "R", "B", "", "before"], ["", "after"], hidden_size=h)],
-        "step",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, INPUTS]),
-            helper.make_tensor_value_info("before", TensorProto.FLOAT, [1, 1, h]),
-        ],
-        [helper.make_tensor_value_info("after", TensorProto.FLOAT, [1, 1, h])],
-        [numpy_helper.from_array(value.astype(dtype), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    state, outputs = np.zeros((1, 1, h), np.float32), ["after"]
+def onnxruntime_step(h: int, dtype: str, cell: str) -> tuple[Step, Callable[[Any], np.ndarray]]:
+    """ONNX's layer of one step, the states given to each call."""
+    session = onnx_session(cell, parameters(*problem(h, cell)[0]), INPUTS, h, 1, step=True)
+    names = ["h", "c"][: 1 + (cell == "lstm")]
+    states = {f"{name}_before": np.zeros((1, 1, h), np.float32) for name in names}
+    outputs = [f"{name}_after" for name in names]
 
     def step(x: np.ndarray) -> Any:
-        nonlocal state
-        (state,) = session.run(outputs, {"x": x.reshape(1, 1, INPUTS), "before": state})
-        return state
+        nonlocal states
+        after = session.run(outputs, {"x": x.reshape(1, 1, INPUTS), **states})
+        states = dict(zip(states, after, strict=True))
+        return after
 
-    return step, lambda y: y[0, 0]
+    return step, lambda y: y[0][0, 0]
 
 
 _OTHERS = {LINE: numpy_line, "torch": torch_step, "onnxruntime": onnxruntime_step}
@@ -136,15 +154,15 @@ def contenders_of(dtype: str) -> list[str]:
     return [name for name in CONTENDERS if name != "onnxruntime" or dtype == "float32"]
 
 
-def describe(contender: str, h: int, dtype: str) -> dict[str, Any]:
+def describe(contender: str, h: int, dtype: str, cell: str = "rnn") -> dict[str, Any]:
     """What a row of results says of itself, as JSON."""
     return {
         "suite": "steps", "kind": kind_of(contender), "operation": "step", "h": h, "T": 1, "N": 1, "dtype": dtype,
-        "threads": 1, "contender": contender,
+        "threads": 1, "contender": contender, "cell": cell,
     }  # fmt: skip
 
 
-def checked_step(contender: str, h: int, dtype: str) -> tuple[Step, np.ndarray]:
+def checked_step(contender: str, h: int, dtype: str, cell: str = "rnn") -> tuple[Step, np.ndarray]:
     """The step to time, and an input for it.
 
     Raises
@@ -156,20 +174,22 @@ def checked_step(contender: str, h: int, dtype: str) -> tuple[Step, np.ndarray]:
     """
     require(contender)
     if contender in BACKEND_NAMES:
-        step, array = fastrnn_step(contender, h, dtype)
+        step, array = fastrnn_step(contender, h, dtype, cell)
     else:
-        step, array = _OTHERS[contender](h, dtype)
-    _, xs, expected = problem(h)
+        step, array = _OTHERS[contender](h, dtype, cell)
+    _, xs, expected = problem(h, cell)
     inputs = xs.astype(dtype)
     # As one array: a state of few units is near zero now and then, where its own size is no measure.
     got = np.array([array(step(x)).astype(np.float64) for x in inputs])
-    check_result(f"{contender}: step of h={h} {dtype}", "step", [got], [expected], TOLERANCE[dtype], 1.0)
+    check_result(
+        f"{contender}: step of {cell} h={h} {dtype}", "step", [got], [expected], TOLERANCE[dtype], 1.0
+    )
     return step, inputs[0]
 
 
-def checked_call(contender: str, h: int, dtype: str, steps: int = 1) -> Callable[[], Any]:
+def checked_call(contender: str, h: int, dtype: str, steps: int = 1, cell: str = "rnn") -> Callable[[], Any]:
     """The same as a call without arguments, of as many steps."""
-    step, x = checked_step(contender, h, dtype)
+    step, x = checked_step(contender, h, dtype, cell)
 
     def call() -> None:
         for _ in range(steps):

@@ -38,19 +38,22 @@ STEPS = 50
 SINGLE_HIDDEN = (32, 256)
 
 
-def measure(h: int, dtype: str, wanted: list[str], seconds: float) -> Iterator[dict[str, Any]]:
+def measure(
+    h: int, dtype: str, wanted: list[str], seconds: float, cell: str = "rnn"
+) -> Iterator[dict[str, Any]]:
     """One benchmark record for each contender that is installed."""
     names = [name for name in step_contenders.contenders_of(dtype) if name in wanted]
     calls = {
-        name: step_contenders.checked_call(name, h, dtype, STEPS)
+        name: step_contenders.checked_call(name, h, dtype, STEPS, cell)
         for name in names
         if why_unavailable(name) is None
     }
     for name, times in time_alternately(calls, seconds).items():
-        info = step_contenders.describe(name, h, dtype)
-        yield record(
-            f"step[{name}-h{h}-{dtype}]", info, [taken / STEPS for taken in times], group=f"step h{h}-{dtype}"
-        )
+        info = step_contenders.describe(name, h, dtype, cell)
+        if cell != "rnn":
+            info["suite"] = "gated steps"
+        label = f"{cell}-h{h}-{dtype}"
+        yield record(f"step[{name}-{label}]", info, [taken / STEPS for taken in times], group=f"step {label}")
 
 
 def distribution(contender: str, h: int, dtype: str, steps: int) -> np.ndarray:
@@ -106,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="likewise")
     parser.add_argument("--contender", action="append", choices=step_contenders.CONTENDERS, help="likewise")
+    parser.add_argument("--cell", action="append", choices=tuple(step_contenders.GATES), help="likewise")
     options = parser.parse_args(arguments)
     if options.steps < 0:
         parser.error(f"--steps must not be negative, got {options.steps}")
@@ -115,18 +119,26 @@ def main(arguments: list[str] | None = None) -> int:
         if reason is not None:
             print(f"left out: {name}: {reason}", file=sys.stderr)
     records = []
-    for dtype in options.dtype or DTYPES:
-        for h in options.hidden or step_contenders.HIDDEN:
-            found = list(measure(h, dtype, wanted, options.seconds))
-            records += found
-            times = "  ".join(
-                f"{row['extra_info']['contender']} {row['stats']['min'] * 1e6:.2f}" for row in found
-            )
-            print(f"step h={h:<5} {dtype:<8} us: {times}", flush=True)
-    compared = comparison([row_of(row) for row in records])
-    if compared:
-        print(f"\nHow many times faster each backend is:\n\n{compared}\n", flush=True)
+    cells = options.cell or list(step_contenders.GATES)
+    for cell in cells:
+        of_cell = []
+        for dtype in options.dtype or (DTYPES if cell == "rnn" else ("float32",)):
+            for h in options.hidden or (
+                step_contenders.HIDDEN if cell == "rnn" else step_contenders.GATED_HIDDEN
+            ):
+                found = list(measure(h, dtype, wanted, options.seconds, cell))
+                of_cell += found
+                times = "  ".join(
+                    f"{row['extra_info']['contender']} {row['stats']['min'] * 1e6:.2f}" for row in found
+                )
+                print(f"step {cell:<4} h={h:<5} {dtype:<8} us: {times}", flush=True)
+        records += of_cell
+        compared = comparison([row_of(row) for row in of_cell])
+        if compared:
+            print(f"\n{cell}: how many times faster each backend is:\n\n{compared}\n", flush=True)
     clock = clock_alone()
+    if "rnn" not in cells:
+        options.steps = 0
     if options.steps:
         print(f"single steps, the clock's {clock * 1e9:.0f} ns included:")
     for dtype in options.dtype or DTYPES:

@@ -60,17 +60,20 @@ def forward(cell, inputs, recurrent, before, after, kept=None):
     """
     if cell == GRU:
         (h_before,), (h,) = before, after
-        r, z, n = _blocks(cell, inputs)
-        recurrent_r, recurrent_z, recurrent_n = _blocks(cell, recurrent)
-        r, z = sigmoid(r + recurrent_r), sigmoid(z + recurrent_z)
-        n = np.tanh(n + r * recurrent_n)
+        size = h.shape[-1]
+        both = sigmoid(inputs[..., : 2 * size] + recurrent[..., : 2 * size])
+        r, z = both[..., :size], both[..., size:]
+        recurrent_n = recurrent[..., 2 * size :]
+        n = np.tanh(inputs[..., 2 * size :] + r * recurrent_n)
         h[...] = (1 - z) * n + z * h_before
         if kept is not None:
             np.stack((r, z, n, recurrent_n), axis=-2, out=kept)
     elif cell == LSTM:
         (_, c_before), (h, c) = before, after
-        i, f, g, o = _blocks(cell, inputs + recurrent)
-        i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+        size = h.shape[-1]
+        total = inputs + recurrent
+        both, g, o = sigmoid(total[..., : 2 * size]), total[..., 2 * size : 3 * size], total[..., 3 * size :]
+        i, f, g, o = both[..., :size], both[..., size:], np.tanh(g), sigmoid(o)
         c[...] = f * c_before + i * g
         np.multiply(o, np.tanh(c), out=h)
         if kept is not None:
@@ -140,9 +143,13 @@ def sigmoid(x):
     In float64: NumPy's float32 exponential alone is off by more than 2 units in the last place.
     """
     e = np.exp(-np.abs(x), dtype=np.float64)
-    return (np.where(x < 0, e, 1) / (1 + e)).astype(x.dtype)
+    top = np.where(x < 0, e, 1)
+    e += 1
+    top /= e
+    return top.astype(x.dtype, copy=False)
 
 
 def _blocks(cell, array):
     """Views of the columns of each gate."""
-    return np.split(array, GATES[cell], axis=-1)
+    size = array.shape[-1] // GATES[cell]
+    return [array[..., gate * size : (gate + 1) * size] for gate in range(GATES[cell])]
