@@ -14,12 +14,12 @@ from sizes import VOCABULARY
 
 
 class TorchModel:
-    """`torch.nn.RNN` on one-hot rows, and a linear layer.
+    """`torch.nn.RNN`, or `GRU` or `LSTM`, on one-hot rows, and a linear layer.
 
     Parameters
     ----------
     parameters : dict of ndarray
-        Under `NAMES`.
+        Under `NAMES`; the rows of ``weight_hh_l0`` say how many gates there are.
     threads : int
     """
 
@@ -30,7 +30,8 @@ class TorchModel:
         self.torch = torch
         q, h = parameters["weight_out"].shape
         dtype = torch.from_numpy(parameters["weight_out"]).dtype
-        self._rnn = torch.nn.RNN(q, h, dtype=dtype)
+        layers = {1: torch.nn.RNN, 3: torch.nn.GRU, 4: torch.nn.LSTM}
+        self._rnn = layers[len(parameters["weight_hh_l0"]) // h](q, h, dtype=dtype)
         self._out = torch.nn.Linear(h, q, dtype=dtype)
         self.parameters = [*self._rnn.parameters(), *self._out.parameters()]
         with torch.no_grad():

@@ -120,8 +120,12 @@ class TorchTrainer:
         self._start()
 
     def _start(self) -> None:
-        h = self._model.parameters[1].shape[0]
-        self._h = self._torch.zeros(1, BATCH, h)
+        self._h = self._zeros()
+
+    def _zeros(self) -> Any:
+        rows, h = self._model.parameters[1].shape
+        states = [self._torch.zeros(1, BATCH, h) for _ in range(2 if rows == 4 * h else 1)]
+        return tuple(states) if len(states) > 1 else states[0]
 
     def train(self, steps: int) -> None:
         """Take `steps` steps, then validate."""
@@ -139,7 +143,7 @@ class TorchTrainer:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters, CLIP)
             self._optimizer.step()
-            self._h = h_n.detach()
+            self._h = tuple(h.detach() for h in h_n) if isinstance(h_n, tuple) else h_n.detach()
             self._step += 1
             self._losses.append(loss.item())
         self.history.append(
@@ -150,7 +154,7 @@ class TorchTrainer:
     def _validate(self, steps: int = 256) -> float:
         total, (x, y) = 0.0, self._valid
         with self._torch.inference_mode():
-            h = self._torch.zeros_like(self._h)
+            h = self._zeros()
             for begin in range(0, len(x), steps):
                 loss, h = self._model.loss(x[begin : begin + steps], y[begin : begin + steps], h)
                 total += loss.item() * len(x[begin : begin + steps])
@@ -161,7 +165,7 @@ class TorchTrainer:
         return {n: W.detach().numpy().copy() for n, W in zip(NAMES, self._model.parameters, strict=True)}
 
 
-def training(text: str, steps: int, blocks: int) -> tuple[CharRNN, list[dict[str, Any]]]:
+def training(text: str, steps: int, blocks: int, cell: str = "rnn") -> tuple[CharRNN, list[dict[str, Any]]]:
     """Train ours and PyTorch's in turn; the trained model, and a record for each."""
     ours = CharRNN(
         HIDDEN,
@@ -176,12 +180,13 @@ def training(text: str, steps: int, blocks: int) -> tuple[CharRNN, list[dict[str
         dtype="float32",
         random_state=SEED,
         num_threads=THREADS,
+        cell=cell,
     )
     indexed = index_text(text)
     indices, q = indexed.indices, len(indexed.vocabulary)
     first = len(indices) - round(len(indices) * HELD_OUT)
     # CharRNN begins with the weights that this gives.
-    start = LanguageModel(q, HIDDEN, dtype="float32", rng=SEED).state_dict()
+    start = LanguageModel(q, HIDDEN, cell=cell, dtype="float32", rng=SEED).state_dict()
     torch_trainer = _fastest_torch(start, indices, first)
     block = steps // blocks
     times: dict[str, list[float]] = {"CharRNN": []}
@@ -206,7 +211,7 @@ def training(text: str, steps: int, blocks: int) -> tuple[CharRNN, list[dict[str
         ours.model_.load_state_dict(torch_trainer.weights())
         nats["torch"] = -ours.score(held_out)
         ours.model_.load_state_dict(last)
-    shape = {"h": HIDDEN, "T": SEQ_LEN, "N": BATCH, "dtype": "float32", "steps": blocks * block}
+    shape = {"h": HIDDEN, "T": SEQ_LEN, "N": BATCH, "dtype": "float32", "steps": blocks * block, "cell": cell}
     records = [
         record_mean("char_rnn train", name, times[name], blocks * block, nats=nats[name], **shape)
         for name in times
@@ -221,7 +226,8 @@ def _fastest_torch(start: dict[str, np.ndarray], indices: np.ndarray, first: int
         print(f"left out: {reason}", file=sys.stderr)
         return None
     times = {}
-    for model_class in (TorchModel, TorchLoopModel):
+    gated = len(start["weight_hh_l0"]) > HIDDEN  # whose own loop would be far slower
+    for model_class in (TorchModel,) if gated else (TorchModel, TorchLoopModel):
         trainer = TorchTrainer(model_class, start, indices, first)
         trainer.train(3)
         times[model_class] = min(clock(lambda trainer=trainer: trainer.train(5))[0] for _ in range(3))
@@ -369,14 +375,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="fewer steps")
     parser.add_argument("--steps", type=int, help=f"of training beside PyTorch (default {FULL['steps']})")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this (may be repeated)")
+    parser.add_argument(
+        "--cell", action="append", choices=("rnn", "gru", "lstm"), help="likewise, of training (default: all)"
+    )
     options = parser.parse_args(arguments)
     text = read_text(options.text)[0] if options.text else standard_library_source()
     sizes = SHORT if options.short else FULL
     only = options.only or PARTS
     records: list[dict[str, Any]] = []
     if "train" in only:
-        model, records = training(text, options.steps or sizes["steps"], sizes["blocks"])
-    else:
+        for cell in options.cell or ("rnn", "gru", "lstm"):
+            trained, found = training(text, options.steps or sizes["steps"], sizes["blocks"], cell)
+            records += found
+            if cell == "rnn":
+                model = trained
+    if "train" not in only or "rnn" not in (options.cell or ("rnn",)):
         model = CharRNN(HIDDEN, max_steps=10, random_state=SEED, num_threads=THREADS, verbose=0).fit(text)
     if "notes" in only:
         for dtype in ("float32", "float64"):
@@ -392,7 +405,9 @@ def main(arguments: list[str] | None = None) -> int:
             info["text"] = Path(options.text).name if options.text else "the standard library's source"
         seconds = info.get("seconds", row["stats"]["min"])
         nats = f", {info['nats']:.4f} nats" if "nats" in info else ""
-        print(f"{info['suite']:<16} {info['contender']:<30} {info.get('dtype', ''):<8} {seconds:.3g} s{nats}")
+        print(
+            f"{info['suite']:<16} {info.get('cell', ''):<4} {info['contender']:<30} {info.get('dtype', ''):<8} {seconds:.3g} s{nats}"
+        )
     if options.json:
         write_json(options.json, records)
     return 0

@@ -38,6 +38,7 @@ limit_threads()
 
 import batch_contenders
 import contenders
+import gated_contenders
 import sizes
 import step_contenders
 from installed import BACKEND_NAMES, machine, why_unavailable
@@ -56,7 +57,12 @@ def pytest_addoption(parser):
         "--contender",
         action="append",
         choices=dict.fromkeys(
-            (*contenders.CONTENDERS, *batch_contenders.CONTENDERS, *step_contenders.CONTENDERS)
+            (
+                *contenders.CONTENDERS,
+                *batch_contenders.CONTENDERS,
+                *step_contenders.CONTENDERS,
+                *gated_contenders.CONTENDERS,
+            )
         ),
         help="benchmark only this one (may be repeated)",
     )

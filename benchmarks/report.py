@@ -4,7 +4,7 @@
     python benchmarks/report.py --short              # without the grid behind the plots, about 15 minutes
     python benchmarks/report.py --from a.json b.json # write from earlier results
 
-The tables' ratios come from `ratios.py`, `batched.py`, `stepper.py` and `char_rnn.py`, which let the contenders take
+The tables' ratios come from `ratios.py`, `batched.py`, `gated.py`, `stepper.py` and `char_rnn.py`, which let the contenders take
 turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest time
 of many is what counts, but in training a text, where it is all the time it took.
 The README gets one sentence, one picture and one small table (`report_readme.py`), the page all the rest.
@@ -384,12 +384,17 @@ def _panel(ax: Any, ratios: dict[Size, float], tones: dict[int, str]) -> None:
 def measure(folder: Path, short: bool) -> list[Path]:
     """Run the benchmarks; the JSON files that they wrote."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / f"{name}.json" for name in ("ratios", "batched", "stepper", "char_rnn", "suite")}
+    parts = "ratios", "batched", "gated", "stepper", "char_rnn", "suite"
+    files = {name: folder / f"{name}.json" for name in parts}
     less = ["--short"] if short else []
     fewer = ["--steps", "100000"] if short else []
     # What batched.py measures is not measured again.
-    chosen = "first_use or scaling or floor" if short else "not test_batched and not test_step"
-    options: dict[str, list[str]] = {"ratios": [], "batched": less, "stepper": fewer, "char_rnn": less}
+    chosen = (
+        "first_use or scaling or floor" if short else "not test_batched and not test_step and not test_gated"
+    )
+    options: dict[str, list[str]] = {
+        "ratios": [], "batched": less, "gated": less, "stepper": fewer, "char_rnn": less,
+    }  # fmt: skip
     commands = [
         [sys.executable, str(HERE / f"{name}.py"), "--json", str(files[name]), *more]
         for name, more in options.items()

@@ -25,8 +25,8 @@ def _against_others(results: Results) -> str:
     body = []
     for suite, (what, text, scale) in _WHAT.items():
         rows = results.suite(suite)
-        for dtype in dict.fromkeys(row.dtype for row in rows):
-            some = [row for row in rows if row.dtype == dtype]
+        for dtype, cell in dict.fromkeys((row.dtype, row.cell) for row in rows):
+            some = [row for row in rows if (row.dtype, row.cell) == (dtype, cell)]
             ours = next((row for row in some if row.contender == "CharRNN"), None)
             if ours is None:
                 continue
@@ -53,7 +53,7 @@ def _against_others(results: Results) -> str:
 
 
 def _setting(row: Row) -> str:
-    parts = [f"h={row.h}"]
+    parts = [*([row.cell.upper()] if row.cell not in ("", "rnn") else []), f"h={row.h}"]
     if row.text:
         parts += (
             [f"T={row.T}", f"N={row.N}", f"{row.steps} steps"] if row.steps else [f"T={row.T}", f"N={row.N}"]

@@ -3,19 +3,20 @@
     python examples/gradient_flow.py [FOLDER]
 
 Three nets that differ in one number read the same text: Whh is a random rotation (an orthogonal
-matrix) times 0.5, 1.0 or 1.5, which is its spectral radius.  The program prints what
-`fastrnn.diagnostics` measures in them, then trains the third one without clipping and with clipping
+matrix) times 0.5, 1.0 or 1.5, which is its spectral radius.  A fourth is an LSTM, whose forget gate has
+a bias of 1.  The program prints what `fastrnn.diagnostics` measures in them, then trains the third one without clipping and with clipping
 by the norm, and writes the pictures of docs/gradient_flow.md to FOLDER (the current folder when none is
 named).  It takes a few seconds, and needs matplotlib: pip install 'fastrnn[plot]'.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from fastrnn import SimpleRNN, diagnostics, figures
+from fastrnn import LanguageModel, SimpleRNN, diagnostics, figures
 
 TEXT = (
     "The river keeps no record of the rain that filled it. By the time the water has reached the sea, "
@@ -25,6 +26,7 @@ TEXT = (
 )
 HIDDEN_SIZE, STEPS = 100, 50
 RADII = (0.5, 1.0, 1.5)
+LSTM = "LSTM"
 
 characters = sorted(set(TEXT))
 indices = [characters.index(c) for c in TEXT]
@@ -38,34 +40,47 @@ def make_net(radius):
     return rnn
 
 
+def make_lstm():
+    """An LSTM as PyTorch begins one, but that its forget gate has a bias of 1: it is more open than shut."""
+    lstm = LanguageModel(len(characters), HIDDEN_SIZE, cell="lstm", dtype="float64", rng=0)
+    lstm.parameters["bias_ih_l0"][HIDDEN_SIZE : 2 * HIDDEN_SIZE] += 1  # gates i, f, g, o
+    return lstm
+
+
 def measure():
-    """Print a table; return the flows and the Jacobian norms for each radius."""
+    """Print a table; return the flows and the Jacobian norms for each radius, and for the LSTM."""
     flows, memories = {}, {}
     print(f"{STEPS} characters, {HIDDEN_SIZE} hidden units, the loss of the last step alone:\n")
-    print("spectral  gradient that reaches   factor of dh_t/dh_k   half-life   norm of")
-    print("radius    the first step          for one more step     in steps    dWhh")
-    for radius in RADII:
-        rnn = make_net(radius)
-        flow = flows[radius] = diagnostics.gradient_flow(rnn, inputs, targets)
-        memory = memories[radius] = diagnostics.jacobian_norms(rnn, inputs)
+    print("spectral  gradient that reaches   below 1%   factor of dh_t/dh_k   half-life   norm of")
+    print("radius    the first step          after      for one more step     in steps    dWhh")
+    for net in (*RADII, LSTM):
+        model = make_lstm() if net == LSTM else make_net(net)
+        flow = flows[net] = diagnostics.gradient_flow(model, inputs, targets, reduction="sum")
+        memory = memories[net] = diagnostics.jacobian_norms(model, inputs)
+        name = LSTM if net == LSTM else f"{diagnostics.spectral_radius(model):.2f}"
+        below = f"{flow.reach} steps" if flow.reach < STEPS else "never"
         print(
-            f"{diagnostics.spectral_radius(rnn):8.2f}  {flow.share[0]:21.2g}   {memory.factor:19.3f}   "
+            f"{name:>8}  {flow.share[0]:21.2g}   {below:>8}   {memory.factor:19.3f}   "
             f"{memory.half_life:9.3g}   {flow.dWhh_norm:7.3g}"
         )
     return flows, memories
 
 
 def draw_shares(flows):
-    """How much of the last step's gradient reaches each step before it, for the three nets."""
+    """How much of the last step's gradient reaches each step before it, for the four nets."""
     words = dict(zip(RADII, ("it vanishes", "it holds", "it explodes"), strict=True))
-    return figures.plot_gradient_share({f"radius {r}: {words[r]}": flow for r, flow in flows.items()})
+    names = {radius: f"radius {radius}: {words[radius]}" for radius in RADII}
+    names[LSTM] = "LSTM, forget bias 1: it fades"
+    # The model that a title would name is not the same for all.
+    return figures.plot_gradient_share({names[net]: replace(flow, model="") for net, flow in flows.items()})
 
 
 def draw_memories(memories):
     """The three nets' Jacobian norms side by side, on the same axis."""
     figure = Figure(figsize=(10, 4.4), dpi=100, layout="constrained")
-    axes = figure.subplots(1, len(memories), sharey=True)
-    for ax, (radius, memory) in zip(axes, memories.items(), strict=True):
+    axes = figure.subplots(1, len(RADII), sharey=True)
+    for ax, radius in zip(axes, RADII, strict=True):
+        memory = memories[radius]
         memory.plot(ax=ax)
         ax.set_title(f"spectral radius {radius}", loc="left", fontsize=10)
         ax.label_outer()

@@ -136,6 +136,7 @@ def warmup(dtype: Dtype | None = None, *, backend: BackendName | None = None, ve
 def _warmup_steps(dtype: Dtype, backend: BackendName) -> list[tuple[str, Callable[[], object]]]:
     """Label and call of each public operation, on a model so small that only compiling takes time."""
     from fastrnn import optim
+    from fastrnn.gated import LSTM
     from fastrnn.language_model import LanguageModel
     from fastrnn.layers import RNN
     from fastrnn.simple import SimpleRNN
@@ -150,6 +151,8 @@ def _warmup_steps(dtype: Dtype, backend: BackendName) -> list[tuple[str, Callabl
 
     layer = RNN(2, 2, dtype=dtype, rng=0, backend=backend)
     model = LanguageModel(2, 2, dtype=dtype, rng=0, backend=backend)
+    gated = LSTM(2, 2, dtype=dtype, rng=0, backend=backend)  # whose kernels are those of a GRU too
+    gated_model = LanguageModel(2, 2, cell="lstm", dtype=dtype, rng=0, backend=backend)
     batch = np.zeros((2, 2), np.int64)
     optimizers = [
         kind(lr=0.1, backend=backend) for kind in optim.OPTIMIZERS.values() if isinstance(kind, type)
@@ -184,6 +187,11 @@ def _warmup_steps(dtype: Dtype, backend: BackendName) -> list[tuple[str, Callabl
             for optimizer in optimizers
         ],
         (f"LanguageModel.sample, {dtype}", lambda: model.sample(None, [0, 1], 2, rng=0)),
+        (
+            f"gates, {dtype}",
+            lambda: gated.backward(gated.forward(np.zeros((8, 2, 2), dtype))[0]),
+        ),
+        (f"sample with gates, {dtype}", lambda: gated_model.sample(None, [0, 1], 2, rng=0)),
     ]
 
 

@@ -253,23 +253,31 @@ def use_layers(dtype, backend):
     batch = np.ones((4, 3, 5), dtype)
     batch.flags.writeable = False
     for options in ({}, {"nonlinearity": "relu"}, {"bidirectional": True, "num_layers": 2, "dropout": 0.5}):
-        layers = fastrnn.RNN(5, 7, dtype=dtype, rng=0, backend=backend, **options)
-        for x, lengths in (
-            (batch, None),
-            (batch, [4, 1, 3]),
-            (batch[:, :1], None),
-            (batch[..., 0] > 0, None),
-        ):
-            if x.ndim == 2:
-                x = x.astype(np.int64)
-            output, h_n = layers.forward(x, lengths=lengths)
-            output.flags.writeable = False
-            layers.backward(output, h_n)
+        run_layers(fastrnn.RNN(5, 7, dtype=dtype, rng=0, backend=backend, **options), batch)
+    for kind in (fastrnn.GRU, fastrnn.LSTM):
+        for options in ({}, {"bidirectional": True, "num_layers": 2, "dropout": 0.5}):
+            run_layers(kind(5, 7, dtype=dtype, rng=0, backend=backend, **options), batch)
+        for batch_size, x in ((None, batch[0, 0]), (3, batch[0]), (3, np.array([0, 1, 4]))):
+            kind(5, 7, 2, dtype=dtype, rng=0, backend=backend).stepper(batch_size).step(x)
+
+
+def run_layers(layers, batch):
+    for x, lengths in (
+        (batch, None),
+        (batch, [4, 1, 3]),
+        (batch[:, :1], None),
+        (batch[..., 0] > 0, None),
+    ):
+        if x.ndim == 2:
+            x = x.astype(np.int64)
+        output, h_n = layers.forward(x, lengths=lengths)
+        output.flags.writeable = False
+        layers.backward(output, h_n)
 
 
 def use_language_model(dtype, backend):
-    for layers in (1, 2):
-        model = fastrnn.LanguageModel(4, 7, layers, dtype=dtype, rng=0, backend=backend)
+    for layers, cell in ((1, "rnn"), (2, "rnn"), (2, "gru"), (1, "lstm")):
+        model = fastrnn.LanguageModel(4, 7, layers, cell=cell, dtype=dtype, rng=0, backend=backend)
         indices = np.ones((3, 2), np.int64)
         indices.flags.writeable = False
         for clip in ("value", "norm", None):
