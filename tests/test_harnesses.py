@@ -99,16 +99,17 @@ def test_every_contender_that_is_there_makes_the_steps_of_the_plain_loop(contend
     checked = []
     for contender in contenders.contenders_of(name_of(dtype)):
         if why_unavailable(contender) is None:
-            step, x = contenders.checked_step(contender, h, name_of(dtype))
-            assert x.dtype == dtype
-            step(x)
+            for cell in ("rnn", "gru", "lstm"):
+                step, x = contenders.checked_step(contender, h, name_of(dtype), cell)
+                assert x.dtype == dtype
+                step(x)
             checked.append(contender)
     assert {"numpy", contenders.LINE} <= set(checked)
 
 
 @pytest.mark.parametrize("fault", ["no bias", "no state", "relu", "late", "nan", "a last digit", "column"])
 def test_a_wrong_step_is_not_timed(contenders, monkeypatch, fault, dtype):
-    def faulty(h, name):
+    def faulty(h, name, cell):
         U, W, b = (a.astype(name) for a in contenders.problem(h)[0])
         state = np.zeros(h, name)
 
@@ -131,7 +132,7 @@ def test_a_wrong_step_is_not_timed(contenders, monkeypatch, fault, dtype):
     monkeypatch.setitem(contenders._OTHERS, contenders.LINE, faulty)
     from agreement import WrongResult
 
-    with pytest.raises(WrongResult, match=rf"numpy line: step of h=8 {name_of(dtype)}"):
+    with pytest.raises(WrongResult, match=rf"numpy line: step of rnn h=8 {name_of(dtype)}"):
         contenders.checked_call(contenders.LINE, 8, name_of(dtype))
 
 
@@ -162,7 +163,7 @@ def test_the_program_of_single_steps_compares_and_keeps_what_it_measured(tmp_pat
     file = tmp_path / "stepper.json"
     done = run_python(
         STEPPER, "--hidden", 8, "--seconds", 0, "--steps", 50, "--json", file,
-        "--contender", "numpy", "--contender", "numpy line", "--dtype", "float32",
+        "--contender", "numpy", "--contender", "numpy line", "--dtype", "float32", "--cell", "rnn",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "| dtype | backend | h | us | than numpy line |" in done.stdout
@@ -181,3 +182,75 @@ def test_the_program_of_single_steps_compares_and_keeps_what_it_measured(tmp_pat
 def test_the_program_of_single_steps_refuses_less_than_none():
     done = run_python(STEPPER, "--steps", -1)
     assert (done.returncode, "--steps must not be negative, got -1" in done.stderr) == (2, True)
+
+
+# ---- layers with gates ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gated(import_benchmark):
+    return import_benchmark("gated_contenders")
+
+
+@pytest.mark.parametrize("operation", ["forward", "forward and backward"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_every_contender_with_gates_passes_its_check(gated, cell, operation, dtype):
+    from installed import why_unavailable
+
+    problem = gated.Problem(cell, 9, 5, 3, name_of(dtype))
+    checked = []
+    for contender in gated.contenders_of(operation, problem.dtype):
+        if why_unavailable(contender) is None:
+            gated.checked_call(contender, operation, problem, 1)()
+            checked.append(contender)
+    assert "numpy" in checked
+
+
+@pytest.mark.parametrize("fault", ["output", "grad_x", "grad_weight", "late"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_wrong_layer_with_gates_is_not_timed(gated, monkeypatch, cell, fault, dtype):
+    from agreement import WrongResult
+
+    real = gated.FastrnnContender.result
+
+    def wrong(self, returned):
+        output, grad_x, *grads = (a.copy() for a in real(self, returned))
+        if fault == "output":
+            output[0, 0, 0] += 0.01
+        elif fault == "late":
+            output = np.concatenate([output[:1] * 0, output[:-1]])
+        elif fault == "grad_x":
+            grad_x *= 0
+        else:
+            grads[1][-1] *= 1.01
+        return [output, grad_x, *grads]
+
+    problem = gated.Problem(cell, 9, 5, 3, name_of(dtype))
+    gated.checked_call("numpy", "forward and backward", problem, 1)
+    monkeypatch.setattr(gated.FastrnnContender, "result", wrong)
+    with pytest.raises(WrongResult, match=f"numpy: forward and backward of {cell}, h=9"):
+        gated.checked_call("numpy", "forward and backward", problem, 1)
+
+
+def test_the_program_of_gates_compares_and_keeps_what_it_measured(tmp_path):
+    file = tmp_path / "gated.json"
+    done = run_python(
+        STEPPER.with_name("gated.py"), "--hidden", 100, "--seconds", 0, "--json", file, "--cell", "lstm",
+        "--contender", "numpy", "--dtype", "float32", "--operation", "forward", "--threads", 1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| LSTM | float32 | 100, 100, 1 |" in done.stdout
+    rows = [row["extra_info"] for row in json.loads(file.read_text(encoding="utf-8"))["benchmarks"]]
+    assert [row["suite"] for row in rows] == ["gated", "gated gemm"]
+    assert rows[0]["multiply_adds"] == 100 * 4 * 100 * (64 + 100)
+    done = run_python(STEPPER.with_name("gated.py"), "--contender", "abacus")
+    assert (done.returncode, "no contender 'abacus'" in done.stderr) == (2, True)
+
+
+def test_the_program_of_single_steps_has_gates_too(tmp_path):
+    done = run_python(
+        STEPPER, "--hidden", 8, "--seconds", 0, "--contender", "numpy", "--contender", "numpy line", "--cell", "gru",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "step gru  h=8" in done.stdout
+    assert "single steps" not in done.stdout
