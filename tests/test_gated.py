@@ -1,4 +1,5 @@
-"""GRU and LSTM, and what is made of them: beside PyTorch (`test_layers_torch`) and the kernels' own tests."""
+"""GRU and LSTM, and what is made of them: beside PyTorch (`test_layers_torch`), ONNX (`test_gated_onnx`)
+and the kernels' own tests."""
 
 import copy
 import inspect
@@ -455,64 +456,7 @@ def test_a_file_whose_state_does_not_fit(change, message, tmp_path):
         CharRNN.load(path)
 
 
-# ---- forms of others --------------------------------------------------------------------------------
-
-
-def onnx_lstm(X, W, R, B):
-    """ONNX's LSTM (opset 14) from its formulas, gates in its order i, o, f, c; W (4h, d), R (4h, h), B (8h)."""
-    h = R.shape[1]
-    Wb, Rb = np.split(B, 2)
-    state, cell, outputs = np.zeros((X.shape[1], h)), np.zeros((X.shape[1], h)), []
-    for x in X:
-        i, o, f, c = np.split(x @ W.T + state @ R.T + Wb + Rb, 4, axis=1)
-        cell = cells_by_hand.sigmoid(f) * cell + cells_by_hand.sigmoid(i) * np.tanh(c)
-        state = cells_by_hand.sigmoid(o) * np.tanh(cell)
-        outputs.append(state)
-    return np.stack(outputs), state, cell
-
-
-def onnx_gru(X, W, R, B):
-    """ONNX's GRU with ``linear_before_reset=1``, gates in its order z, r, h; W (3h, d), R (3h, h), B (6h)."""
-    h = R.shape[1]
-    Wb, Rb = np.split(B, 2)
-    state, outputs = np.zeros((X.shape[1], h)), []
-    for x in X:
-        (xz, xr, xh), (hz, hr, hh) = (np.split(part, 3, axis=1) for part in (x @ W.T + Wb, state @ R.T + Rb))
-        z, r = cells_by_hand.sigmoid(xz + hz), cells_by_hand.sigmoid(xr + hr)
-        state = (1 - z) * np.tanh(xh + r * hh) + z * state
-        outputs.append(state)
-    return np.stack(outputs), state
-
-
-@pytest.mark.parametrize(
-    ("T", "N", "d", "h", "scale", "bias"),
-    # The node tests of ONNX: lstm_defaults and gru_defaults, with_initial_bias, gru_seq_length and one that is random.
-    [(1, 3, 2, 3, 0.1, 0.0), (1, 3, 3, 4, 0.1, 0.1), (2, 3, 3, 5, None, None), (9, 4, 6, 8, None, None)],
-)
-@every_cell
-def test_the_node_cases_of_onnx(cell, T, N, d, h, scale, bias, backend):
-    """Weights go from one to the other by the order of their blocks."""
-    rng = np.random.default_rng(0)
-    G = {"gru": 3, "lstm": 4}[cell]
-    X = np.arange(1.0, T * N * d + 1).reshape(T, N, d) if scale else rng.normal(size=(T, N, d))
-    W, R = (np.full((G * h, n), scale) if scale else rng.normal(size=(G * h, n)) for n in (d, h))
-    B = np.full(2 * G * h, bias) if bias is not None else rng.normal(size=2 * G * h)
-    order = [1, 0, 2] if cell == "gru" else [0, 2, 3, 1]  # of our gates among theirs
-
-    def ours(array):
-        blocks = np.split(array, G)
-        return np.concatenate([blocks[i] for i in order])
-
-    layer = LAYERS[cell](d, h, dtype="float64", backend=backend)
-    Wb, Rb = np.split(B, 2)
-    layer.load_state_dict(
-        {"weight_ih_l0": ours(W), "weight_hh_l0": ours(R), "bias_ih_l0": ours(Wb), "bias_hh_l0": ours(Rb)}
-    )
-    output, h_n = layer.forward(X)
-    want, *last = (onnx_gru if cell == "gru" else onnx_lstm)(X, W, R, B)
-    assert_close(output, want)
-    for got, wanted in zip(parts(h_n), last, strict=True):
-        assert_close(got[0], wanted)
+# ---- the cells by hand ------------------------------------------------------------------------------
 
 
 def test_the_cells_by_hand_are_the_references():
