@@ -13,7 +13,7 @@ SUBMODULES = [importlib.import_module(f"fastrnn.{name}") for name in ("functiona
 HEADINGS = "Parameters|Attributes|Returns|Yields|Raises|Warns|Notes|References|Examples"
 
 #: Without checks of their arguments.
-RAISES_NOTHING = ("fastrnn.CharRNN.get_params", "fastrnn.ReferenceRNN")
+RAISES_NOTHING = ("fastrnn.CharRNN.get_params", "fastrnn.Reference")
 
 
 def public():
