@@ -22,7 +22,8 @@ __all__ = ["ReferenceGRU", "ReferenceLSTM"]
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-x)))
+    with np.errstate(over="ignore"):  # far below zero: 1 / (1 + inf) is the 0 that is meant
+        return np.asarray(1 / (1 + np.exp(-x)))
 
 
 class _Reference:
@@ -51,18 +52,21 @@ class _Reference:
         """Number of trainable numbers."""
         return sum(W.size for W in self.parameters.values())
 
+    def _array(self, values: ArrayLike) -> np.ndarray:
+        """Numbers in the dtype of the weights."""
+        return np.asarray(values, self.parameters["weight_ih_l0"].dtype)
+
     def _column(self, value: Any) -> np.ndarray:
         """One input as a (d,) vector: a class index becomes one-hot."""
-        dtype = self.parameters["weight_ih_l0"].dtype
         if isinstance(value, (int, np.integer)):
-            x = np.zeros(self.input_size, dtype)
+            x = self._array(np.zeros(self.input_size))
             x[value] = 1
             return x
-        return np.asarray(value, dtype)
+        return self._array(value)
 
     def _first(self, state: ArrayLike | None) -> np.ndarray:
-        dtype = self.parameters["weight_ih_l0"].dtype
-        return np.zeros(self.hidden_size, dtype) if state is None else np.array(state, dtype).reshape(-1)
+        """A state, or its gradient, to begin with, (h,)."""
+        return self._array(np.zeros(self.hidden_size) if state is None else state).reshape(-1).copy()
 
     def _parts(self, x: np.ndarray, h: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Of each gate what comes from the input, ``W_i x_t + b_i``, and from the state, ``W_h h_{t-1} + b_h``."""
@@ -179,7 +183,7 @@ class ReferenceGRU(_Reference):
     def backward(
         self, grad_output: ArrayLike, grad_h_n: ArrayLike | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Backpropagate through the last `forward`; the gradients of the weights are written to `grads`.
+        r"""Backpropagate through the last `forward`; the gradients of the weights are written to `grads`.
 
         Parameters
         ----------
@@ -193,6 +197,19 @@ class ReferenceGRU(_Reference):
         grad_x : ndarray, shape (T, d)
         grad_h0 : ndarray, shape (1, h)
 
+        Notes
+        -----
+        A hat is of what stands inside :math:`\sigma` or :math:`\tanh`, and :math:`s_t = W_{hn} h_{t-1} + b_{hn}`.
+
+        .. math::
+
+            dh_t &= d\,output_t + dh_{next} \\
+            d\hat n_t &= dh_t \odot (1 - z_t) \odot (1 - n_t^2) \\
+            d\hat z_t &= dh_t \odot (h_{t-1} - n_t) \odot z_t \odot (1 - z_t) \\
+            d\hat r_t &= d\hat n_t \odot s_t \odot r_t \odot (1 - r_t) \\
+            dh_{next} &= dh_t \odot z_t + W_{hr}^\top d\hat r_t + W_{hz}^\top d\hat z_t
+            + W_{hn}^\top (r_t \odot d\hat n_t)
+
         Examples
         --------
         >>> gru = ReferenceGRU(3, 8, rng=0)
@@ -204,7 +221,7 @@ class ReferenceGRU(_Reference):
         self._begin_gradients()
         dh_next, grad_x = self._first(grad_h_n), []
         for (x, h_before, r, z, n, s_n, _), d_output in zip(
-            reversed(self._steps), np.asarray(grad_output)[::-1], strict=True
+            reversed(self._steps), self._array(grad_output)[::-1], strict=True
         ):
             dh = d_output + dh_next
             dn = dh * (1 - z) * (1 - n * n)
@@ -309,7 +326,7 @@ class ReferenceLSTM(_Reference):
     def backward(
         self, grad_output: ArrayLike, grad_h_n: tuple[ArrayLike, ArrayLike] | None = None
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Backpropagate through the last `forward`; the gradients of the weights are written to `grads`.
+        r"""Backpropagate through the last `forward`; the gradients of the weights are written to `grads`.
 
         Parameters
         ----------
@@ -323,6 +340,22 @@ class ReferenceLSTM(_Reference):
         grad_x : ndarray, shape (T, d)
         (grad_h0, grad_c0) : tuple of 2 ndarray, shape (1, h)
 
+        Notes
+        -----
+        A hat is of what stands inside :math:`\sigma` or :math:`\tanh`.
+
+        .. math::
+
+            dh_t &= d\,output_t + dh_{next} \\
+            dc_t &= dc_{next} + dh_t \odot o_t \odot (1 - \tanh^2(c_t)) \\
+            d\hat i_t &= dc_t \odot g_t \odot i_t \odot (1 - i_t) \\
+            d\hat f_t &= dc_t \odot c_{t-1} \odot f_t \odot (1 - f_t) \\
+            d\hat g_t &= dc_t \odot i_t \odot (1 - g_t^2) \\
+            d\hat o_t &= dh_t \odot \tanh(c_t) \odot o_t \odot (1 - o_t) \\
+            dc_{next} &= dc_t \odot f_t \\
+            dh_{next} &= W_{hi}^\top d\hat i_t + W_{hf}^\top d\hat f_t + W_{hg}^\top d\hat g_t
+            + W_{ho}^\top d\hat o_t
+
         Examples
         --------
         >>> lstm = ReferenceLSTM(3, 8, rng=0)
@@ -335,7 +368,7 @@ class ReferenceLSTM(_Reference):
         dh_next, dc_next = (self._first(d) for d in ((None, None) if grad_h_n is None else grad_h_n))
         grad_x = []
         for (x, h_before, c_before, i, f, g, o, c, _), d_output in zip(
-            reversed(self._steps), np.asarray(grad_output)[::-1], strict=True
+            reversed(self._steps), self._array(grad_output)[::-1], strict=True
         ):
             dh = d_output + dh_next
             dc = dc_next + dh * o * (1 - np.tanh(c) ** 2)

@@ -128,6 +128,46 @@ def test_the_gradients_of_the_plain_loops(cell):
         assert_close(model.grads[name], central_differences(goal, W), 1e-8)
 
 
+@every_cell
+def test_the_plain_loops_with_sums_of_any_size(cell, dtype):
+    """Gates that are shut or wide open, as the fast layers have them, without a warning."""
+    for size in (80, 1e4, 1e30):
+        x = np.array([[size, -size], [-size, size]], dtype)
+        plain = REFERENCES[cell](2, 9, rng=0, dtype=dtype)
+        output, h_n = plain.forward(x)
+        want, want_h_n = LAYERS[cell](2, 9, rng=0, dtype=dtype).forward(x)
+        assert np.isfinite(output).all()
+        assert_close(output, want)
+        for got, wanted in zip(parts(h_n), parts(want_h_n), strict=True):
+            assert_close(got, wanted)
+        assert all(
+            np.isfinite(g).all() for g in (plain.backward(np.ones_like(output))[0], *plain.grads.values())
+        )
+
+
+@every_cell
+def test_the_plain_loops_keep_what_they_were_given(cell, dtype):
+    """Results have the dtype of the weights; the states stay the caller's, and may change before backward."""
+    rng = np.random.default_rng(0)
+    x, h0, grad_output = rng.normal(size=(4, 3)), state_of(cell, (1, 5), rng), rng.normal(size=(4, 5))
+    last = state_of(cell, (1, 5), rng)
+    found = []
+    for change in (False, True):
+        plain = REFERENCES[cell](3, 5, rng=0, dtype=dtype)
+        first = tuple(a.astype(dtype) for a in parts(h0))
+        before = bits(x, *first, grad_output, *parts(last))
+        output, h_n = plain.forward(x, first if cell == "lstm" else first[0])
+        if change:
+            for a in first:
+                a[...] = 7
+        grad_x, grad_h0 = plain.backward(grad_output, last)
+        results = [output, *parts(h_n), grad_x, *parts(grad_h0), *plain.grads.values()]
+        assert {a.dtype for a in results} == {np.dtype(dtype)}
+        assert change or bits(x, *first, grad_output, *parts(last)) == before
+        found.append(bits(*results))
+    assert found[0] == found[1]
+
+
 # ---- layers -----------------------------------------------------------------------------------------
 
 
