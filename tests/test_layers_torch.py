@@ -276,39 +276,48 @@ def test_dropout_in_eval_mode_is_torchs(kind, num_layers, dtype, backend, torch)
 def mask_of(rnn, state, x):
     """Dropout's factors on the input of the second of two layers, for a state of its Generator.
 
-    The first layer gives ones, the second passes its input through.
+    The first layer gives no zeros; the second gives zeros where its input has them, and remembers nothing.
     """
     probe = {name: np.zeros_like(W) for name, W in rnn.state_dict().items()}
-    h = rnn.hidden_size
+    h, gated = rnn.hidden_size, not isinstance(rnn, RNN)
     for half, direction in enumerate(("", "_reverse")[: 1 + rnn.bidirectional]):
         probe[f"bias_ih_l0{direction}"][:] = 1
-        probe[f"weight_ih_l1{direction}"][:, half * h : (half + 1) * h] = np.eye(h)
+        probe[f"weight_ih_l1{direction}"][2 * h * gated :][:h, half * h : (half + 1) * h] = np.eye(
+            h
+        )  # n or g
+        if gated:
+            probe[f"bias_ih_l1{direction}"][h : 2 * h] = -1000  # z or f, shut
     kept = rnn.state_dict()
     rnn.load_state_dict(probe)
     rnn.rng.bit_generator.state = state
     output, _ = rnn.forward(x)
     rnn.load_state_dict(kept)
-    return output
+    return np.where(output == 0, 0, 1 / (1 - rnn.dropout)).astype(output.dtype)
 
 
 @pytest.mark.parametrize("dropout", [0.25, 0.6])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_dropout_between_layers_by_its_mask(bidirectional, dropout, dtype, backend, torch):
+@every_layer
+def test_dropout_between_layers_by_its_mask(kind, bidirectional, dropout, dtype, backend, torch):
     """Two modules of torch with the mask of our Generator's state between them: values and gradients."""
     d, h, T, N, D = 5, 12, 7, 20, 1 + bidirectional
     rng = np.random.default_rng(3)
-    rnn = RNN(d, h, 2, "relu", dropout=dropout, bidirectional=bidirectional, dtype=dtype, rng=7,
-              backend=backend)  # fmt: skip
+    options = {"nonlinearity": "relu"} if kind == "RNN" else {}
+    rnn = getattr(fastrnn, kind)(
+        d, h, 2, **options, dropout=dropout, bidirectional=bidirectional, dtype=dtype, rng=7, backend=backend
+    )
     x = rng.normal(size=(T, N, d)).astype(dtype)
     h0, grad_h_n = rng.normal(size=(2, 2 * D, N, h)).astype(dtype)
+    if kind == "LSTM":
+        h0, grad_h_n = (h0, np.tanh(grad_h_n)), (grad_h_n, h0)
     grad_output = rng.normal(size=(T, N, D * h)).astype(dtype)
     state = rnn.rng.bit_generator.state
     mask = mask_of(rnn, state, x)
-    assert_close(np.unique(mask), [0, 1 / (1 - dropout)], 1e-6)
+    assert 0.5 * dropout < np.mean(mask == 0) < 1.5 * dropout
 
     def module(layer, size):
-        single = torch.nn.RNN(size, h, nonlinearity="relu", bidirectional=bidirectional,
-                              dtype=torch_dtype(dtype))  # fmt: skip
+        layers = getattr(torch.nn, kind)
+        single = layers(size, h, **options, bidirectional=bidirectional, dtype=torch_dtype(dtype))
         single.load_state_dict({
             name.replace(f"_l{layer}", "_l0"): torch.from_numpy(W)
             for name, W in rnn.state_dict().items() if f"_l{layer}" in name
@@ -317,19 +326,27 @@ def test_dropout_between_layers_by_its_mask(bidirectional, dropout, dtype, backe
 
     first, second = module(0, d), module(1, D * h)
     theirs_x, theirs_h0 = torch_leaf(x), torch_leaf(h0)
-    below, h_n_first = first(theirs_x, theirs_h0[:D])
-    want_output, h_n_second = second(below * torch.from_numpy(mask), theirs_h0[D:])
-    want_h_n = torch.cat([h_n_first, h_n_second])
-    ((want_output * torch.from_numpy(grad_output)).sum() + (want_h_n * torch.from_numpy(grad_h_n)).sum()
-     ).backward()  # fmt: skip
+
+    def states_of(rows):
+        taken = tuple(leaf[rows] for leaf in parts(theirs_h0))
+        return taken if kind == "LSTM" else taken[0]
+
+    below, h_n_first = first(theirs_x, states_of(slice(D)))
+    want_output, h_n_second = second(below * torch.from_numpy(mask), states_of(slice(D, None)))
+    want_h_n = tuple(map(torch.cat, zip(parts(h_n_first), parts(h_n_second), strict=True)))
+    goal = (want_output * torch.from_numpy(grad_output)).sum()
+    for want, grad in zip(want_h_n, parts(grad_h_n), strict=True):
+        goal = goal + (want * torch.from_numpy(grad)).sum()
+    goal.backward()
 
     rnn.rng.bit_generator.state = state
     output, h_n = rnn.forward(x, h0)
     assert_agrees(output, want_output)
-    assert_agrees(h_n, want_h_n)
+    assert_agrees(parts(h_n), want_h_n)
     grad_x, grad_h0 = rnn.backward(grad_output, grad_h_n)
     assert_agrees(grad_x, theirs_x.grad, "grad_x")
-    assert_agrees(grad_h0, theirs_h0.grad, "grad_h0")
+    for got, leaf in zip(parts(grad_h0), parts(theirs_h0), strict=True):
+        assert_agrees(got, leaf.grad, "grad_h0")
     for layer, single in enumerate((first, second)):
         for name, W in single.named_parameters():
             ours = name.replace("_l0", f"_l{layer}")
