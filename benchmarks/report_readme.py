@@ -116,7 +116,7 @@ def _batch_row(results: Results, batch: tuple[int, int, int], dtype: str = "floa
 
 
 def _char_rnn_row(results: Results) -> list[str]:
-    found = {row.contender: row for row in results.suite("char_rnn train")}
+    found = {row.contender: row for row in results.suite("char_rnn train") if row.cell in ("", "rnn")}
     mine = found.get("CharRNN")
     if mine is None:
         return ["", ""]

@@ -546,6 +546,24 @@ def test_the_readmes_table_has_rows_of_every_kind_and_one_that_loses(report, tmp
     assert "A processor" in text
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_readme_shows_the_vanilla_net_whatever_else_was_trained(report, tmp_path, readme_results, cell):
+    *rest, ours, theirs = readme_results
+    trained = [
+        {
+            **row,
+            "extra_info": row["extra_info"] | {"cell": name},
+            "stats": {"min": factor * row["stats"]["min"]},
+        }
+        for name, factor in ((cell, 4.0), ("rnn", 1.0), (cell, 5.0))
+        for row in (ours, theirs)
+    ]
+    alone = report.report_readme.summary(report.read([write(tmp_path / "a.json", readme_results)]))
+    assert report.report_readme.summary(report.read([write(tmp_path / "b.json", rest + trained)])) == alone
+    text = report.report_readme.summary(report.read([write(tmp_path / "c.json", rest + trained[:2])]))
+    assert "CharRNN" not in text
+
+
 def test_what_was_not_measured_is_left_out_of_the_readme(report, tmp_path, batched):
     results = report.read([write(tmp_path / "r.json", batched)])
     assert report.readme_sections(results, []) == {"headline": "", "benchmarks": ""}
