@@ -1,6 +1,7 @@
 """One step of live data at a call: at two sizes in the short selection, at all of them with --all."""
 
 import step_contenders
+from gated_contenders import GATES
 from sizes import DTYPES
 
 SMALL = (32, 256)
@@ -10,7 +11,7 @@ def pytest_generate_tests(metafunc):
     wanted = metafunc.config.getoption("contender") or step_contenders.CONTENDERS
     cases = [
         (cell, h, dtype, contender)
-        for cell in step_contenders.GATES
+        for cell in GATES
         for h in (step_contenders.HIDDEN if metafunc.config.getoption("all_sizes") else SMALL)
         for dtype in DTYPES
         for contender in step_contenders.contenders_of(dtype)

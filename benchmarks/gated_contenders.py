@@ -28,7 +28,9 @@ SHAPES = ((100, 100, 1), (128, 50, 32), (256, 64, 64), (512, 64, 64))
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4}
 
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-GATES = {"gru": 3, "lstm": 4}
+
+#: Rows of a weight matrix for each hidden unit.
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
 class Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from results import Results, Row, names
 from sizes import DTYPES, GEMM_SIZE
-from tables import table, times
+from tables import microseconds, table
 
 
 def parts(results: Results) -> list[str]:
@@ -41,32 +41,27 @@ def _table(rows: list[Row], rates: list[Row], operation: str) -> str:
     for cell in dict.fromkeys(row.cell for row in rows):
         for dtype in DTYPES:
             for h, T, N in shapes:
-                some = {
-                    row.contender: row
-                    for row in rows
-                    if (row.cell, row.dtype, row.h, row.T, row.N) == (cell, dtype, h, T, N)
-                }
-                if not some:
-                    continue
-                first = some.get(contenders[0])
-                cells = []
-                for name in contenders:
-                    if name not in some:
-                        cells.append("")
-                        continue
-                    shown = f"{some[name].seconds / T * 1e6:.1f}"
-                    if first is not None and name != contenders[0]:
-                        shown += f" ({times(some[name].seconds / first.seconds)})"
-                    cells.append(shown)
-                share = ""
-                gemm = [
-                    row.seconds
-                    for row in rates
-                    if (row.operation, row.cell, row.dtype, row.h) == (operation, cell, dtype, h)
-                ]
-                if gemm and first is not None:
-                    rate = 2 * GEMM_SIZE**3 / min(gemm)
-                    share = f"{2 * first.multiply_adds / first.seconds / rate:.0%}"
-                body.append([cell.upper(), dtype, f"{h}, {T}, {N}", *cells, share])
+                where = operation, cell, dtype, h, T, N
+                found = {row.contender: row for row in rows if _where(row) == where}
+                if found:
+                    gemm = [row.seconds for row in rates if _where(row) == where]
+                    cells = _cells(found, contenders, gemm)
+                    body.append([cell.upper(), dtype, f"{h}, {T}, {N}", *cells])
     head = ["", "dtype", "h, T, N", *contenders, "of the GEMM rate"]
     return f"{operation.capitalize()}:\n\n" + table(head, body, left=3)
+
+
+def _where(row: Row) -> tuple[str, str, str, int, int, int]:
+    return row.operation, row.cell, row.dtype, row.h, row.T, row.N
+
+
+def _cells(found: dict[str, Row], contenders: list[str], gemm: list[float]) -> list[str]:
+    """A time step of each contender, beside that of the first; the first one's share of the GEMM rate."""
+    steps = {name: row.seconds / row.T for name, row in found.items()}
+    first, *others = contenders
+    cells = [microseconds(steps.get(first), digits=1)]
+    cells += [microseconds(steps.get(name), steps.get(first), digits=1) for name in others]
+    if first not in found or not gemm:
+        return [*cells, ""]
+    rate = 2 * GEMM_SIZE**3 / min(gemm)
+    return [*cells, f"{2 * found[first].multiply_adds / found[first].seconds / rate:.0%}"]

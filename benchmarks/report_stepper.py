@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 
 from results import Results, Row, names
 from sizes import DTYPES, PERCENTILES
-from tables import table, times
+from tables import microseconds, table, times
 
 
 def parts(results: Results) -> list[str]:
@@ -35,6 +36,14 @@ def _contenders(rows: list[Row]) -> list[str]:
     return [name for kind in ("backend", "reference", "peer") for name in names(rows, kind)]
 
 
+def _by_contender(rows: list[Row], hidden: list[int], first: str) -> Iterator[list[str]]:
+    """A contender, and its time at each of `hidden` beside that of the `first` one."""
+    found = {(row.contender, row.h): row.seconds for row in rows}
+    for name in _contenders(rows):
+        against = {} if name == first else found
+        yield [name, *(microseconds(found.get((name, h)), against.get((first, h))) for h in hidden)]
+
+
 def _times(results: Results) -> str:
     rows = results.suite("steps")
     if not rows:
@@ -42,16 +51,8 @@ def _times(results: Results) -> str:
     hidden, first = sorted({row.h for row in rows}), _contenders(rows)[0]
     body = []
     for dtype in DTYPES:
-        found = {(row.contender, row.h): row.seconds for row in rows if row.dtype == dtype}
-        for name in _contenders([row for row in rows if row.dtype == dtype]):
-            cells = []
-            for h in hidden:
-                if (name, h) not in found:
-                    cells.append("")
-                    continue
-                ratio = found[name, h] / found.get((first, h), found[name, h])
-                cells.append(f"{found[name, h] * 1e6:.2f}" + ("" if name == first else f" ({times(ratio)})"))
-            body.append([name, dtype, *cells])
+        some = [row for row in rows if row.dtype == dtype]
+        body += [[name, dtype, *cells] for name, *cells in _by_contender(some, hidden, first)]
     return (
         f"Microseconds of a `step` of a stepper, 8 real numbers in and the state out, one sequence, one layer, one "
         f"thread; of `numpy line`, which is `h = np.tanh(W @ h + U @ x + b)`; of `torch.nn.RNNCell` in inference "
@@ -68,16 +69,8 @@ def _gated(results: Results) -> str:
     hidden, first = sorted({row.h for row in rows}), _contenders(rows)[0]
     body = []
     for cell in dict.fromkeys(row.cell for row in rows):
-        found = {(row.contender, row.h): row.seconds for row in rows if row.cell == cell}
-        for name in _contenders([row for row in rows if row.cell == cell]):
-            cells = []
-            for h in hidden:
-                if (name, h) not in found:
-                    cells.append("")
-                    continue
-                ratio = found[name, h] / found.get((first, h), found[name, h])
-                cells.append(f"{found[name, h] * 1e6:.2f}" + ("" if name == first else f" ({times(ratio)})"))
-            body.append([cell.upper(), name, *cells])
+        some = [row for row in rows if row.cell == cell]
+        body += [[cell.upper(), *cells] for cells in _by_contender(some, hidden, first)]
     return "The same with gates, in float32:\n\n" + table(["", "", *(f"h={h}" for h in hidden)], body, left=2)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from agreement import check_result
-from gated_contenders import onnx_session
+from gated_contenders import GATES, onnx_session
 from installed import BACKEND_NAMES, kind_of, require
 
 import fastrnn
@@ -22,9 +22,6 @@ INPUTS, HIDDEN = 8, (8, 32, 100, 256, 512, 1024)
 
 #: Those of cells with gates, in float32.
 GATED_HIDDEN = (32, 100, 256)
-
-#: Rows of a weight matrix for each hidden unit.
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 #: Steps that are compared with the plain loop.
 CHECKED = 20

@@ -24,6 +24,7 @@ limit_threads()
 
 import numpy as np
 import step_contenders
+from gated_contenders import GATES
 from installed import why_unavailable
 from records import record, write_json
 from report_stepper import comparison
@@ -109,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="likewise")
     parser.add_argument("--contender", action="append", choices=step_contenders.CONTENDERS, help="likewise")
-    parser.add_argument("--cell", action="append", choices=tuple(step_contenders.GATES), help="likewise")
+    parser.add_argument("--cell", action="append", choices=tuple(GATES), help="likewise")
     options = parser.parse_args(arguments)
     if options.steps < 0:
         parser.error(f"--steps must not be negative, got {options.steps}")
@@ -119,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
         if reason is not None:
             print(f"left out: {name}: {reason}", file=sys.stderr)
     records = []
-    cells = options.cell or list(step_contenders.GATES)
+    cells = options.cell or list(GATES)
     for cell in cells:
         of_cell = []
         for dtype in options.dtype or (DTYPES if cell == "rnn" else ("float32",)):

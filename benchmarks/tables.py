@@ -16,6 +16,14 @@ def times(ratio: float) -> str:
     return f"**{text}**" if ratio < 1 else text
 
 
+def microseconds(seconds: float | None, first: float | None = None, digits: int = 2) -> str:
+    """Microseconds, and in brackets how many times those of the `first` contender they are, where it is given."""
+    if seconds is None:
+        return ""
+    text = f"{seconds * 1e6:.{digits}f}"
+    return text if first is None else f"{text} ({times(seconds / first)})"
+
+
 def seconds_text(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{seconds * 1e3:.3g} ms"
 
