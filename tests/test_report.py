@@ -238,6 +238,63 @@ def test_batches_have_a_plot_of_their_shares(report, tmp_path, batched):
     assert report.report_batched.plot(report.read([write(tmp_path / "s.json", rest)]), tmp_path) == []
 
 
+def gates(contender, seconds, cell="lstm", operation="forward", size=(64, 50, 32), dtype="float32", **more):
+    """A row of `gated.py`; its products are a hundredth of those of a 2048-square product, `GEMM`'s."""
+    h, T, N = size
+    return record(
+        contender, seconds, operation=operation, h=h, T=T, dtype=dtype,
+        **{"suite": "gated", "N": N, "threads": 2, "cell": cell, "multiply_adds": 2048**3 / 100} | more,
+    )  # fmt: skip
+
+
+GEMM = {"kind": "gemm", "suite": "gated gemm"}
+
+
+@pytest.fixture
+def gated():
+    """`fast` wins against torch and loses against `other`, which has float32 and forward only."""
+    return [
+        gates("fast", 50 * 2e-6),
+        gates("slow", 50 * 3e-6),
+        gates("torch", 50 * 8e-6, kind="peer"),
+        gates("other", 50 * 1e-6, kind="peer"),
+        gates("gemm, some", 50 * 1.5e-4, **GEMM),
+        gates("fast", 50 * 4e-6, dtype="float64"),
+        gates("torch", 50 * 2e-6, kind="peer", dtype="float64"),
+        gates("fast", 50 * 8e-6, cell="gru", operation="forward and backward"),
+        gates("torch", 50 * 4e-5, kind="peer", cell="gru", operation="forward and backward"),
+        gates("gemm, some", 50 * 4e-4, **GEMM, cell="gru", operation="forward and backward"),
+        gates("gemm, some", 1.0, **GEMM, cell="gru", operation="forward and backward", size=(64, 50, 1)),
+    ]
+
+
+def test_gates_are_held_against_the_first_backend_and_losers_stay(report, tmp_path, gated):
+    text = report.section(report.read([write(tmp_path / "r.json", gated)]), [])
+    assert "## GRU and LSTM" in text
+    assert "everybody on 2 threads" in text
+    forward, both = text.split("Forward and backward:")
+    shape = "64, 50, 32"
+    heads = ["fast", "slow", "torch", "other", "of the GEMM rate"]
+    assert cells(forward, "", "dtype", "h, T, N") == heads
+    assert cells(forward, "LSTM", "float64", shape) == ["4.0", "", "2.0 (**0.50x**)", "", ""]
+    # A hundredth of the product's arithmetic in a 75th of its time.
+    row = ["2.0", "3.0 (1.5x)", "8.0 (4.0x)", "1.0 (**0.50x**)", "75%"]
+    assert cells(forward, "LSTM", "float32", shape) == row
+    assert cells(both, "", "dtype", "h, T, N") == ["fast", "torch", "of the GEMM rate"]
+    assert cells(both, "GRU", "float32", shape) == ["8.0", "40.0 (5.0x)", "50%"]
+    assert len([line for line in text.splitlines() if line.startswith(("| GRU", "| LSTM"))]) == 3
+
+
+def test_the_program_of_gates_shows_the_same_tables(report, tmp_path, gated):
+    results = report.read([write(tmp_path / "r.json", gated)])
+    text = report.report_gated.comparison(results.rows)
+    assert text in report.section(results, [])
+    # Peers alone are beside the first of them.
+    peers = [row for row in results.rows if row.kind == "peer" and row.operation == "forward"]
+    text = report.report_gated.comparison(peers)
+    assert cells(text, "LSTM", "float32", "64, 50, 32") == ["8.0", "1.0 (**0.12x**)", ""]
+
+
 def test_char_rnn_has_its_losses_and_what_it_was_measured_against(report, tmp_path):
     def row(suite, contender, seconds, **more):
         info = {"suite": f"char_rnn {suite}", "contender": contender, "seconds": seconds, "h": 256, **more}
@@ -262,6 +319,28 @@ def test_char_rnn_has_its_losses_and_what_it_was_measured_against(report, tmp_pa
     assert cells(text, "a text") == ["500 ms"]
 
 
+def test_char_rnn_has_a_row_for_each_cell(report, tmp_path):
+    def row(contender, seconds, cell, nats):
+        info = {"contender": contender, "seconds": seconds, "cell": cell, "nats": nats}
+        shape = {"suite": "char_rnn train", "h": 256, "T": 64, "N": 64, "dtype": "float32", "threads": 2}
+        more = {"steps": 1500, "text": "a.txt"}
+        return {"name": contender, "extra_info": info | shape | more, "stats": {"min": 9.0}}
+
+    rows = [
+        row(name, factor * seconds, cell, nats)
+        for cell, seconds, nats in (("rnn", 0.01, 1.8), ("gru", 0.04, 1.6), ("lstm", 0.05, 1.7))
+        for name, factor in (("CharRNN", 1), ("torch", 2))
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", rows)]), [])
+    what, setting = "training, milliseconds a step, validation included", "h=256, T=64, N=64, 1500 steps"
+    for cell, figures in (
+        ("", ["10 (1.800)", "torch", "20 (1.800)", "2.0x"]),
+        ("GRU, ", ["40 (1.600)", "torch", "80 (1.600)", "2.0x"]),
+        ("LSTM, ", ["50 (1.700)", "torch", "100 (1.700)", "2.0x"]),
+    ):
+        assert cells(text, what, f"{cell}{setting}, float32, 2 threads, a.txt") == figures
+
+
 @pytest.fixture
 def steps():
     """At h=8 in both dtypes, `other` in float32 only; `slow` loses one."""
@@ -281,6 +360,28 @@ def test_steps_are_held_against_the_first_backend(report, tmp_path, steps):
     assert cells(text, "slow", "float64") == ["4.00 (4.0x)"]
     assert cells(text, "other", "float32") == ["8.00 (8.0x)"]
     assert "| other | float64" not in text
+
+
+def test_steps_with_gates_have_a_table_of_their_own(report, tmp_path, steps):
+    def row(contender, seconds, cell, h, kind="backend"):
+        return record(
+            contender, seconds, kind=kind, suite="gated steps", h=h, T=1, dtype="float32", cell=cell
+        )
+
+    rows = [
+        row("fast", 1e-6, "gru", 8),
+        row("other", 5e-7, "gru", 8, "peer"),
+        row("fast", 2e-6, "lstm", 8),
+        row("other", 6e-6, "lstm", 8, "peer"),
+        row("fast", 4e-6, "lstm", 32),
+    ]
+    text = report.section(report.read([write(tmp_path / "r.json", steps + rows)]), [])
+    before, after = text.split("The same with gates")
+    assert cells(before, "fast", "float32") == ["1.00"]
+    assert cells(after, "", "") == ["h=8", "h=32"]
+    assert cells(after, "GRU", "other") == ["0.50 (**0.50x**)", ""]
+    assert cells(after, "LSTM", "fast") == ["2.00", "4.00"]
+    assert cells(after, "LSTM", "other") == ["6.00 (3.0x)", ""]
 
 
 def test_every_backend_is_compared_with_everybody_else(report, tmp_path, steps):
