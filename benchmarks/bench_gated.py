@@ -1,8 +1,8 @@
-"""GRU and LSTM over a batch: a small one in the short selection, all sizes of the tables with --all."""
+"""GRU and LSTM over a batch: a small one in the short selection, all sizes of the tables with --all.  Everybody on one
+thread; `gated.py` measures on every core."""
 
 import gated_contenders
 from sizes import DTYPES
-from thread_limits import CORES
 
 SMALL = ((32, 10, 4),)
 
@@ -28,9 +28,9 @@ def pytest_generate_tests(metafunc):
 def test_gated(benchmark, needs, operation, cell, shape, dtype, contender):
     needs(contender)
     problem = gated_contenders.Problem(cell, *shape, dtype)
-    call = gated_contenders.checked_call(contender, operation, problem, CORES)
+    call = gated_contenders.checked_call(contender, operation, problem, 1)
     h, T, N = shape
     benchmark.group = f"{operation} {cell} h{h}-T{T}-N{N}-{dtype}"
-    info = gated_contenders.describe(contender, operation, problem, CORES)
+    info = gated_contenders.describe(contender, operation, problem, 1)
     benchmark.extra_info.update(info | {"suite": "gated grid"})
     benchmark.pedantic(call, rounds=5, iterations=1, warmup_rounds=1)
