@@ -93,7 +93,9 @@ def measure_here(options: argparse.Namespace) -> int:
         reason = why_unavailable(name)
         if reason is not None:
             print(f"left out: {name}: {reason}", file=sys.stderr)
-    seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
+    seconds = options.seconds
+    if seconds is None:
+        seconds = SHORT_SECONDS if options.short else SECONDS
     records = []
     for operation in options.operation or BATCH_OPERATIONS:
         for dtype in options.dtype or DTYPES:

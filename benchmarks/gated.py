@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if not 1 <= options.threads <= CORES:
+        parser().error(f"--threads must be 1 to {CORES}, the cores of this process, got {options.threads}")
     limit_threads(options.threads)  # before the numerical libraries are loaded
     bind_to_cores(options.threads)
     import gated_contenders
@@ -62,7 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
         reason = why_unavailable(name)
         if reason is not None:
             print(f"left out: {name}: {reason}", file=sys.stderr)
-    seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
+    seconds = options.seconds
+    if seconds is None:
+        seconds = SHORT_SECONDS if options.short else SECONDS
     records = []
     for operation in options.operation or gated_contenders.OPERATIONS:
         for cell in options.cell or gated_contenders.CELLS:

@@ -247,6 +247,13 @@ def test_the_program_of_gates_compares_and_keeps_what_it_measured(tmp_path):
     assert (done.returncode, "no contender 'abacus'" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("threads", [0, 10_000])
+def test_the_program_of_gates_refuses_threads_that_are_not_there(threads):
+    done = run_python(STEPPER.with_name("gated.py"), "--threads", threads)
+    assert done.returncode == 2
+    assert "--threads must be 1 to" in done.stderr
+
+
 def test_the_program_of_single_steps_has_gates_too(tmp_path):
     done = run_python(
         STEPPER, "--hidden", 8, "--seconds", 0, "--contender", "numpy", "--contender", "numpy line", "--cell", "gru",
