@@ -3,6 +3,7 @@ reference loop, the first character of `fastrnn sample`, and reading a long text
 
     python benchmarks/char_rnn.py --json char_rnn.json
     python benchmarks/char_rnn.py shakespeare.txt --steps 1500
+    python benchmarks/char_rnn.py shakespeare.txt --only train --cell lstm
 
 The text is the standard library's source unless a file is named.  The contenders take turns, a block of
 steps at a time, from the same first weights over the same chunks in the same order; a block's time holds
@@ -63,6 +64,9 @@ NOTES_SAME_NATS, NOTES_SAME_STEPS = {"float64": 1e-4, "float32": 0.1}, 10
 LONG_TEXT = 100_000_000
 
 PARTS = ("train", "notes", "sample", "wait")
+
+#: Nets that are trained beside PyTorch; everything else is of the first one.
+CELLS = ("rnn", "gru", "lstm")
 
 #: What a run measures: (of training) steps and blocks, (of the notes' settings) steps of the loop and
 #: blocks, and how many times more CharRNN makes, (of sampling) characters and those of the loop, rounds.
@@ -375,29 +379,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="fewer steps")
     parser.add_argument("--steps", type=int, help=f"of training beside PyTorch (default {FULL['steps']})")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this (may be repeated)")
-    parser.add_argument(
-        "--cell", action="append", choices=("rnn", "gru", "lstm"), help="likewise, of training (default: all)"
-    )
+    parser.add_argument("--cell", action="append", choices=CELLS, help="likewise, of training (default: all)")
     options = parser.parse_args(arguments)
     text = read_text(options.text)[0] if options.text else standard_library_source()
     sizes = SHORT if options.short else FULL
     only = options.only or PARTS
     records: list[dict[str, Any]] = []
+    trained: dict[str, CharRNN] = {}
     if "train" in only:
-        for cell in options.cell or ("rnn", "gru", "lstm"):
-            trained, found = training(text, options.steps or sizes["steps"], sizes["blocks"], cell)
+        for cell in options.cell or CELLS:
+            trained[cell], found = training(text, options.steps or sizes["steps"], sizes["blocks"], cell)
             records += found
-            if cell == "rnn":
-                model = trained
-    if "train" not in only or "rnn" not in (options.cell or ("rnn",)):
-        model = CharRNN(HIDDEN, max_steps=10, random_state=SEED, num_threads=THREADS, verbose=0).fit(text)
+    if "rnn" not in trained and not {"sample", "wait"}.isdisjoint(only):
+        small = CharRNN(HIDDEN, max_steps=10, random_state=SEED, num_threads=THREADS, verbose=0)
+        trained["rnn"] = small.fit(text)
     if "notes" in only:
         for dtype in ("float32", "float64"):
             records += notes_settings(text, sizes["notes"], sizes["notes_more"], dtype)
     if "sample" in only:
-        records += sampling(model, sizes["sample"], sizes["loop"], sizes["rounds"])
+        records += sampling(trained["rnn"], sizes["sample"], sizes["loop"], sizes["rounds"])
     if "wait" in only:
-        records += first_character(model, sizes["rounds"])
+        records += first_character(trained["rnn"], sizes["rounds"])
         records += long_text(text)
     for row in records:
         info = row["extra_info"]
