@@ -1,12 +1,12 @@
 """Write docs/benchmarks.md, the README's figures and the plots, between markers, from measured JSON.
 
-    python benchmarks/report.py                      # measure everything, about 55 minutes, then write
-    python benchmarks/report.py --short              # without the grid behind the plots, about 15 minutes
+    python benchmarks/report.py                      # measure everything, about 75 minutes, then write
+    python benchmarks/report.py --short              # without the grid behind the plots, about 20 minutes
     python benchmarks/report.py --from a.json b.json # write from earlier results
 
-The tables' ratios come from `ratios.py`, `batched.py`, `gated.py`, `stepper.py` and `char_rnn.py`, which let the contenders take
-turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest time
-of many is what counts, but in training a text, where it is all the time it took.
+The tables' ratios come from `ratios.py`, `batched.py`, `gated.py`, `stepper.py` and `char_rnn.py`, which let the
+contenders take turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest
+time of many is what counts, but in training a text, where it is all the time it took.
 The README gets one sentence, one picture and one small table (`report_readme.py`), the page all the rest.
 Results are kept in .benchmarks/, which git ignores.
 """
