@@ -32,20 +32,27 @@ def batch(q, T, N, seed=0):
 
 
 def growth(calls):
-    """Bytes beyond those held before, at the worst moment of `calls`, and those held after."""
+    """Bytes beyond those held before, at the worst moment of `calls`, and those held after: the least of three times.
+
+    What a helper thread has not yet looked at comes and goes, and is more on a busy machine; a buffer comes every time.
+    """
     gc.collect()
     gc.disable()
     tracemalloc.start()
+    peaks, kept = [], []
     try:
         calls()
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        calls()
-        after, peak = tracemalloc.get_traced_memory()
+        for _ in range(3):
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            calls()
+            after, peak = tracemalloc.get_traced_memory()
+            peaks.append(peak - before)
+            kept.append(after - before)
     finally:
         tracemalloc.stop()
         gc.enable()
-    return peak - before, after - before
+    return min(peaks), min(kept)
 
 
 @pytest.mark.few(12)
