@@ -60,14 +60,14 @@ def parameters(rnn):
     return tuple(getattr(rnn, name) for name in PARAMETERS)
 
 
-def assert_close(got, want, tolerance=None, what=""):
-    """`got` is within `tolerance` (by dtype when None) times the largest entry of `want`."""
+def assert_close(got, want, tolerance=None, what="", of=None):
+    """`got` is within `tolerance` (by dtype when None) times the largest entry of `want`, or of `of` as well."""
     want = np.asarray(want, np.float64)
     got = np.asarray(got)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, wanted {want.shape}"
     if tolerance is None:
         tolerance = TOLERANCE[got.dtype]
-    largest = np.abs(want).max()
+    largest = max(np.abs(part).max() for part in (want, want if of is None else of))
     error = np.abs(got.astype(np.float64) - want).max()
     assert error <= tolerance * largest, (
         f"{what}: error {error:.3g} at entries up to {largest:.3g}, allowed {tolerance:.3g} of it"

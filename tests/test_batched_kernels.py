@@ -210,9 +210,10 @@ def random_options(seed):
     return options, start, stop, bool(rng.integers(2))
 
 
-def assert_rows(got, want, start, stop, memory, what):
-    """Equal in the sequences from start to stop; as it was filled in the others."""
-    assert_close(got[..., start:stop, :], want[..., start:stop, :], what=what)
+def assert_rows(got, want, start, stop, memory, what, of=None):
+    """Equal in the sequences from start to stop, beside `want` or `of` as well; as it was filled in the others."""
+    of = want if of is None else of
+    assert_close(got[..., start:stop, :], want[..., start:stop, :], what=what, of=of[..., start:stop, :])
     for others in (got[..., :start, :], got[..., stop:, :]):
         assert memory.untouched(others), f"{what}: other sequences"
 
@@ -245,7 +246,8 @@ def test_layer(seed, packs, kernels, dtype):
     reference.backward(start, stop)
     assert_rows(case.dh0, reference.dh0, start, stop, case.memory, "dh0")
     if case.has_c:
-        assert_rows(case.dc0, reference.dc0, start, stop, case.memory, "dc0")
+        # Beside the gradient of the whole state: with one unit, c's may be a small difference of large terms.
+        assert_rows(case.dc0, reference.dc0, start, stop, case.memory, "dc0", of=reference.dh0)
     if case.with_dx:
         assert_rows(case.dx, reference.dx, start, stop, case.memory, "dx")
     if case.with_dh_all:
