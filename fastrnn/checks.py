@@ -505,7 +505,7 @@ def _refuse_zero_length(
         for n, letter in zip(shape, wanted, strict=True):
             if n == 0 and isinstance(letter, str) and letter not in may_be_empty:
                 raise ValueError(
-                    f"{name} must have at least one {_LETTERS[letter]}, got shape {_shape(shape)}"
+                    f"{name} must have at least one {_LETTERS[letter.lstrip('0123456789')]}, got shape {_shape(shape)}"
                 )
 
 

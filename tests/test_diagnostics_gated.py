@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import assert_close
 
-from fastrnn import GRU, LSTM, RNN, CharRNN, LanguageModel, diagnostics
+from fastrnn import GRU, LSTM, RNN, CharRNN, LanguageModel, ReferenceGRU, diagnostics, figures
 from fastrnn.cells import CELLS
 
 LAYERS = {"gru": GRU, "lstm": LSTM}
@@ -161,6 +161,23 @@ def test_gates_at_their_ends(cell, backend):
     assert math.isnan(summary["spectral_radius"])
     assert math.isnan(summary["dead"])
     assert all(math.isfinite(summary[key]) for key in ("gradient_share", "half_life", "dWhh_norm", "clipped"))
+
+
+@every_cell
+def test_what_saturation_refuses(cell):
+    layer, x = make(cell)
+    with pytest.raises(ValueError, match=r"^threshold must be at least 0.5 for gates.*got 0.3"):
+        diagnostics.saturation(layer, x, threshold=0.3)
+    with pytest.raises(TypeError, match=r"^result must be a Saturation, got GateSaturation"):
+        figures.plot_saturation(diagnostics.saturation(layer, x))
+    without = diagnostics.saturation(RNN(3, 4, rng=0), np.ones((2, 1, 3)), threshold=0.3)
+    with pytest.raises(TypeError, match=r"^result must be a GateSaturation, got Saturation"):
+        figures.plot_gate_saturation(without)
+
+
+def test_a_plain_loop_is_no_model():
+    with pytest.raises(TypeError, match=r"^model must be a SimpleRNN.*got ReferenceGRU"):
+        diagnostics.saturation(ReferenceGRU(3, 4, rng=0), [0, 1, 2])
 
 
 @every_cell

@@ -515,3 +515,10 @@ def test_the_cells_by_hand_are_the_references():
         _, h_n = plain.forward(x[None], h0)
         for got, want in zip(after, parts(h_n), strict=True):
             assert_close(got, want[0])
+
+
+@pytest.mark.parametrize("name", ["gru_forward", "lstm_forward"])
+def test_functions_refuse_no_hidden_units(name):
+    weights = {"weight_ih": np.zeros((0, 3)), "weight_hh": np.zeros((0, 0))}
+    with pytest.raises(ValueError, match=r"weight_hh'\] must have at least one hidden unit"):
+        getattr(functional, name)(np.zeros((2, 1, 3)), None, weights)

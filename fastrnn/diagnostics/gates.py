@@ -158,7 +158,13 @@ def plot_gate_saturation(result: GateSaturation, *, ax: Any = None) -> Figure:
     ------
     ImportError
         If matplotlib is not installed.
+    TypeError
+        If the result is not a `GateSaturation`: `plot_saturation` draws that of a cell without gates.
     """
+    if not isinstance(result, GateSaturation):
+        raise TypeError(
+            f"result must be a GateSaturation, got {type(result).__name__}; result.plot() draws any"
+        )
     figure, ax = new_axes(ax)
     steps = np.arange(1, len(result.saturated) + 1)
     style = line_style(len(steps))

@@ -129,7 +129,7 @@ def saturation(
     model, inputs, h0, layer, direction
         As for `jacobian_norms`.
     threshold : float, default 0.99
-        In (0, 1).
+        In (0, 1); of gates, which lie between 0 and 1, at least 0.5.
 
     Returns
     -------
@@ -154,6 +154,10 @@ def saturation(
     if limit >= 1:
         raise ValueError(f"threshold must be less than 1, the limit of tanh, got {limit}")
     m = open_finite(model)
+    if m.cell.slope is None and limit < 0.5:
+        raise ValueError(
+            f"threshold must be at least 0.5 for gates, or one could be shut and wide open at once, got {limit}"
+        )
     number, direction = check_layer(m, layer), check_direction(m, direction)
     batch = open_batch(m, inputs, None, h0)
     with np.errstate(all="ignore"):
@@ -221,7 +225,11 @@ def plot_saturation(result: Saturation, *, ax: Any = None) -> Figure:
     ------
     ImportError
         If matplotlib is not installed.
+    TypeError
+        If the result is not a `Saturation`: `plot_gate_saturation` draws that of gates.
     """
+    if not isinstance(result, Saturation):
+        raise TypeError(f"result must be a Saturation, got {type(result).__name__}; result.plot() draws any")
     figure, ax = new_axes(ax)
     steps = np.arange(1, len(result.saturated) + 1)
     style = line_style(len(steps))

@@ -170,7 +170,7 @@ def open_model(model: Any) -> OpenModel:
     if all(hasattr(model, name) for name in PARAMETERS):
         return _open_simple(model)
     parameters = getattr(model, "parameters", None)
-    if isinstance(parameters, dict) and "weight_hh_l0" in parameters:
+    if isinstance(parameters, dict) and "weight_hh_l0" in parameters and hasattr(model, "num_layers"):
         return _open_layers(model, parameters)
     if hasattr(model, "model_"):
         return replace(
