@@ -225,6 +225,20 @@ def test_a_state_that_is_given(cell):
             diagnostics.saturation(layer, x, arrays[0])
 
 
+@pytest.mark.parametrize("function", [diagnostics.saturation, diagnostics.jacobian_norms])
+def test_what_is_kept_that_is_no_number_where_h_is(function, backend):
+    """An infinite c gives an h of at most 1, and so does an infinite product behind a reset gate."""
+    lstm, x = make("lstm", backend=backend)
+    h0, c0 = np.zeros((1, 2, 5)), np.zeros((1, 2, 5))
+    c0[0, 1, 2] = np.inf
+    gru, _ = make("gru", backend=backend)
+    gru.parameters["bias_hh_l0"][10:] = gru.parameters["weight_hh_l0"][10:] = 1.7e308
+    for layer, first in ((lstm, (h0, c0)), (gru, None)):
+        assert np.isfinite(layer.forward(x, first)[0]).all()
+        with pytest.raises(ValueError, match="states of the model hold NaN or infinity"):
+            function(layer, x, first)
+
+
 @every_cell
 def test_the_report_of_a_text(cell, tmp_path):
     model = CharRNN(12, cell=cell, seq_len=8, batch_size=4, epochs=1, random_state=0, verbose=0).fit(TEXT)

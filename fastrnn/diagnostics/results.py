@@ -75,8 +75,8 @@ def open_finite(model: Any) -> OpenModel:
 
 
 def finite_states(u: Unrolled, number: int, direction: int) -> np.ndarray:
-    """States of a layer, refused where they are no numbers."""
+    """States h of a layer, refused where these or what its gates have kept, c among it, are no numbers."""
     hs = u.hs[number][direction]
-    if not np.isfinite(hs).all():
+    if not (np.isfinite(hs).all() and np.isfinite(u.kept[number][direction]).all()):
         raise ValueError("the states of the model hold NaN or infinity")
     return hs
