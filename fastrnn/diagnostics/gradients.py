@@ -129,7 +129,7 @@ def gradient_flow(
 
     Parameters
     ----------
-    model : SimpleRNN, RNN, LanguageModel or fitted CharRNN
+    model : SimpleRNN, RNN, GRU, LSTM, LanguageModel or fitted CharRNN
     inputs : array
         As the model takes them: ``(T,)`` or ``(T, d)`` for a `SimpleRNN`, ``(T, N)`` for a
         `LanguageModel` (``(T,)`` is one sequence), as `RNN.forward` takes them for an `RNN`, and for a

@@ -116,7 +116,7 @@ def jacobian_norms(
 
     Parameters
     ----------
-    model : SimpleRNN, RNN, LanguageModel or fitted CharRNN
+    model : SimpleRNN, RNN, GRU, LSTM, LanguageModel or fitted CharRNN
     inputs : array
         At least two time steps, as for `gradient_flow`.
     h0 : array or None

@@ -62,7 +62,7 @@ class Diagnosis(Shown):
     memory : JacobianNorms
     spectrum : Spectrum or None
         None of a net with gates, which has no one Whh.
-    saturation : Saturation
+    saturation : Saturation or GateSaturation
     clipping : ClipReport
     states : HiddenStates
         Of the first passage.
