@@ -574,7 +574,9 @@ def test_work_space_goes_with_its_thread():
         for _ in range(200):
             use()
         gc.collect()
-        assert tracemalloc.get_traced_memory()[0] < x.nbytes
+        # 200 spaces that stay would be more than 200 times x.  What Python itself keeps for its
+        # next tuples, up to 2000 of each length, is counted too: some 20 KB.
+        assert tracemalloc.get_traced_memory()[0] < 10 * x.nbytes
     finally:
         tracemalloc.stop()
 
