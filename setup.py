@@ -33,7 +33,7 @@ from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 NAME = "fastrnn.kernels.cython_kernels"
-SOURCES = ["kernels/cython_kernels.pyx", "kernels/csrc/dispatch.c"]
+SOURCES = ["kernels/cython_kernels.pyx", "kernels/csrc/dispatch.c", "kernels/csrc/team.c"]
 RECORD = "build_info.json"
 
 #: errno and floating-point exceptions are never read, and keep gcc from vectorising tanh; pragmas of
@@ -47,6 +47,8 @@ FLAGS = {
     "clang-cl": ["/clang:-O3", "/clang:-fno-math-errno", "/clang:-fno-trapping-math", "/clang:-fopenmp-simd"],
 }
 FLAGS["mingw32"] = FLAGS["unix"]
+#: Systems whose threads are POSIX's; those of Windows need nothing.
+THREADS = [] if os.name == "nt" else ["-pthread"]
 
 
 def wanted(variable="FASTRNN_CYTHON"):
@@ -92,6 +94,7 @@ def extensions():
             include_dirs=["kernels/csrc", numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             libraries=[] if os.name == "nt" else ["m"],
+            extra_link_args=THREADS,
         )
         built = cythonize([extension])
     except Exception as error:
@@ -152,7 +155,7 @@ class BuildKernels(build_ext):
         kind = self.compiler.compiler_type
         if kind == "msvc" and wanted("FASTRNN_CLANG_CL"):
             kind = "clang-cl"
-        ext.extra_compile_args = FLAGS.get(kind, [])
+        ext.extra_compile_args = [*FLAGS.get(kind, []), *THREADS]
         command = (
             ["clang-cl"]
             if kind == "clang-cl"

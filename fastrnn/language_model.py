@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn import backends
+from fastrnn import backends, threads
 from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import (
     BATCH_CLIP_MODES,
@@ -347,7 +347,8 @@ class LanguageModel(StackedModel):
             self._step_grads = self._layout.views(self._flat)
         loss, h_n = self._gradients(x, y, h0, "mean", mode, threshold, self._flat)
         self.grads = dict(self._step_grads)  # an optimizer may put other arrays in it
-        step(self.parameters, self.grads)
+        with threads.at_most(self._num_threads):
+            step(self.parameters, self.grads)
         return loss, h_n.public
 
     @reading
@@ -385,7 +386,7 @@ class LanguageModel(StackedModel):
         kernels = backends.kernels(self._backend)
         batch = self._batch(kernels, x, y, h0, gradients=False)
         try:
-            loss = batch.loss(self._num_threads)
+            loss = batch.loss()
             return (loss / max(batch.counted, 1) if reduction == "mean" else loss), batch.space.h_n.copy()
         finally:
             self._spaces.give(batch.shape, batch.space)
@@ -425,7 +426,7 @@ class LanguageModel(StackedModel):
         kernels = backends.kernels(self._backend)
         batch = self._batch(kernels, x, None, h0, gradients=False)
         try:
-            return batch.logits(self._num_threads), batch.space.h_n.copy()
+            return batch.logits(), batch.space.h_n.copy()
         finally:
             self._spaces.give(batch.shape, batch.space)
 
@@ -510,17 +511,20 @@ class LanguageModel(StackedModel):
         key = "sample", kernels.NAME, N
         space: Space = self._spaces.take(key) or _sampling_space(kernels, self._net, N)
         try:
-            call = Call(space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]))
+            call = Call(
+                space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]),
+                num_threads=self._num_threads, steps=n,
+            )  # fmt: skip
             draws = UniformDraws(generator, n * N)
             uniforms = np.ascontiguousarray(draws.values.reshape(n, N).T)
-            drawn = [0] * len(space.bounds)
+            drawn = [0] * len(space.shares)
 
             def sample_part(part: int, slot: int) -> None:
                 drawn[part] = call.sample(
                     states, first, uniforms, temperature, top_k, top_p, out, part, slot
                 )  # fmt: skip
 
-            call.run(sample_part, n * space.multiply_adds, self._num_threads)
+            call.run(sample_part, n * space.multiply_adds)
         finally:
             self._spaces.give(key, space)
         if min(drawn) < n:
@@ -563,7 +567,7 @@ class LanguageModel(StackedModel):
             drops = gradients and space.masks and self._training
             batch = _Batch(
                 space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]),
-                key=self._dropout_key() if drops else None,
+                key=self._dropout_key() if drops else None, num_threads=self._num_threads,
             )  # fmt: skip
             batch.counted, batch.shape = counted, key
             return batch
@@ -581,8 +585,9 @@ class LanguageModel(StackedModel):
         space = batch.space
         try:
             scale = 1 / max(batch.counted, 1) if reduction == "mean" else 1.0
-            loss = batch.gradients(scale, self._num_threads)
-            self.grad_norm = kernels.reduce_gradients(space.gradients.sums, mode, threshold, flat)
+            loss = batch.gradients(scale)
+            sums, members = space.gradients.sums, space.sweepers(self._num_threads)
+            self.grad_norm = kernels.reduce_gradients(sums, mode, threshold, flat, members)
             return loss * scale, space.h_n
         finally:
             self._spaces.give(batch.shape, space)
@@ -631,7 +636,7 @@ class _BatchSpace(Space):
             self.other_h_n = self.states()
             self.carry = self.states().places
             self.no_carry, self.no_dx = [self.no_states] * net.L, [self.none]
-            self.gradients = model._new_gradients(len(self.bounds))
+            self.gradients = model._new_gradients(self)
 
 
 class _Batch(Call):
@@ -645,7 +650,7 @@ class _Batch(Call):
     #: Under which the model keeps the space.
     shape: tuple[Any, ...]
 
-    def gradients(self, scale: float, num_threads: int | None) -> float:
+    def gradients(self, scale: float) -> float:
         """The loss; leaves its gradients times `scale` in the space, and the last state in ``h_n``.
 
         With states kept of a chunk of time steps only, a first pass keeps those before each chunk; then
@@ -656,7 +661,7 @@ class _Batch(Call):
         steps, x, y, h_n, carry = space.steps, space.x, space.y, space.h_n.places, space.carry
         states = [state.places for state in space.chunk_states]
         none, last = space.none, space.chunks - 1
-        losses = [0.0] * len(space.bounds)
+        losses = [0.0] * len(space.shares)
 
         def of_part(part: int, slot: int) -> None:
             layer_gradients, output_gradients = space.gradients.layers[part], space.gradients.output[part]
@@ -682,13 +687,13 @@ class _Batch(Call):
             losses[part] = loss
 
         passes = 3 if space.chunks == 1 else 4
-        self.run(of_part, passes * space.multiply_adds, num_threads)
+        self.run(of_part, passes * space.multiply_adds)
         return sum(losses)
 
-    def loss(self, num_threads: int | None) -> float:
+    def loss(self) -> float:
         """The loss, without gradients."""
         space = self.space
-        losses = [0.0] * len(space.bounds)
+        losses = [0.0] * len(space.shares)
         no_gradients = np.empty((0, 0), space.net.dtype), np.empty(0, space.net.dtype)
 
         def of_part(part: int, slot: int) -> None:
@@ -697,10 +702,10 @@ class _Batch(Call):
                 loss += self.loss_of(span, space.y[t0:t1], 1.0, space.none, no_gradients, part, slot)
             losses[part] = loss
 
-        self.run(of_part, space.multiply_adds, num_threads)
+        self.run(of_part, space.multiply_adds)
         return sum(losses)
 
-    def logits(self, num_threads: int | None) -> np.ndarray:
+    def logits(self) -> np.ndarray:
         """Logits, shape (T, N, q)."""
         space = self.space
         logits = np.empty((space.T, space.N, space.net.q), space.net.dtype)
@@ -709,7 +714,7 @@ class _Batch(Call):
             for span, t0, t1 in self._states_of_part(part, slot):
                 self.logits_of(span, logits[t0:t1], part, slot)
 
-        self.run(of_part, space.multiply_adds, num_threads)
+        self.run(of_part, space.multiply_adds)
         return logits
 
     def _states_of_part(self, part: int, slot: int) -> Iterator[tuple[Span, int, int]]:

@@ -194,7 +194,10 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
             space.h0.clear()
         space.from_zeros = given is None
         drops = space.masks and self._training
-        call = Call(space, layers, lengths=ends, key=self._dropout_key() if drops else None)
+        call = Call(
+            space, layers, lengths=ends, key=self._dropout_key() if drops else None,
+            num_threads=self._num_threads,
+        )  # fmt: skip
         width, columns, span, kept_x = self._h * self._directions, space.columns, space.span(T), space.x
         output = np.empty((N, T, width) if swapped else (T, N, width), self._dtype)
         h_n, last = space.new_states()
@@ -205,12 +208,12 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
             if not classes:
                 kept_x[rows] = steps[rows]
                 if ends.size:
-                    for n in range(*space.bounds[part]):
+                    for n in range(*space.extents[part]):
                         kept_x[ends[n] :, n] = 0  # zero gradients must not meet a NaN there
             call.forward(span, indices, kept_x, space.h0.places, last, part, slot)
             out[rows] = span.outputs[-1][rows]
 
-        call.run(forward_part, space.multiply_adds, self._num_threads)
+        call.run(forward_part, space.multiply_adds)
         space.indices, space.lengths, space.dropout_key, space.batched = indices, ends, call.key, batched
         self._last.space = space
         return (output, h_n) if batched else (output[:, 0], map_state(_first_sequence, h_n))
@@ -285,7 +288,10 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         # Every time: what the caller has put there since are not the gradients.
         self.grads = {name: self._grad_views[name] for name in self._shapes}
         # The weights are those of the forward pass, which has packed them in this space, that nobody else uses.
-        call = Call(space, layers, lengths=space.lengths, key=space.dropout_key, packed=True)
+        call = Call(
+            space, layers, lengths=space.lengths, key=space.dropout_key, packed=True,
+            num_threads=self._num_threads,
+        )  # fmt: skip
         swapped = self._batch_first and batched
         grad_x = None
         if not space.one_hot:
@@ -304,8 +310,9 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
             if dx is not None:
                 dx[rows] = space.dx[0][rows]
 
-        call.run(backward_part, 2 * space.multiply_adds, self._num_threads)
-        space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, self._flat)
+        call.run(backward_part, 2 * space.multiply_adds)
+        members = space.sweepers(self._num_threads)
+        space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, self._flat, members)
         if batched:
             return grad_x, grad_h0
         return None if grad_x is None else grad_x[:, 0], map_state(_first_sequence, grad_h0)
@@ -351,7 +358,7 @@ class _LayerSpace(Space):
         net = model._net
         super().__init__(kernels, net, T, N, one_hot, backward=True, dropout=model._dropout)
         self.key = key
-        self.gradients = model._new_gradients(len(self.bounds))
+        self.gradients = model._new_gradients(self)
         self.h0 = self.states()
         self.no_dh_n = [self.no_states] * (net.L * net.D)
         self._state_shape, self._dtype = self.h0.arrays[0].shape, net.dtype

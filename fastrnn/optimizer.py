@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, Type
 
 import numpy as np
 
-from fastrnn import backends
+from fastrnn import backends, threads
 from fastrnn.checks import check_number, check_size, kernel_array, own_arrays
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Bound(NamedTuple):
     copied: tuple[tuple[np.ndarray, np.ndarray], ...]
     #: The step that the state of these arrays was made for.
     first_step: int
+    #: Number of all parameters.
+    size: int
 
     def optimize(
         self, kernels: ModuleType, name: str, slots: tuple[str, ...], numbers: tuple[float, ...]
@@ -49,7 +51,8 @@ class Bound(NamedTuple):
         """Run the kernel called `name`, on these kinds of state."""
         state = self.flat_state
         states = tuple([state.get(slot, ()) for slot in slots])
-        kernels.optimize(name, self.flat_params, self.flat_grads, states, numbers)
+        members = threads.sweep(self.size, threads.allowed()) if kernels.HAS_TEAMS else 1
+        kernels.optimize(name, self.flat_params, self.flat_grads, states, numbers, members)
 
 
 _writeable = attrgetter("flags.writeable")
@@ -401,6 +404,7 @@ class Optimizer(abc.ABC):
             {slot: _flat(state[slot][name] for name in names) for slot in slots},
             tuple((ordered, grads[name]) for name, ordered in copied.items()),
             self._num_steps + 1 if fresh else 0,
+            sum(W.size for W in parameters.values()),
         )
         self._state, self._bound = state, bound
         return bound

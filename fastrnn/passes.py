@@ -100,22 +100,27 @@ class Gradients:
         Their names in each place.
     output : tuple of str
         Those of the output layer.
-    count : int
-        Number of parts.
+    space : Space
+        Whose batch it is.
     """
 
     def __init__(
-        self, layout: Layout, places: Sequence[tuple[str, ...]], output: tuple[str, ...], count: int
+        self, layout: Layout, places: Sequence[tuple[str, ...]], output: tuple[str, ...], space: Space
     ) -> None:
+        count = len(space.bounds)
         self.sums = aligned((count, layout.size), layout.dtype)
         views = [layout.views(flat) for flat in self.sums]
 
         def wanted(arrays: dict[str, np.ndarray], names: Iterable[str]) -> tuple[np.ndarray, ...]:
             return tuple(arrays[name] for name in names if name in arrays)
 
-        #: For each part, of each place: of its four parameters, or none.
-        self.layers = [[wanted(arrays, names) for names in places] for arrays in views]
-        self.output = [wanted(arrays, output) for arrays in views]
+        layers: list[Any] = [[wanted(arrays, names) for names in places] for arrays in views]
+        outputs: list[Any] = [wanted(arrays, output) for arrays in views]
+        if space.whole:
+            layers, outputs = [list(zip(*layers, strict=True))], [tuple(outputs)]
+        #: For each share, of each place: of its four parameters, or none; of a share of all parts, of each part.
+        self.layers = layers
+        self.output = outputs
 
 
 class Space:
@@ -155,8 +160,13 @@ class Space:
         self.steps = steps = T if steps is None else steps
         self.one_hot, self.p = one_hot, dropout
         self.bounds = threads.parts(N)
-        #: What takes the sequences of each part from an array (T, N, ...).
-        self.columns: list[Any] = [np.s_[:, start:stop] for start, stop in self.bounds]
+        #: Whether one call of a kernel runs all parts, on its threads; between kernels there is nothing to share then.
+        self.whole = kernels.HAS_TEAMS and net.D == 1 and len(self.bounds) > 1 and not (dropout > 0 and net.L > 1)
+        #: What one call of a kernel runs, as kernels take it: a part's bounds, or those of all parts.
+        self.shares: list[Any] = [self.bounds] if self.whole else list(self.bounds)
+        #: The sequences of each share, and what takes them from an array (T, N, ...).
+        self.extents = [(0, N)] if self.whole else list(self.bounds)
+        self.columns: list[Any] = [np.s_[:, start:stop] for start, stop in self.extents]
         if len(self.columns) == 1:  # all there are, which takes less time
             self.columns = [np.s_[:]]
         # At least one, also for a batch of no sequences, of which no part is run.
@@ -224,10 +234,31 @@ class Space:
         inputs = sum(widths[D:] if one_hot else widths)
         #: Of a forward pass.
         self.multiply_adds = float(T) * N * (net.columns * (inputs + h * L * D) + h * net.q)
+        #: Of a time step of one layer and one part.
+        self.step = self.multiply_adds / (max(T, 1) * L * D * len(self.bounds))
+
+    def work(self, slot: int) -> Any:
+        """Work space of a thread; of all, where a call of a kernel runs all parts."""
+        return self.works if self.whole else self.works[slot]
 
     def buffer(self, *shape: int) -> np.ndarray:
         """A new array."""
         return self._take(shape, self.net.dtype)
+
+    def members(self, num_threads: int | None, steps: int) -> int:
+        """Threads that share a call of a kernel, where the kernels can."""
+        if not self.kernels.HAS_TEAMS:
+            return 1
+        count = len(self.bounds)
+        if self.whole:
+            return threads.grid(count, self.step, steps, num_threads)
+        return threads.team(self.step, steps, num_threads, count)
+
+    def sweepers(self, num_threads: int | None) -> int:
+        """Threads that share a pass over the weights, where the kernels can."""
+        net = self.net
+        size = net.columns * (sum(net.widths) + net.h * net.L * net.D) + net.h * net.q
+        return threads.sweep(size, num_threads) if self.kernels.HAS_TEAMS else 1
 
     def states(self) -> States:
         """New states of every place."""
@@ -311,9 +342,13 @@ class Call:
         Where dropout's masks are drawn from, None for no dropout.
     packed : bool, default False
         Whether the space has these layers' weights packed already, from the call before.
+    num_threads : int or None
+        The most that are wanted; None for those that pay.
+    steps : int or None
+        Time steps, where they are not those of the space.
     """
 
-    __slots__ = ("_layers", "_output", "key", "lengths", "space")
+    __slots__ = ("_layers", "_output", "key", "lengths", "members", "num_threads", "space")
 
     def __init__(
         self,
@@ -324,35 +359,42 @@ class Call:
         lengths: np.ndarray = NO_LENGTHS,
         key: tuple[int, int] | None = None,
         packed: bool = False,
+        num_threads: int | None,
+        steps: int | None = None,
     ) -> None:
-        self.space, self.lengths, self.key = space, lengths, key
+        self.space, self.lengths, self.key, self.num_threads = space, lengths, key, num_threads
         self._layers, self._output = layers, output
+        #: Threads that share each part: as many as the kernels are told.
+        self.members = members = space.members(num_threads, space.steps if steps is None else steps)
         N = space.N
         if not N:
             return
         if space.packs and not packed:  # into the order in which the kernels read them
             pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
             for place, panels in enumerate(space.packed):
-                pack_layer(layers[place], N, one_hot and place < space.net.D, space.net.cell.code, panels)
+                pack_layer(layers[place], N, one_hot and place < space.net.D, space.net.cell.code, panels, members)
         if output is not None:
-            space.kernels.pack_output(output, N, space.packed_output)
+            space.kernels.pack_output(output, N, space.packed_output, members)
 
-    def run(
-        self, function: Callable[[int, int], object], multiply_adds: float, num_threads: int | None
-    ) -> None:
-        """Call ``function(part, slot)`` for each part of the batch, `slot` being that of its work space.
+    def run(self, function: Callable[[int, int], object], multiply_adds: float) -> None:
+        """Call ``function(share, slot)`` for each share of the batch, `slot` being that of its work space.
 
-        The threads share the parts.  Where those are several and a product of matrices is BLAS's, BLAS is
+        The threads take shares.  Where those are several and a product of matrices is BLAS's, BLAS is
         held to one thread meanwhile.
         """
         space = self.space
-        count = len(space.bounds)
+        if space.whole:
+            while len(space.works) < min(self.members, len(space.bounds)):
+                space.works.append(space.buffer(space.work_size))
+            function(0, 0)
+            return
+        count = len(space.shares)
         if count == 1 and space.works:
             function(0, 0)
             return
         if not space.N:
             return
-        workers = threads.workers(count, multiply_adds, num_threads)
+        workers = threads.workers(count, multiply_adds, self.num_threads)
         while len(space.works) < workers:
             if space.masks:  # first: each work space has its generator whatever fails
                 space.generators.append(np.random.Generator(np.random.PCG64DXSM(0)))
@@ -375,21 +417,21 @@ class Call:
         """
         space, lengths, layers, key = self.space, self.lengths, self._layers, self.key
         net, packed, hs, kept = space.net, space.packed, span.hs, span.kept
-        rows, work = space.bounds[part], space.works[slot]
+        rows, work, members = space.shares[part], space.work(slot), self.members
         layer_forward, cell, reverse = space.kernels.layer_forward, net.cell.code, net.reverse
         if net.D == 1 and key is None:
             for i in range(net.L):
                 batch = indices, x, lengths, reverse[0]
-                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work)
+                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work, members)
                 indices, x = NO_INDICES, hs[i]
             return
         for layer in range(net.L):
             for direction in range(net.D):
                 i = layer * net.D + direction
                 batch = indices, x, lengths, reverse[direction]
-                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work)
+                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work, members)
             indices, x = NO_INDICES, span.outputs[layer]
-            start, stop = rows
+            start, stop = space.extents[part]
             if net.D == 2:
                 x[:, start:stop, : net.h] = hs[i - 1][:, start:stop]
                 x[:, start:stop, net.h :] = hs[i][:, start:stop]
@@ -412,8 +454,8 @@ class Call:
         """
         space, lengths = self.space, self.lengths
         net, dropped, none = space.net, self.key is not None, space.none
-        rows, work = space.bounds[part], space.works[slot]
-        layer_backward, cell, (start, stop) = space.kernels.layer_backward, net.cell.code, rows
+        rows, work = space.shares[part], space.work(slot)
+        layer_backward, cell, (start, stop) = space.kernels.layer_backward, net.cell.code, space.extents[part]
         no_d_states = (none,) * len(net.cell.states)
         for layer in range(net.L - 1, lowest - 1, -1):
             dout = span.douts[layer % 2]
@@ -434,7 +476,7 @@ class Call:
                 wanted = below[direction], dh0[i], no_d_states if d_states is None else d_states[i]
                 layer_backward(
                     self._layers[i], space.packed[i], batch, (h0[i], span.hs[i], span.kept[i]), (dhs, dh_n[i]), wanted,
-                    gradients[i], accumulate, rows, cell, work,
+                    gradients[i], accumulate, rows, cell, work, self.members,
                 )  # fmt: skip
             if net.D == 2 and below[0].size:
                 with np.errstate(all="ignore"):
@@ -451,7 +493,7 @@ class Call:
         space = self.space
         loss: float = space.kernels.output_loss(
             self._output, space.packed_output, span.hs[-1], targets, scale, dout, gradients, accumulate,
-            space.bounds[part], space.works[slot],
+            space.shares[part], space.work(slot), self.members,
         )  # fmt: skip
         return loss
 
@@ -459,7 +501,7 @@ class Call:
         """Logits of a part (eq. 2)."""
         space = self.space
         space.kernels.output_logits(
-            self._output, space.packed_output, span.hs[-1], out, space.bounds[part], space.works[slot]
+            self._output, space.packed_output, span.hs[-1], out, space.shares[part], space.work(slot), self.members
         )
 
     def sample(
@@ -470,8 +512,8 @@ class Call:
         space = self.space
         drawn: int = space.kernels.sample_batch(
             (tuple(self._layers), tuple(space.packed)), (self._output, space.packed_output), states,
-            (first, uniforms), (temperature, top_k, top_p), out, space.bounds[part], space.net.cell.code,
-            space.works[slot],
+            (first, uniforms), (temperature, top_k, top_p), out, space.shares[part], space.net.cell.code,
+            space.work(slot), self.members,
         )  # fmt: skip
         return drawn
 

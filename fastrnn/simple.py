@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn import backends
+from fastrnn import backends, threads
 from fastrnn.checks import (
     CLIP_MODES,
     INDEX,
@@ -253,7 +253,7 @@ class SimpleRNN(SimpleWeights, Steppable):
         hs[0] = h_prev[:, 0]
         space = self._take_space()
         size = kernels.workspace_size(T, self._d, self._h, self._q)
-        kernels.forward(params, (indices, x), hs, ps, space.work(size))
+        kernels.forward(params, (indices, x), hs, ps, space.work(size), self._members(kernels, T, x))
         self._spaces.append(space)
         if len(indices):
             return OneHotSteps(indices, self._d, self._dtype), Steps(hs, -1), Steps(ps)
@@ -323,7 +323,10 @@ class SimpleRNN(SimpleWeights, Steppable):
         grads = self._new_gradients()
         space = self._take_space()
         work = space.work(kernels.workspace_size(T, self._d, self._h, self._q))
-        kernels.backward(params, (indices, x), targets, states, probabilities, STEP_LIMIT, grads, work)
+        members = self._members(kernels, T, x)
+        kernels.backward(
+            params, (indices, x), targets, states, probabilities, STEP_LIMIT, grads, work, members
+        )
         self._spaces.append(space)
         return grads
 
@@ -416,11 +419,11 @@ class SimpleRNN(SimpleWeights, Steppable):
         """
         params = self._kernel_params()
         kernels = backends.kernels(self._backend)
-        space, inputs, targets, hs, ps, mode, work = self._training_arguments(
+        space, inputs, targets, hs, ps, mode, work, members = self._training_arguments(
             kernels, inputs, targets, h_prev, clip, clip_threshold
         )
         grads = self._new_gradients()
-        loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work)
+        loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work, members)
         h_last = hs[-1:].T.copy()
         self._spaces.append(space)
         return loss, grads, h_last
@@ -470,15 +473,15 @@ class SimpleRNN(SimpleWeights, Steppable):
         lr = self._check_rate(lr)
         if self._grads is None:
             self._grads = self._new_gradients()
-        space, inputs, targets, hs, ps, mode, work = self._training_arguments(
+        space, inputs, targets, hs, ps, mode, work, members = self._training_arguments(
             kernels, inputs, targets, h_prev, clip, clip_threshold
         )
         grads = self._grads
         loss: float
         if params is self._params:
-            loss = kernels.train_step(params, inputs, targets, hs, ps, mode, lr, grads, work)
+            loss = kernels.train_step(params, inputs, targets, hs, ps, mode, lr, grads, work, members)
         else:
-            loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work)
+            loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work, members)
             self._descend(grads, lr)
         h_last = hs[-1:].T.copy()
         self._spaces.append(space)
@@ -535,7 +538,7 @@ class SimpleRNN(SimpleWeights, Steppable):
         draws = UniformDraws(generator, n)
         space = self._take_space()
         work = space.work(kernels.workspace_size(n, self._d, self._h, self._q))
-        drawn = kernels.sample(params, state, start, draws.values, out, work)
+        drawn = kernels.sample(params, state, start, draws.values, out, work, self._members(kernels, n))
         self._spaces.append(space)
         if drawn < n:
             draws.put_back()
@@ -561,7 +564,13 @@ class SimpleRNN(SimpleWeights, Steppable):
         hs, ps = space.steps(T, self._h, self._q)
         hs[0] = h_prev[:, 0]
         work = space.work(kernels.workspace_size(T, self._d, self._h, self._q))
-        return space, inputs, targets, hs, ps, clip, work
+        return space, inputs, targets, hs, ps, clip, work, self._members(kernels, T, inputs[1])
+
+    def _members(self, kernels: ModuleType, T: int, x: Sized = ()) -> int:
+        """Threads that share a call of T time steps; `x` holds the vectors, where inputs are no class indices."""
+        if not kernels.HAS_TEAMS:
+            return 1
+        return threads.team(self._h * (self._h + self._q + (self._d if len(x) else 0)), T, None)
 
     def _descend(self, grads: Gradients, lr: float) -> None:
         """Update parameters that kernels cannot take as they are, one after another as the notes do: views

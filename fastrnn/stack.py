@@ -26,7 +26,7 @@ from fastrnn.checks import (
     warn_user,
 )
 from fastrnn.layout import Layout, Shape
-from fastrnn.passes import Gradients, Layer, Net, Spaces
+from fastrnn.passes import Gradients, Layer, Net, Space, Spaces
 from fastrnn.sharing import changing, reading
 from fastrnn.states import check_state
 from fastrnn.stepper import Source, Steppable
@@ -394,9 +394,9 @@ class StackedModel(Steppable):
         output = (arrays["weight_out"], arrays["bias_out"]) if self._q else None
         return Source(backends.kernels(self._backend), self._net, self._layers(arrays), output)
 
-    def _new_gradients(self, count: int) -> Gradients:
-        """Sums of the gradients over `count` parts of a batch."""
-        return Gradients(self._layout, self._layer_names, ("weight_out", "bias_out"), count)
+    def _new_gradients(self, space: Space) -> Gradients:
+        """Sums of the gradients over the parts of a batch."""
+        return Gradients(self._layout, self._layer_names, ("weight_out", "bias_out"), space)
 
     def _check_state(self, value: Any, name: str, N: int) -> tuple[np.ndarray, ...] | None:
         """`value` as arrays (L, N, h) of the model's dtype, one for each kind of state, or None for zeros."""

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["one_blas_thread", "parts", "run", "usable_cores", "workers"]
+__all__ = ["allowed", "at_most", "grid", "one_blas_thread", "parts", "run", "sweep", "team", "usable_cores", "workers"]
 
 #: Sequences of a part: enough to fill the registers of a matrix product with a part's rows.
 ROWS = 16
@@ -29,6 +29,17 @@ MOST_PARTS = 16
 #: Multiply-adds below which a batch stays on the calling thread.  Measured on two cores: in float32 training
 #: steps of 7 million (0.25 ms) take as long on both, of 20 million a fifth less, of 60 million two fifths.
 SMALL = 10_000_000
+
+#: Multiply-adds of a time step that a member of a team must have for itself to pay for the meeting after the step,
+#: and of a whole call below which no team forms: see docs/performance.md for how they were measured.
+SHARE = 25_000
+SHORT = 500_000
+
+#: Elements that pay for a thread of a pass over arrays: 15 us or so.
+SWEEP = 16_000
+
+#: The most members of a team.
+MOST_MEMBERS = 64
 
 
 def usable_cores() -> int:
@@ -151,6 +162,123 @@ def workers(count: int, multiply_adds: float, num_threads: int | None) -> int:
     if count == 1 or multiply_adds < SMALL:
         return 1
     return min(count, usable_cores() if num_threads is None else num_threads)
+
+
+def team(step: float, steps: int, num_threads: int | None, count: int = 1) -> int:
+    """Number of threads that share each time step of a part.
+
+    Parameters
+    ----------
+    step : float
+        Multiply-adds of a time step of one part.
+    steps : int
+    num_threads : int or None
+        The most that are wanted; None for `usable_cores`.
+    count : int, default 1
+        Parts that run at the same time.
+
+    Returns
+    -------
+    int
+        1 where a second one would not pay.
+
+    Examples
+    --------
+    >>> team(1e6, 50, 2), team(1e6, 50, 8), team(1e6, 50, 8, count=2), team(6e4, 50, 8), team(1e3, 50, 8)
+    (2, 8, 4, 2, 1)
+    """
+    if step < 2 * SHARE or step * steps < SHORT:
+        return 1
+    cores = usable_cores() if num_threads is None else num_threads
+    return int(max(1, min(cores // count, step // SHARE, MOST_MEMBERS)))
+
+
+def grid(count: int, step: float, steps: int, num_threads: int | None) -> int:
+    """Number of threads that share `count` parts, in one call of a kernel.
+
+    Up to one for each part they take whole parts.  More of them, where a time step of a part is worth it, share
+    each part in turn.
+
+    Parameters
+    ----------
+    count : int
+    step : float
+        Multiply-adds of a time step of one part.
+    steps : int
+    num_threads : int or None
+        The most that are wanted; None for `usable_cores`.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> grid(4, 1e6, 50, 2), grid(4, 1e6, 50, 16), grid(4, 6e4, 50, 16), grid(4, 1e3, 50, 2)
+    (2, 16, 4, 1)
+    """
+    if step * steps * count < SHORT:
+        return 1
+    cores = usable_cores() if num_threads is None else num_threads
+    shared = team(step, steps, cores)
+    return shared if 2 * shared >= 3 * count else min(cores, count)
+
+
+def sweep(size: int, num_threads: int | None) -> int:
+    """Number of threads that share a pass over arrays.
+
+    Parameters
+    ----------
+    size : int
+        Elements.
+    num_threads : int or None
+        The most that are wanted; None for `usable_cores`.
+
+    Returns
+    -------
+    int
+        1 where a second one would not pay.
+
+    Examples
+    --------
+    >>> sweep(1000, 8), sweep(10**6, 2)
+    (1, 2)
+    """
+    if size < 2 * SWEEP:
+        return 1
+    return min(usable_cores() if num_threads is None else num_threads, size // SWEEP, MOST_MEMBERS)
+
+
+class _Allowance(threading.local):
+    """What the call that this thread is in may use."""
+
+    num_threads: int | None = None
+
+
+_allowance = _Allowance()
+
+
+def allowed() -> int | None:
+    """The most threads that the block of `at_most` around this call wants."""
+    return _allowance.num_threads
+
+
+@contextlib.contextmanager
+def at_most(num_threads: int | None) -> Iterator[None]:
+    """Let what is called in the block, an optimizer for one, use the threads of a model and no more.
+
+    Examples
+    --------
+    >>> with at_most(3):
+    ...     allowed()
+    3
+    """
+    before = _allowance.num_threads
+    _allowance.num_threads = num_threads
+    try:
+        yield
+    finally:
+        _allowance.num_threads = before
 
 
 def run(function: Callable[[int, int], object], count: int, threads: int) -> None:

@@ -36,38 +36,39 @@ PACK_FROM = 8
 PACK_ROWS_FROM = 8
 
 #: Functions of every backend, and their arguments.  With them go ``NAME``; ``USES_BLAS``, whether products are
-#: BLAS's, on as many threads as that likes; and ``PACK_ROWS_FROM``, 0 where it makes no difference.
+#: BLAS's, on as many threads as that likes; ``HAS_TEAMS``, whether up to ``threads`` threads share a call, whose bits do
+#: not depend on that (the others go on with the calling one); and ``PACK_ROWS_FROM``, 0 where it makes no difference.
 CONTRACT = {
     # one sequence: the class of the study notes
     "workspace_size": ("T", "d", "h", "q"),
-    "forward": ("params", "inputs", "hs", "ps", "work"),
-    "backward": ("params", "inputs", "targets", "hs", "ps", "limit", "grads", "work"),
-    "loss_and_grads": ("params", "inputs", "targets", "hs", "ps", "clip", "grads", "work"),
-    "train_step": ("params", "inputs", "targets", "hs", "ps", "clip", "lr", "grads", "work"),
+    "forward": ("params", "inputs", "hs", "ps", "work", "threads"),
+    "backward": ("params", "inputs", "targets", "hs", "ps", "limit", "grads", "work", "threads"),
+    "loss_and_grads": ("params", "inputs", "targets", "hs", "ps", "clip", "grads", "work", "threads"),
+    "train_step": ("params", "inputs", "targets", "hs", "ps", "clip", "lr", "grads", "work", "threads"),
     "update": ("params", "grads", "lr"),
-    "sample": ("params", "h", "start", "uniforms", "out", "work"),
-    "recurrence": ("params", "hs", "work"),
+    "sample": ("params", "h", "start", "uniforms", "out", "work", "threads"),
+    "recurrence": ("params", "hs", "work", "threads"),
     # a layer over a batch
     "layer_sizes": ("T", "N", "rows", "d", "h", "cell"),
-    "pack_layer": ("layer", "N", "one_hot", "cell", "packed"),
-    "layer_forward": ("layer", "packed", "batch", "h0", "hs", "kept", "h_n", "rows", "cell", "work"),
+    "pack_layer": ("layer", "N", "one_hot", "cell", "packed", "threads"),
+    "layer_forward": ("layer", "packed", "batch", "h0", "hs", "kept", "h_n", "rows", "cell", "work", "threads"),
     "layer_backward": (
         "layer", "packed", "batch", "states", "upstream", "wanted", "grads", "accumulate", "rows", "cell",
-        "work",
+        "work", "threads",
     ),
     # the output of a language model
     "output_sizes": ("T", "N", "rows", "h", "q"),
-    "pack_output": ("output", "N", "packed"),
-    "output_logits": ("output", "packed", "hs", "logits", "rows", "work"),
+    "pack_output": ("output", "N", "packed", "threads"),
+    "output_logits": ("output", "packed", "hs", "logits", "rows", "work", "threads"),
     "output_loss": (
-        "output", "packed", "hs", "targets", "scale", "dhs", "grads", "accumulate", "rows", "work",
+        "output", "packed", "hs", "targets", "scale", "dhs", "grads", "accumulate", "rows", "work", "threads",
     ),
     # sampling in batches
     "sample_size": ("N", "rows", "d", "h", "q", "cell"),
-    "sample_batch": ("stack", "output", "states", "draws", "choice", "out", "rows", "cell", "work"),
+    "sample_batch": ("stack", "output", "states", "draws", "choice", "out", "rows", "cell", "work", "threads"),
     # gradients and optimizers
-    "reduce_gradients": ("parts", "clip", "threshold", "out"),
-    "optimize": ("name", "params", "grads", "states", "numbers"),
+    "reduce_gradients": ("parts", "clip", "threshold", "out", "threads"),
+    "optimize": ("name", "params", "grads", "states", "numbers", "threads"),
     # what users give, and what tests look at
     "wrap_indices": ("indices", "bound", "out"),
     "copy_targets": ("targets", "bound", "ignored", "out"),

@@ -107,8 +107,15 @@ cdef void *data_or_null(object array, int typenum, Py_ssize_t size) except? NULL
     return data(array, typenum, size)
 
 
+cdef int team_size(int threads) except -1:
+    """How many threads are to share the work of a call."""
+    if not 1 <= threads <= TEAM_MOST:
+        raise ValueError(f"kernels take 1 to {TEAM_MOST} threads, got {threads}")
+    return threads
+
+
 cdef int fill(sequence_arguments *a, int *loops, tuple params, tuple inputs, object hs, object ps,
-              object work) except -1:
+              object work, int threads) except -1:
     """What all calls share: sizes from the parameters, T from the probabilities."""
     cdef int typenum
     Wxh, Whh, Why, bh, by = params
@@ -136,6 +143,7 @@ cdef int fill(sequence_arguments *a, int *loops, tuple params, tuple inputs, obj
         else:
             a.x = data(x, typenum, a.T * a.d)
     a.work = data(work, typenum, fastrnn_sequence(loops[0]).workspace_size(a.T, a.d, a.h, a.q))
+    a.threads = team_size(threads)
     return 0
 
 
@@ -182,20 +190,20 @@ def copy_targets(targets, Py_ssize_t bound, int64_t ignored, out):
     return fastrnn_copy_targets(n, source, bound, ignored, target)
 
 
-def forward(tuple params, tuple inputs, hs, ps, work):
+def forward(tuple params, tuple inputs, hs, ps, work, int threads=1):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17)."""
     cdef sequence_arguments a
     cdef int loops
-    fill(&a, &loops, params, inputs, hs, ps, work)
+    fill(&a, &loops, params, inputs, hs, ps, work, threads)
     with nogil:
         fastrnn_sequence(loops).forward(&a)
 
 
-def backward(tuple params, tuple inputs, targets, hs, ps, double limit, tuple grads, work):
+def backward(tuple params, tuple inputs, targets, hs, ps, double limit, tuple grads, work, int threads=1):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), clamped after every time step."""
     cdef sequence_arguments a
     cdef int loops
-    fill(&a, &loops, params, inputs, hs, ps, work)
+    fill(&a, &loops, params, inputs, hs, ps, work, threads)
     fill_gradients(&a, loops, grads, targets)
     a.clip = CLIP_STEP
     a.threshold = limit
@@ -203,12 +211,12 @@ def backward(tuple params, tuple inputs, targets, hs, ps, double limit, tuple gr
         fastrnn_sequence(loops).backward(&a)
 
 
-def loss_and_grads(tuple params, tuple inputs, targets, hs, ps, tuple clip, tuple grads, work):
+def loss_and_grads(tuple params, tuple inputs, targets, hs, ps, tuple clip, tuple grads, work, int threads=1):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`."""
     cdef sequence_arguments a
     cdef int loops
     cdef double loss
-    fill(&a, &loops, params, inputs, hs, ps, work)
+    fill(&a, &loops, params, inputs, hs, ps, work, threads)
     fill_gradients(&a, loops, grads, targets)
     a.clip, a.threshold = clip
     with nogil:
@@ -216,12 +224,12 @@ def loss_and_grads(tuple params, tuple inputs, targets, hs, ps, tuple clip, tupl
     return loss
 
 
-def train_step(tuple params, tuple inputs, targets, hs, ps, tuple clip, double lr, tuple grads, work):
+def train_step(tuple params, tuple inputs, targets, hs, ps, tuple clip, double lr, tuple grads, work, int threads=1):
     """`loss_and_grads` and `update` in one; `grads` is work space."""
     cdef sequence_arguments a
     cdef int loops
     cdef double loss
-    fill(&a, &loops, params, inputs, hs, ps, work)
+    fill(&a, &loops, params, inputs, hs, ps, work, threads)
     fill_gradients(&a, loops, grads, targets)
     a.clip, a.threshold = clip
     with nogil:
@@ -246,7 +254,7 @@ def update(tuple params, tuple grads, double lr):
             fastrnn_sequence(loops).update(n, w, g, lr)
 
 
-def sample(tuple params, h, int64_t start, uniforms, out, work):
+def sample(tuple params, h, int64_t start, uniforms, out, work, int threads=1):
     """Draw ``len(out)`` class indices, each fed back as the next input; returns how many were drawn."""
     cdef sequence_arguments a
     cdef int loops
@@ -255,7 +263,7 @@ def sample(tuple params, h, int64_t start, uniforms, out, work):
     cdef const double *u
     cdef int64_t *chosen
     a.T = cnp.PyArray_SIZE(<cnp.ndarray?>out)
-    fill(&a, &loops, params, None, None, None, work)
+    fill(&a, &loops, params, None, None, None, work, threads)
     state = data(h, typenum_of(loops), a.h)
     u = <const double *>data(uniforms, cnp.NPY_DOUBLE, a.T)
     chosen = <int64_t *>data(out, cnp.NPY_INT64, a.T)
@@ -265,12 +273,12 @@ def sample(tuple params, h, int64_t start, uniforms, out, work):
     return drawn
 
 
-def recurrence(tuple params, hs, work):
+def recurrence(tuple params, hs, work, int threads=1):
     """The recurrent part of `forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place."""
     cdef sequence_arguments a
     cdef int loops
     a.T = cnp.PyArray_DIM(<cnp.ndarray?>hs, 0) - 1
-    fill(&a, &loops, params, None, None, None, work)
+    fill(&a, &loops, params, None, None, None, work, threads)
     a.hs = data(hs, typenum_of(loops), (a.T + 1) * a.h)
     with nogil:
         fastrnn_sequence(loops).recurrence(&a)
@@ -309,3 +317,4 @@ include "sampling.pxi"
 include "gradients.pxi"
 include "optimizers.pxi"
 include "steps.pxi"
+include "team.pxi"

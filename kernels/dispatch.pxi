@@ -24,6 +24,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         int clip
         double threshold
         void *work
+        int threads
     ctypedef struct sequence_loops:
         Py_ssize_t (*workspace_size)(Py_ssize_t T, Py_ssize_t d, Py_ssize_t h, Py_ssize_t q) noexcept nogil
         void (*forward)(const sequence_arguments *) noexcept nogil
@@ -36,6 +37,14 @@ cdef extern from "csrc/dispatch.h" nogil:
         void (*exp)(Py_ssize_t n, void *x) noexcept nogil
         void (*sigmoid)(Py_ssize_t n, void *x) noexcept nogil
         void (*recurrence)(const sequence_arguments *) noexcept nogil
+    enum:
+        MOST_PARTS, PART_GRADIENTS
+    ctypedef struct batch_parts:
+        Py_ssize_t count
+        Py_ssize_t bounds[16][2]
+        void *works[16]
+        void *gradients[16][4]
+        double results[16]
     ctypedef struct layer_arguments:
         Py_ssize_t T, N, d, h
         const void *W_ih
@@ -63,6 +72,8 @@ cdef extern from "csrc/dispatch.h" nogil:
         int accumulate, cell, reverse
         Py_ssize_t start, stop
         void *work
+        int threads
+        batch_parts *parts
     ctypedef struct output_arguments:
         Py_ssize_t T, N, h, q
         const void *W
@@ -79,6 +90,8 @@ cdef extern from "csrc/dispatch.h" nogil:
         int accumulate
         Py_ssize_t start, stop
         void *work
+        int threads
+        batch_parts *parts
     ctypedef struct sample_arguments:
         Py_ssize_t layers, N, n, h, q
         void *const *packed
@@ -93,6 +106,8 @@ cdef extern from "csrc/dispatch.h" nogil:
         int cell
         Py_ssize_t start, stop
         void *work
+        int threads
+        batch_parts *parts
     ctypedef struct batched_loops:
         void (*layer_sizes)(Py_ssize_t T, Py_ssize_t rows, Py_ssize_t d, Py_ssize_t h, int cell, Py_ssize_t *packed, Py_ssize_t *work) noexcept nogil
         void (*output_sizes)(Py_ssize_t T, Py_ssize_t rows, Py_ssize_t h, Py_ssize_t q, Py_ssize_t *packed, Py_ssize_t *work) noexcept nogil
@@ -103,7 +118,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         void (*layer_backward)(const layer_arguments *) noexcept nogil
         void (*output_logits)(const output_arguments *) noexcept nogil
         double (*output_loss)(const output_arguments *) noexcept nogil
-        double (*reduce_gradients)(Py_ssize_t parts, Py_ssize_t n, const void *gradients, int clip, double threshold, void *sum) noexcept nogil
+        double (*reduce_gradients)(Py_ssize_t parts, Py_ssize_t n, const void *gradients, int clip, double threshold, void *sum, int threads) noexcept nogil
         Py_ssize_t (*sample_batch)(const sample_arguments *) noexcept nogil
     const sequence_loops *fastrnn_sequence(int element_type)
     const batched_loops *fastrnn_batched(int element_type)

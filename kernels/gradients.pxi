@@ -1,7 +1,7 @@
 # Sums of gradients: see `fastrnn.kernels.numpy_kernels.gradients`.
 
 
-def reduce_gradients(parts, int clip, double threshold, out):
+def reduce_gradients(parts, int clip, double threshold, out, int threads=1):
     """Add up the parts' gradients, clip the sum, and return its norm before (eq. 15)."""
     cdef int loops = element_type(out), typenum = typenum_of(loops)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(<cnp.ndarray>out), count
@@ -13,5 +13,5 @@ def reduce_gradients(parts, int clip, double threshold, out):
     count = cnp.PyArray_DIM(<cnp.ndarray>parts, 0)
     g = data(parts, typenum, count * n)
     with nogil:
-        norm = fastrnn_batched(loops).reduce_gradients(count, n, g, clip, threshold, total)
+        norm = fastrnn_batched(loops).reduce_gradients(count, n, g, clip, threshold, total, threads)
     return norm

@@ -18,6 +18,8 @@ cdef extern from "csrc/dispatch.h" nogil:
         update_loop loop
         int states, numbers
     const optimizer *fastrnn_optimizers(int element_type)
+    void fastrnn_update(ptrdiff_t count, const update_arguments *all, const update_loop *loops, const int *element_types,
+                        int threads)
 
 cdef enum:
     AT_ONCE = 32
@@ -67,10 +69,11 @@ cdef int fill_update(update_arguments *a, Py_ssize_t i, tuple params, tuple grad
     return element
 
 
-def optimize(str name, tuple params, tuple grads, tuple states, tuple numbers):
+def optimize(str name, tuple params, tuple grads, tuple states, tuple numbers, int threads=1):
     """A step of the optimizer called `name`, in place; without the GIL, after all arrays have been looked at."""
     cdef update_arguments arguments[AT_ONCE]
     cdef update_loop loops[AT_ONCE]
+    cdef int elements[AT_ONCE]
     cdef double settings[16]  # OPTIMIZER_NUMBERS
     cdef Py_ssize_t count = len(params), start, i, n
     cdef int element
@@ -84,9 +87,8 @@ def optimize(str name, tuple params, tuple grads, tuple states, tuple numbers):
     for start in range(0, count, AT_ONCE):
         n = min(count - start, AT_ONCE)
         for i in range(n):
-            element = fill_update(&arguments[i], start + i, params, grads, states)
+            element = elements[i] = fill_update(&arguments[i], start + i, params, grads, states)
             arguments[i].numbers = settings
             loops[i] = find_optimizer(name, element, len(states), len(numbers)).loop
         with nogil:
-            for i in range(n):
-                loops[i](&arguments[i])
+            fastrnn_update(n, arguments, loops, elements, threads)

@@ -18,18 +18,31 @@ cdef int fill_output(output_arguments *a, tuple output, object packed) except -1
     return loops
 
 
-cdef int fill_states(output_arguments *a, int loops, object hs, tuple rows, object work) except -1:
+cdef int fill_states(output_arguments *a, batch_parts *parts, int loops, object hs, tuple rows, object work,
+                     int threads) except -1:
     cdef int typenum = typenum_of(loops)
-    cdef Py_ssize_t packed_size, work_size
+    cdef Py_ssize_t packed_size, work_size, most = 0, i
+    a.threads = team_size(threads)
+    a.parts = NULL
     if cnp.PyArray_NDIM(<cnp.ndarray?>hs) != 3:
         raise ValueError("kernels take three-dimensional states")
     a.T = cnp.PyArray_DIM(<cnp.ndarray>hs, 0)
     a.N = cnp.PyArray_DIM(<cnp.ndarray>hs, 1)
-    fill_rows(&a.start, &a.stop, rows, a.N, a.T)
     a.hs = data(hs, typenum, a.T * a.N * a.h)
-    fastrnn_batched(loops).output_sizes(a.T, a.stop - a.start, a.h, a.q, &packed_size, &work_size)
-    a.work = data(work, typenum, work_size)
-    return 0
+    if type(work) is not list:
+        fill_rows(&a.start, &a.stop, rows, a.N, a.T)
+        fastrnn_batched(loops).output_sizes(a.T, a.stop - a.start, a.h, a.q, &packed_size, &work_size)
+        a.work = data(work, typenum, work_size)
+        return 0
+    fill_parts(parts, rows, a.N, a.T)
+    a.parts = parts
+    a.start, a.stop = 0, a.N
+    for i in range(parts.count):
+        fastrnn_batched(loops).output_sizes(
+            a.T, parts.bounds[i][1] - parts.bounds[i][0], a.h, a.q, &packed_size, &work_size
+        )
+        most = max(most, work_size)
+    return fill_works(parts, work, a.threads, typenum, most)
 
 
 def output_sizes(Py_ssize_t T, Py_ssize_t N, Py_ssize_t rows, Py_ssize_t h, Py_ssize_t q):
@@ -44,38 +57,46 @@ def output_sizes(Py_ssize_t T, Py_ssize_t N, Py_ssize_t rows, Py_ssize_t h, Py_s
     return max(packed[0], packed[1]), most
 
 
-def pack_output(tuple output, Py_ssize_t N, packed):
+def pack_output(tuple output, Py_ssize_t N, packed, int threads=1):
     """Bring the weights of an output layer into the order in which N sequences will read them."""
     cdef output_arguments a
     cdef int loops = fill_output(&a, output, packed)
+    a.threads = team_size(threads)
     with nogil:
         fastrnn_batched(loops).pack_output(&a)
 
 
-def output_logits(tuple output, packed, hs, logits, tuple rows, work):
+def output_logits(tuple output, packed, hs, logits, tuple rows, work, int threads=1):
     """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     cdef output_arguments a
+    cdef batch_parts parts
     cdef int loops = fill_output(&a, output, packed)
-    fill_states(&a, loops, hs, rows, work)
+    fill_states(&a, &parts, loops, hs, rows, work, threads)
     a.logits = data(logits, typenum_of(loops), a.T * a.N * a.q)
     with nogil:
         fastrnn_batched(loops).output_logits(&a)
 
 
 def output_loss(tuple output, packed, hs, targets, double scale, dhs, tuple grads, bint accumulate, tuple rows,
-                work):
+                work, int threads=1):
     """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9)."""
     cdef output_arguments a
-    cdef int loops = fill_output(&a, output, packed), typenum = typenum_of(loops)
+    cdef batch_parts parts
+    cdef int loops = fill_output(&a, output, packed), typenum = typenum_of(loops), i
     cdef double loss
-    fill_states(&a, loops, hs, rows, work)
+    fill_states(&a, &parts, loops, hs, rows, work, threads)
     a.targets = <const int64_t *>data(targets, cnp.NPY_INT64, a.T * a.N)
     a.scale = scale
     a.dhs = data_or_null(dhs, typenum, a.T * a.N * a.h)
-    if a.dhs != NULL:
+    if a.dhs != NULL and a.parts == NULL:
         dW, db = grads
         a.dW = data(dW, typenum, a.q * a.h)
         a.db = data(db, typenum, a.q)
+    elif a.dhs != NULL:
+        for i in range(parts.count):
+            dW, db = (<tuple>grads)[i]
+            parts.gradients[i][0] = data(dW, typenum, a.q * a.h)
+            parts.gradients[i][1] = data(db, typenum, a.q)
     a.accumulate = accumulate
     with nogil:
         loss = fastrnn_batched(loops).output_loss(&a)

@@ -7,14 +7,16 @@ def sample_size(Py_ssize_t N, Py_ssize_t rows, Py_ssize_t d, Py_ssize_t h, Py_ss
     return max([fastrnn_batched(loops).sample_size(N, rows, h, q, cell) for loops in range(2)])
 
 
-def sample_batch(tuple stack, tuple output, states, tuple draws, tuple choice, out, tuple rows, int cell, work):
+def sample_batch(tuple stack, tuple output, states, tuple draws, tuple choice, out, tuple rows, int cell, work,
+                 int threads=1):
     """Draw class indices for the sequences of a batch; returns how many steps were drawn."""
     cdef sample_arguments a
     cdef layer_arguments each
     cdef output_arguments o
+    cdef batch_parts parts
     cdef void *packed[64]
     cdef int loops = fill_output(&o, output[0], output[1]), typenum = typenum_of(loops)
-    cdef Py_ssize_t drawn, i
+    cdef Py_ssize_t drawn, i, most = 0
     layers, packed_layers = stack
     first, uniforms = draws
     a.layers = len(layers)
@@ -32,7 +34,6 @@ def sample_batch(tuple stack, tuple output, states, tuple draws, tuple choice, o
         raise ValueError("kernels take a two-dimensional out")
     a.N = cnp.PyArray_DIM(<cnp.ndarray>out, 0)
     a.n = cnp.PyArray_DIM(<cnp.ndarray>out, 1)
-    fill_rows(&a.start, &a.stop, rows, a.N, 1)
     a.h = o.h
     a.q = o.q
     a.packed = packed
@@ -44,7 +45,20 @@ def sample_batch(tuple stack, tuple output, states, tuple draws, tuple choice, o
     a.uniforms = <const double *>data(uniforms, cnp.NPY_DOUBLE, a.N * a.n)
     a.temperature, a.top_k, a.top_p = choice
     a.out = <int64_t *>data(out, cnp.NPY_INT64, a.N * a.n)
-    a.work = data(work, typenum, fastrnn_batched(loops).sample_size(a.N, a.stop - a.start, a.h, a.q, cell))
+    a.threads = team_size(threads)
+    a.parts = NULL
+    if type(work) is list:
+        fill_parts(&parts, rows, a.N, 1)
+        a.parts = &parts
+        a.start, a.stop = 0, a.N
+        for i in range(parts.count):
+            most = max(most, fastrnn_batched(loops).sample_size(
+                a.N, parts.bounds[i][1] - parts.bounds[i][0], a.h, a.q, cell
+            ))
+        fill_works(&parts, work, a.threads, typenum, most)
+    else:
+        fill_rows(&a.start, &a.stop, rows, a.N, 1)
+        a.work = data(work, typenum, fastrnn_batched(loops).sample_size(a.N, a.stop - a.start, a.h, a.q, cell))
     with nogil:
         drawn = fastrnn_batched(loops).sample_batch(&a)
     return drawn

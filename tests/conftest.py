@@ -1,6 +1,7 @@
 """What the whole suite shares: one fixture that yields each backend, one for the dtypes, options."""
 
 import collections
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -34,7 +35,7 @@ find_the_installed_package()
 import support
 
 import fastrnn
-from fastrnn import backends, threads
+from fastrnn import backends, passes, threads
 
 IN_CI = support.IN_CI
 REQUIRE_ALL = IN_CI or os.environ.get("FASTRNN_REQUIRE_ALL_BACKENDS") == "1"
@@ -116,20 +117,43 @@ def kernels(backend):
 
 @pytest.fixture
 def small_work_shared(monkeypatch):
-    """However small the work is, threads share it."""
-    monkeypatch.setattr(threads, "SMALL", 0)
+    """However small the work is, threads share it, and go on together however late one of them is."""
+    for name, least in (("SMALL", 0), ("SHORT", 0), ("SHARE", 1), ("SWEEP", 1)):
+        monkeypatch.setattr(threads, name, least)
+    with teams_for_certain():
+        yield
+
+
+@contextlib.contextmanager
+def teams_for_certain():
+    """Teams of threads that are not dissolved for lateness, as on a machine with more cores and no neighbours."""
+    try:
+        kernels = backends.load("cython")
+    except fastrnn.BackendUnavailable:
+        yield
+        return
+    kernels.team_settings(50.0, -1.0)
+    try:
+        yield
+    finally:
+        kernels.team_settings(50.0, 200.0)
 
 
 @pytest.fixture
 def threads_used(monkeypatch):
     """The numbers of threads that were at work, one for each time that work could be shared."""
-    used, run = [], threads.run
+    used, run, members = [], threads.run, passes.Space.members
 
     def recording(function, count, number):
         used.append(number)
         return run(function, count, number)
 
+    def recording_members(space, *arguments):
+        used.append(members(space, *arguments))
+        return used[-1]
+
     monkeypatch.setattr(threads, "run", recording)
+    monkeypatch.setattr(passes.Space, "members", recording_members)
     return used
 
 

@@ -26,7 +26,9 @@ from fastrnn.kernels import (
 from fastrnn.kernels.numpy_kernels.optimizers import OPTIMIZERS
 
 #: What a backend may have beside it.
-OWN = {"cache_folder", "simd_level", "simd_levels"}
+OWN = {
+    "cache_folder", "simd_level", "simd_levels", "team_bare_wake_time", "team_numbers", "team_settings", "team_wake_time",
+}  # fmt: skip
 
 
 def test_a_backend_has_the_functions_of_the_contract_and_no_others(kernels):

@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -261,3 +265,288 @@ def test_the_program_of_single_steps_has_gates_too(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "step gru  h=8" in done.stdout
     assert "single steps" not in done.stdout
+
+
+# ---- a few sequences --------------------------------------------------------------------------------
+
+FEW = STEPPER.with_name("few.py")
+
+
+@pytest.fixture
+def few(import_benchmark):
+    return import_benchmark("few_contenders")
+
+
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("operation", ["forward", "train_step"])
+def test_every_contender_at_a_few_sequences_passes_its_check(few, operation, N, dtype):
+    from installed import BACKEND_NAMES, why_unavailable
+
+    case = few.Case(operation, 9, N, name_of(dtype), 5)
+    checked = []
+    for contender in few.contenders_of(operation):
+        if why_unavailable(contender) is None:
+            for threads in (1, 2) if contender in BACKEND_NAMES else (1,):
+                few.checked_call(contender, case, threads)()
+            checked.append(contender)
+    assert "numpy" in checked
+
+
+def test_what_is_expected_of_a_training_step_is_what_the_plain_loops_give(few):
+    case = few.Case("train_step", 9, 3, "float64", 5)
+    import batch_contenders
+
+    for got, expected in zip(few.expected_of(case), batch_contenders._expected_step(case.batch), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [("forward", "first"), ("forward", "late"), ("train_step", "first"), ("train_step", "still")],
+)
+def test_a_wrong_result_for_a_few_sequences_is_not_timed(few, monkeypatch, operation, fault, dtype):
+    import batch_contenders
+    import gated_contenders
+    from agreement import WrongResult
+
+    case = few.Case(operation, 9, 3, name_of(dtype), 5)
+    expected = few.expected_of(case)
+    few.checked_call("numpy", case, 1, expected)
+    if operation == "forward":
+        real = gated_contenders.FastrnnContender.outputs
+
+        def wrong(self, returned):
+            outputs = real(self, returned).copy()
+            if fault == "late":
+                return np.concatenate([outputs[:1] * 0, outputs[:-1]])
+            outputs[0, 0, 0] += 0.01
+            return outputs
+
+        monkeypatch.setattr(gated_contenders.FastrnnContender, "outputs", wrong)
+    else:
+        given = batch_contenders.FastrnnContender.result
+
+        def wrong(self, done, returned):
+            loss, W_ih, *others = (np.copy(a) for a in given(self, done, returned))
+            return [loss * 1.01 if fault == "first" else loss, case.batch.parameters["weight_ih_l0"]
+                    if fault == "still" else W_ih, *others]  # fmt: skip
+
+        monkeypatch.setattr(batch_contenders.FastrnnContender, "result", wrong)
+    with pytest.raises(WrongResult, match=f"numpy: {operation} of "):
+        few.checked_call("numpy", case, 1, expected)
+
+
+def few_rows(tmp_path, *options):
+    """What the program said, and the JSON that it wrote."""
+    file = tmp_path / "few.json"
+    done = run_python(
+        FEW, "--quick", "--contender", "numpy", "--no-waking", *options, "--json", file, OMP_NUM_THREADS="1"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
+
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def test_the_program_of_few_sequences_compares_threads_and_keeps_what_it_measured(tmp_path):
+    threads = min(2, CORES)
+    said, rows = few_rows(tmp_path, "--only", "train", "--dtype", "float32", "--threads", threads)
+    rows = [row["extra_info"] for row in rows]
+    assert [(row["h"], row["N"], row["threads"]) for row in rows] == [
+        (24, N, count) for N in (1, 3) for count in range(threads, 0, -1)
+    ]
+    shared = {
+        "suite": "few",
+        "operation": "train_step",
+        "dtype": "float32",
+        "cores": threads,
+        "kind": "backend",
+    }
+    assert all(row.items() >= shared.items() for row in rows)
+    heads = "| dtype | h, N | numpy | numpy, one thread |" if threads == 2 else "| dtype | h, N | numpy |"
+    assert heads in said
+    assert said.count("| float32 | 24, ") == 2
+
+
+def test_the_program_of_few_sequences_measures_what_it_is_asked_for(tmp_path):
+    said, rows = few_rows(
+        tmp_path, "--only", "forward", "--hidden", 512, "--hidden", 7, "--sequences", 4, "--dtype", "float64",
+        "--threads", 1,
+    )  # fmt: skip
+    rows = [row["extra_info"] for row in rows]
+    assert [(row["operation"], row["h"], row["N"], row["threads"]) for row in rows] == [
+        ("forward", h, 4, 1) for h in (512, 7)
+    ]
+    assert "| float64 | 7, 4 |" in said
+
+
+def test_another_copy_takes_turns_with_this_one(tmp_path):
+    import fastrnn
+
+    folder = Path(fastrnn.__file__).parents[1]
+    _, rows = few_rows(
+        tmp_path,
+        "--only",
+        "forward",
+        "--sequences",
+        3,
+        "--dtype",
+        "float32",
+        "--threads",
+        1,
+        "--before",
+        folder,
+    )
+    assert [(row["extra_info"]["contender"], row["extra_info"]["kind"]) for row in rows] == [
+        ("numpy", "backend"), ("numpy, before", "before"),
+    ]  # fmt: skip
+    assert rows[0]["stats"]["rounds"] == rows[1]["stats"]["rounds"]
+    done = run_python(FEW, "--quick", "--before", tmp_path)
+    assert (done.returncode, f"error: there is no fastrnn in {tmp_path.resolve()}" in done.stderr) == (
+        1,
+        True,
+    )
+
+
+def test_a_copy_that_computes_something_else_is_not_timed(few, import_benchmark):
+    import fastrnn
+
+    elsewhere = import_benchmark("elsewhere")
+    case = few.Case("forward", 9, 3, "float64", 5)
+    expected = few.expected_of(case)
+    with elsewhere.Elsewhere(Path(fastrnn.__file__).parents[1]) as there:
+        call = there.checked_call("numpy", case, 1, expected)
+        assert 0 < call.shortest_of_block(0) < 10
+        with pytest.raises(elsewhere.ElsewhereError, match="WrongResult: numpy: forward of rnn, h=9"):
+            there.checked_call("numpy", case, 1, [expected[0] * 1.01])
+        assert 0 < call.shortest_of_block(0) < 10  # it goes on
+        there.forget()
+        with pytest.raises(elsewhere.ElsewhereError, match="IndexError"):
+            call.shortest_of_block(0)
+        process = there._process
+        process.kill()
+        with pytest.raises(elsewhere.ElsewhereError, match="ended"):
+            there.checked_call("numpy", case, 1, expected)
+    assert process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--contender", "abacus"], "no contender 'abacus'"),
+        (["--threads", 0], "--threads must be 1 to"),
+        (["--threads", 10_000], "--threads must be 1 to"),
+        (["--hidden", 0], "--hidden must be positive"),
+        (["--sequences", -1], "--sequences must be positive"),
+        (["--busy", "--before", "."], "--before has no place beside --busy"),
+    ],
+)
+def test_the_program_of_few_sequences_refuses_what_it_cannot_measure(options, said):
+    done = run_python(FEW, *options)
+    assert (done.returncode, said in done.stderr) == (2, True)
+
+
+def test_beside_a_busy_process_all_calls_count(tmp_path):
+    threads = min(2, CORES)
+    said, rows = few_rows(
+        tmp_path, "--busy", "--only", "train", "--sequences", 1, "--dtype", "float32", "--threads", threads
+    )
+    assert [row["extra_info"]["threads"] for row in rows] == list(range(threads, 0, -1))
+    for row in rows:
+        assert row["extra_info"]["suite"] == "few busy"
+        assert row["extra_info"]["seconds"] >= row["stats"]["min"] > 0
+        assert row["stats"]["rounds"] == 4
+    assert "Beside a process that keeps a core busy" in said
+
+
+def test_a_busy_neighbour_is_at_work_and_leaves(import_benchmark):
+    busy_neighbour = import_benchmark("neighbour").busy_neighbour
+    with busy_neighbour() as process:
+        assert process.poll() is None
+    assert process.poll() is not None
+    with pytest.raises(ZeroDivisionError), busy_neighbour() as process:
+        raise ZeroDivisionError
+    assert process.poll() is not None
+    neighbour = busy_neighbour()
+    process = neighbour.__enter__()
+    process.kill()
+    process.wait()
+    with pytest.raises(RuntimeError, match="ended before"):
+        neighbour.__exit__(None, None, None)
+
+
+def test_a_busy_neighbour_leaves_when_who_started_it_is_gone():
+    program = "import sys; sys.path.insert(0, {!r}); import neighbour\nwith neighbour.busy_neighbour() as process:\n"
+    program += "    print(process.pid, flush=True); input()"
+    starter = subprocess.Popen(
+        [sys.executable, "-c", program.format(str(FEW.parent))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    pid = int(starter.stdout.readline())
+    starter.kill()
+    starter.communicate()
+    for _ in range(1000):
+        if gone(pid):
+            return
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("the neighbour went on")
+
+
+def gone(pid):
+    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_turns_go_forth_and_back_and_a_call_may_have_a_clock_of_its_own(import_benchmark):
+    timing, made = import_benchmark("timing"), []
+    taken = timing.time_every_call({name: lambda name=name: made.append(name) for name in "abc"}, 0)
+    assert "".join(made) == "abc" + "abccba" * 2
+    assert {name: len(times) for name, times in taken.items()} == dict.fromkeys("abc", 4)
+
+    class Call(timing.Clocked):
+        def shortest_of_block(self, block):
+            made.append(block)
+            return 7.0
+
+    made.clear()
+    taken = timing.time_alternately({"there": Call(), "here": lambda: None}, 0, 0.001)
+    assert (made, taken["there"], len(taken["here"])) == ([0.001] * 3, [7.0] * 3, 3)
+
+
+@pytest.fixture
+def waking(import_benchmark):
+    cython_kernels = pytest.importorskip("fastrnn.kernels.cython_kernels")
+    return import_benchmark("few"), cython_kernels
+
+
+def test_waking_is_measured_after_each_pause(waking, monkeypatch):
+    few, kernels = waking
+    made = []
+    monkeypatch.setattr(kernels, "team_wake_time", lambda: made.append(1) or 2000.0, raising=False)
+    monkeypatch.setattr(kernels, "team_bare_wake_time", lambda: 1000.0, raising=False)
+    rows = [row["extra_info"] for row in few.measure_waking(5)]
+    assert [(row["contender"], row["pause"], row["seconds"]) for row in rows] == [
+        (name, pause, seconds) for pause in (0, 50, 1000) for name, seconds in (("a helper", 2e-6), ("a bare wake", 1e-6))
+    ]  # fmt: skip
+    assert len(made) == 3 * 5 * 2  # the one before the pause is not counted
+    assert all(row["steps"] == 5 and row["percentiles"][0] == row["seconds"] for row in rows)
+
+
+def test_waking_is_left_out_where_there_is_no_helper_or_no_word_of_it(waking, monkeypatch, capsys):
+    few, kernels = waking
+    monkeypatch.setattr(kernels, "team_wake_time", lambda: -1.0, raising=False)
+    monkeypatch.setattr(kernels, "team_bare_wake_time", lambda: 1000.0, raising=False)
+    assert [row["extra_info"]["contender"] for row in few.measure_waking(2)] == ["a bare wake"] * 3
+    assert "left out: waking: a helper, which there is none of" in capsys.readouterr().err
+    monkeypatch.delattr(kernels, "team_wake_time")
+    assert list(few.measure_waking(2)) == []
+    assert "left out: waking: these kernels have no team_wake_time" in capsys.readouterr().err

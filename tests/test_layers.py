@@ -256,7 +256,7 @@ def test_the_same_bits_whatever_the_number_of_threads(
     for num_threads in (2, 3, 5):
         threads_used.clear()
         assert run(num_threads) == wanted, f"{num_threads} threads"
-        assert max(threads_used) == min(num_threads, len(threads.parts(N)))
+        assert max(threads_used) >= min(num_threads, len(threads.parts(N)))
     assert run(None) == wanted
 
 

@@ -295,6 +295,114 @@ def test_the_program_of_gates_shows_the_same_tables(report, tmp_path, gated):
     assert cells(text, "LSTM", "float32", "64, 50, 32") == ["8.0", "1.0 (**0.12x**)", ""]
 
 
+def few(contender, seconds, *, operation="forward", size=(512, 1), dtype="float32", threads=2, **more):
+    """A row of `few.py`, microseconds a step."""
+    h, N = size
+    return record(
+        contender, 64 * seconds * 1e-6, operation=operation, h=h, T=64, dtype=dtype,
+        **{"suite": "few", "N": N, "threads": threads, "cores": 2} | more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def few_rows():
+    """`fast` is twice as fast on two threads, and at (1024, 16) no faster; there it loses to a form of JAX."""
+    peer = {"kind": "peer"}
+    return [
+        few("fast", 10.0),
+        few("fast", 20.0, threads=1),
+        few("fast, before", 40.0, kind="before"),
+        few("torch", 80.0, **peer),
+        few("jax", 30.0, **peer),
+        few("jax, transposed", 90.0, **peer),
+        few("fast", 100.0, size=(1024, 16)),
+        few("fast", 100.0, size=(1024, 16), threads=1),
+        few("fast, before", 100.0, size=(1024, 16), kind="before"),
+        few("torch", 300.0, size=(1024, 16), **peer),
+        few("jax", 200.0, size=(1024, 16), **peer),
+        few("jax, transposed", 75.0, size=(1024, 16), **peer),
+        # Not one of those that the means go over.
+        few("fast", 1.0, size=(256, 32)),
+        few("fast", 9.0, size=(256, 32), threads=1),
+        few("jax", 7.0, size=(256, 32), **peer),
+        few("fast", 8.0, dtype="float64", operation="train_step"),
+        few("fast", 12.0, dtype="float64", operation="train_step", threads=1),
+        few("torch", 16.0, dtype="float64", operation="train_step", **peer),
+    ]
+
+
+def test_few_sequences_have_means_the_worst_and_every_row_that_loses(report, tmp_path, few_rows):
+    text = report.section(report.read([write(tmp_path / "r.json", few_rows)]), [])
+    assert "## A few sequences on every core" in text
+    assert cells(text, "`forward`", "fast") == [
+        "2 of 12", "1.4x (1.00x at h=1024, N=16, float32)", "1.5x (**0.75x** at h=1024, N=16, float32)",
+        "2.0x (1.00x at h=1024, N=16, float32)",
+    ]  # fmt: skip
+    assert cells(text, "`train_step`", "fast") == [
+        "1 of 12", "1.5x (1.5x at h=512, N=1, float64)", "2.0x (2.0x at h=512, N=1, float64)", "",
+    ]  # fmt: skip
+    training, forward = text.split("`train_step`, microseconds")[1].split("`forward`, microseconds")
+    assert cells(training, "dtype", "h, N") == ["fast", "fast, one thread", "torch"]
+    assert cells(training, "float64", "512, 1") == ["8.0", "12.0 (1.5x)", "16.0 (2.0x)"]
+    assert cells(forward, "dtype", "h, N") == [
+        "fast", "fast, one thread", "fast, before", "torch", "jax", "jax, transposed",
+    ]  # fmt: skip
+    assert cells(forward, "float32", "1024, 16") == [
+        "100.0", "100.0 (1.00x)", "100.0 (1.00x)", "300.0 (3.0x)", "200.0 (2.0x)", "75.0 (**0.75x**)",
+    ]  # fmt: skip
+    assert cells(forward, "float32", "256, 32") == ["1.0", "9.0 (9.0x)", "", "", "7.0 (7.0x)", ""]
+    results = report.read([write(tmp_path / "r.json", few_rows)])
+    assert report.report_few.comparison(results.rows) in text
+
+
+def test_what_was_asked_for_stands_beside_what_was_measured(report, tmp_path, few_rows):
+    busy = [
+        few("fast", 25.0, suite="few busy"), few("fast", 20.0, suite="few busy", threads=1),
+        few("fast", 5.0, suite="few busy", size=(256, 2)), few("fast", 9.0, suite="few busy", size=(256, 2), threads=1),
+    ]  # fmt: skip
+    rows = report.read([write(tmp_path / "r.json", few_rows + busy + waking())]).rows
+    text = report.report_few.verdict(rows)
+    assert cells(text, "`forward`, fast: one thread to all, mean of 2 rows") == ["1.41", "1.7"]
+    assert cells(text, "`forward`, fast: the fastest peer to ours, mean of 2 rows") == ["1.50", "1.6"]
+    assert cells(text, "the least of these, at h=1024, N=16, float32") == ["0.75", "1.2"]
+    assert cells(text, "`train_step`, fast: one thread to all, mean of 1 rows") == ["1.50", "1.7"]
+    beside = "`forward`, fast, beside a busy process: one thread to all, the least, at h=512, N=1, float32"
+    assert cells(text, beside) == ["0.80", "0.9"]
+    assert cells(text, "waking after 50 us, us") == ["6.00", "below 10"]
+    assert cells(text, "after 1 ms, beyond a bare wake, us") == ["3.00", "at most 5"]
+    assert report.report_few.verdict([]) == ""
+
+
+def waking():
+    """A helper takes 6 microseconds, and 53 after a millisecond, a bare wake 50."""
+    return [
+        record(
+            name, seconds * 1e-6, suite="few waking", operation="wake", pause=pause, steps=1000,
+            percentiles=[factor * seconds * 1e-6 for factor in (1, 2, 3, 4)],
+        )
+        for pause, name, seconds in ((50, "a helper", 6), (1000, "a helper", 53), (1000, "a bare wake", 50))
+    ]  # fmt: skip
+
+
+def test_a_busy_neighbour_and_waking_have_tables_of_their_own(report, tmp_path):
+    busy = [few("fast", 25.0, suite="few busy"), few("fast", 20.0, suite="few busy", threads=1)]
+    text = report.section(report.read([write(tmp_path / "r.json", busy + waking())]), [])
+    assert "## A few sequences on every core" in text
+    assert cells(text, "", "dtype", "h, N") == ["fast", "fast, one thread"]
+    assert cells(text, "`forward`", "float32", "512, 1") == ["25.0", "20.0 (**0.80x**)"]
+    assert cells(text, "pause", "", "times") == ["median", "99%", "99.9%", "longest"]
+    assert cells(text, "50 µs", "a helper", "1,000") == ["6.00", "12.00", "18.00", "24.00"]
+    assert cells(text, "1000 µs", "a bare wake", "1,000")[0] == "50.00"
+
+
+def test_on_one_core_there_are_no_threads_to_compare(report, tmp_path):
+    rows = [few("fast", 10.0, threads=1, cores=1), few("jax", 20.0, threads=1, cores=1, kind="peer")]
+    text = report.section(report.read([write(tmp_path / "r.json", rows)]), [])
+    assert "everybody on one thread" in text
+    assert cells(text, "`forward`", "fast") == ["1 of 12", "", "2.0x (2.0x at h=512, N=1, float32)"]
+    assert cells(text, "dtype", "h, N") == ["fast", "jax"]
+
+
 def test_char_rnn_has_its_losses_and_what_it_was_measured_against(report, tmp_path):
     def row(suite, contender, seconds, **more):
         info = {"suite": f"char_rnn {suite}", "contender": contender, "seconds": seconds, "h": 256, **more}

@@ -431,8 +431,7 @@ class Unrolled:
     @property
     def num_threads(self) -> int | None:
         """Most threads that a pass may use."""
-        threads: int | None = getattr(self.m.model, "num_threads", 1)
-        return threads
+        return _threads_of(self.m)
 
     def slopes(self, layer: int, direction: int = 0) -> np.ndarray:
         """Derivative of the nonlinearity at every step, from its value (eq. 4), (T, N, h) in float64.
@@ -466,6 +465,11 @@ class Unrolled:
         )
 
 
+def _threads_of(m: OpenModel) -> int | None:
+    threads: int | None = getattr(m.model, "num_threads", 1)
+    return threads
+
+
 def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     """Run a model over a batch, without dropout, and keep all states (eq. 1).
 
@@ -478,7 +482,8 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     memory = Memory(arrays * (T * N * h + 16), m.dtype)
     net = Net(m.dtype, m.cell, m.input_size, h, 0 if m.output is None else len(m.output[1]), L, D)
     space = Space(m.kernels, net, T, N, bool(batch.indices.size), keep=True, take=memory.take)
-    call = Call(space, [layer for directions in m.layers for layer in directions], m.output)
+    layers = [layer for directions in m.layers for layer in directions]
+    call = Call(space, layers, m.output, num_threads=_threads_of(m))
     hs = [space.hs[layer * D : (layer + 1) * D] for layer in range(L)]
     kept_of = [space.kept[layer * D : (layer + 1) * D] for layer in range(L)]
     unrolled = Unrolled(m, batch, call, hs, kept_of, memory)
@@ -488,7 +493,7 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     def forward_part(part: int, slot: int) -> None:
         call.forward(span, batch.indices, batch.x, h0, h_n, part, slot)
 
-    call.run(forward_part, space.multiply_adds, unrolled.num_threads)
+    call.run(forward_part, space.multiply_adds)
     return unrolled
 
 
@@ -502,13 +507,13 @@ def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tup
     scale = 1 / max(int(np.count_nonzero(targets >= 0)), 1) if reduction == "mean" else 1.0
     dhs, span = u.new_states(), space.span(T)
     layout = Layout({"weight_out": m.output[0].shape, "bias_out": m.output[1].shape}, m.dtype)
-    gradients = Gradients(layout, [], ("weight_out", "bias_out"), len(space.bounds))
-    losses = [0.0] * len(space.bounds)
+    gradients = Gradients(layout, [], ("weight_out", "bias_out"), space)
+    losses = [0.0] * len(space.shares)
 
     def loss_of_part(part: int, slot: int) -> None:
         losses[part] = u.call.loss_of(span, targets, scale, dhs, gradients.output[part], part, slot)
 
-    u.call.run(loss_of_part, 3.0 * T * N * space.net.h * space.net.q, u.num_threads)
+    u.call.run(loss_of_part, 3.0 * T * N * space.net.h * space.net.q)
     return sum(losses) * scale, dhs, tuple(_total(u, gradients, layout).values())
 
 
@@ -584,7 +589,7 @@ def backward(
         for name, W in zip(four, m.layers[layer][direction], strict=True)
     }
     layout = Layout(shapes, m.dtype)
-    gradients = Gradients(layout, names, (), len(space.bounds))
+    gradients = Gradients(layout, names, (), space)
     kinds = m.cell.states
     none = (space.none,) * len(kinds)
     d_states = [
@@ -602,7 +607,7 @@ def backward(
             lowest=lowest, d_states=d_states,
         )  # fmt: skip
 
-    u.call.run(backward_part, 2 * space.multiply_adds, u.num_threads)
+    u.call.run(backward_part, 2 * space.multiply_adds)
     sums = _total(u, gradients, layout)
     return {
         place: Reached(d_states[i], tuple(sums[name] for name in names[i] if name in sums))

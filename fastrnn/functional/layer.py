@@ -187,7 +187,7 @@ def backward(
     dx = [space.none if grad_x is None else grad_x]
     grad_h0 = tuple(np.empty(shape[1:], dtype) for _ in net.cell.states)
     layout = Layout({name: W.shape for name, W in zip(_PARAMETERS, layer.arrays, strict=True)}, dtype)
-    gradients = Gradients(layout, [_PARAMETERS], (), len(space.bounds))
+    gradients = Gradients(layout, [_PARAMETERS], (), space)
     span = space.span(space.T)
 
     def part(number: int, slot: int) -> None:
@@ -196,9 +196,10 @@ def backward(
             slot,
         )  # fmt: skip
 
-    call.run(part, 2 * space.multiply_adds, layer.num_threads)
+    call.run(part, 2 * space.multiply_adds)
     flat = aligned((layout.size,), dtype)
-    space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, flat)
+    members = space.sweepers(layer.num_threads)
+    space.kernels.reduce_gradients(gradients.sums, CLIP_NONE, math.inf, flat, members)
     views = layout.views(flat)
     return grad_x, public(grad_h0), {name: views[name] for name in layer.given}
 
@@ -242,7 +243,7 @@ class OneLayer:
         `keep` is for what a backward pass will want.
         """
         space = Space(self.kernels, self.net, self.T, self.N, self.classes, hs=hs, keep=keep)
-        return space, Call(space, [self.arrays], lengths=self.lengths)
+        return space, Call(space, [self.arrays], lengths=self.lengths, num_threads=self.num_threads)
 
     def run(self, space: Space, call: Call) -> Any:
         """The forward pass; returns the last state."""
@@ -251,7 +252,7 @@ class OneLayer:
         def part(number: int, slot: int) -> None:
             call.forward(span, self.indices, self.x, [self.h0], h_n.places, number, slot)
 
-        call.run(part, space.multiply_adds, self.num_threads)
+        call.run(part, space.multiply_adds)
         return public([state[0] for state in h_n.arrays])
 
 

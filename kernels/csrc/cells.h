@@ -163,12 +163,12 @@ ALWAYS_INLINE void FN(apply_slope)(int cell, ptrdiff_t n, const REAL *h, REAL *d
     }
 }
 
-/* h_t (h) of a row z; with c, that becomes c_t of c_{t-1}, else `before` is h_{t-1}, and may be h_t's place.
- * `kept` is NULL where nothing is to be kept. */
-ALWAYS_INLINE void FN(gated_row)(int cell, ptrdiff_t h, const REAL *z, const REAL *before, REAL *c, REAL *out,
-                                 REAL *kept) {
-    for (ptrdiff_t j = 0; j < h; j += VL) {
-        ptrdiff_t n = h - j < VL ? h - j : VL;
+/* Hidden units from .. end, whole vectors but for the last, of h_t of a row z; with c, that becomes c_t of c_{t-1},
+ * else `before` is h_{t-1}, and may be h_t's place.  `kept` is NULL where nothing is to be kept. */
+ALWAYS_INLINE void FN(gated_row)(int cell, ptrdiff_t h, ptrdiff_t from, ptrdiff_t end, const REAL *z,
+                                 const REAL *before, REAL *c, REAL *out, REAL *kept) {
+    for (ptrdiff_t j = from; j < end; j += VL) {
+        ptrdiff_t n = end - j < VL ? end - j : VL;
         V blocks[MOST_BLOCKS], keep[MOST_KEPT];
         for (int b = 0; b < MOST_BLOCKS; b++) blocks[b] = FN(load_first)(z + b * h + j, n);
         V now = FN(gated_forward)(cell, blocks, FN(load_first)((cell == LSTM ? c : before) + j, n), keep);
@@ -179,11 +179,11 @@ ALWAYS_INLINE void FN(gated_row)(int cell, ptrdiff_t h, const REAL *z, const REA
     }
 }
 
-/* A row dz of dh (h); carry (h) is overwritten. */
-ALWAYS_INLINE void FN(gated_slopes)(int cell, ptrdiff_t h, const REAL *kept, const REAL *before, const REAL *dh,
-                                    REAL *carry, REAL *dz) {
-    for (ptrdiff_t j = 0; j < h; j += VL) {
-        ptrdiff_t n = h - j < VL ? h - j : VL;
+/* Hidden units from .. end likewise of a row dz of dh (h); carry (h) is overwritten. */
+ALWAYS_INLINE void FN(gated_slopes)(int cell, ptrdiff_t h, ptrdiff_t from, ptrdiff_t end, const REAL *kept,
+                                    const REAL *before, const REAL *dh, REAL *carry, REAL *dz) {
+    for (ptrdiff_t j = from; j < end; j += VL) {
+        ptrdiff_t n = end - j < VL ? end - j : VL;
         V blocks[MOST_BLOCKS], keep[MOST_KEPT], rest = FN(load_first)(carry + j, n);
         for (int b = 0; b < cell_table[cell].kept; b++) keep[b] = FN(load_first)(kept + b * h + j, n);
         FN(gated_backward)(cell, keep, FN(load_first)(before + j, n), FN(load_first)(dh + j, n), &rest, blocks);

@@ -1,5 +1,6 @@
 /* Compiles the loops once for each instruction set and chooses one when the library is loaded. */
 #include "dispatch.h"
+#include "team.h"
 
 #include <math.h>
 #include <string.h>
@@ -32,6 +33,9 @@
 #else
 #define HAVE_X86 0
 #endif
+
+/* Whether threads are so many more than parts that these are better shared by all, one after the other. */
+static int parts_in_turn(const batch_parts *parts, int threads) { return 2 * threads >= 3 * parts->count; }
 
 /* What is done with an element of a matrix-vector product before it is stored: products.h, finish. */
 enum { EPILOGUE_ADD, EPILOGUE_CELL, EPILOGUE_SLOPE };
@@ -153,6 +157,47 @@ const char *const *fastrnn_simd_levels(void) {
     detect();
     return names;
 }
+
+/* ---- updates by several threads ------------------------------------------------------------------------- */
+
+/* Elements of a piece: whole vectors, so that each element is handled as it is in the whole array. */
+enum { UPDATE_PIECE = 16384 };
+
+typedef struct {
+    const update_arguments *all;
+    const update_loop *loops;
+    const int *element_types;
+} updates;
+
+static ptrdiff_t pieces_of(const update_arguments *a) { return (a->n + UPDATE_PIECE - 1) / UPDATE_PIECE; }
+
+static void update_piece(void *argument, ptrdiff_t index, int slot) {
+    const updates *u = argument;
+    ptrdiff_t i = 0;
+    (void)slot;
+    for (; index >= pieces_of(&u->all[i]); i++) index -= pieces_of(&u->all[i]);
+    update_arguments piece = u->all[i];
+    ptrdiff_t first = index * UPDATE_PIECE, bytes = first * (u->element_types[i] == FLOAT64 ? 8 : 4);
+    piece.n = piece.n - first < UPDATE_PIECE ? piece.n - first : UPDATE_PIECE;
+    piece.param = (char *)piece.param + bytes;
+    piece.grad = (const char *)piece.grad + bytes;
+    for (int s = 0; s < OPTIMIZER_STATES; s++)
+        if (piece.state[s]) piece.state[s] = (char *)piece.state[s] + bytes;
+    u->loops[i](&piece);
+}
+
+void fastrnn_update(ptrdiff_t count, const update_arguments *all, const update_loop *loops, const int *element_types,
+                    int threads) {
+    updates u = {all, loops, element_types};
+    ptrdiff_t pieces = 0;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        pieces += pieces_of(&all[i]);
+        if (threads == 1) loops[i](&all[i]);
+    }
+    if (threads > 1) fastrnn_team_tasks(threads, pieces, update_piece, &u);
+}
+
+/* ---- what users give ------------------------------------------------------------------------------------ */
 
 ptrdiff_t fastrnn_wrap_indices(ptrdiff_t n, const int64_t *indices, int64_t bound, int64_t *out) {
     for (ptrdiff_t i = 0; i < n; i++) {

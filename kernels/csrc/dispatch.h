@@ -39,7 +39,8 @@ typedef struct {
     void *grads[PARAMETERS];
     int clip;
     double threshold;
-    void *work; /* of fastrnn_workspace_size elements */
+    void *work;  /* of fastrnn_workspace_size elements */
+    int threads; /* the most that share a call: see team.h */
 } sequence_arguments;
 
 typedef struct {
@@ -58,6 +59,17 @@ typedef struct {
     /* The recurrent part alone, states in place: hs[t] = tanh(hs[t] + Whh hs[t-1]). */
     void (*recurrence)(const sequence_arguments *);
 } sequence_loops;
+
+/* Parts of a batch, rows bounds[i][0] .. bounds[i][1] each, that threads take as whole ones: with work space for each
+ * thread, and sums of gradients for each part. */
+enum { MOST_PARTS = 16, PART_GRADIENTS = 4 };
+
+typedef struct {
+    ptrdiff_t count, bounds[MOST_PARTS][2];
+    void *works[MOST_PARTS];
+    void *gradients[MOST_PARTS][PART_GRADIENTS]; /* in the order of the arguments' */
+    double results[MOST_PARTS];
+} batch_parts;
 
 /* A layer over N sequences; see numpy_kernels/layer.py.  Pointers to what is not given are NULL. */
 typedef struct {
@@ -81,6 +93,8 @@ typedef struct {
     int accumulate, cell, reverse;
     ptrdiff_t start, stop;
     void *work;
+    int threads;        /* the most that share a call: see team.h */
+    batch_parts *parts; /* or NULL: then start, stop and work hold */
 } layer_arguments;
 
 /* The output layer of a language model over N sequences. */
@@ -98,6 +112,8 @@ typedef struct {
     int accumulate;
     ptrdiff_t start, stop;
     void *work;
+    int threads;
+    batch_parts *parts;
 } output_arguments;
 
 /* N sequences that feed on what is drawn. */
@@ -115,6 +131,8 @@ typedef struct {
     int cell;
     ptrdiff_t start, stop;
     void *work;
+    int threads;
+    batch_parts *parts;
 } sample_arguments;
 
 typedef struct {
@@ -129,7 +147,7 @@ typedef struct {
     void (*output_logits)(const output_arguments *);
     double (*output_loss)(const output_arguments *);
     double (*reduce_gradients)(ptrdiff_t parts, ptrdiff_t n, const void *gradients, int clip, double threshold,
-                               void *sum);
+                               void *sum, int threads);
     ptrdiff_t (*sample_batch)(const sample_arguments *);
 } batched_loops;
 
@@ -160,6 +178,10 @@ typedef struct {
     const batched_loops *batched;
     const optimizer *optimizers;
 } element_loops;
+
+/* One optimizer's update of some arrays of parameters, cut into pieces that threads share. */
+void fastrnn_update(ptrdiff_t count, const update_arguments *all, const update_loop *loops, const int *element_types,
+                    int threads);
 
 /* Loops for an element type at the instruction set in use. */
 const sequence_loops *fastrnn_sequence(int element_type);

@@ -49,5 +49,12 @@
 #undef GEMM_CASE
 #undef ROWS
 #undef BLOCK
+#undef TASK_ELEMENTS
+#undef TURNED_ROWS
+#undef GEMV_TASK
+#undef GEMM_TASK
+#undef TEAM_BODY
 #undef STRIP
 #undef KROWS
+#undef PACKED_COLUMNS
+#undef CHUNK

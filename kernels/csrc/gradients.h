@@ -30,29 +30,63 @@ ALWAYS_INLINE REAL FN(sum_of_squares)(const REAL *g, ptrdiff_t n) {
     return s;
 }
 
-/* out = sum of parts (P, n), clipped; returns the norm before (eq. 15). */
-static double FN(reduce_gradients)(ptrdiff_t parts, ptrdiff_t n, const void *gradients, int clip, double threshold,
-                                   void *sum) {
-    const REAL *g = gradients;
-    REAL *out = sum;
+/* The sum of the parts of a batch, in chunks that are taken by whoever is free. */
+enum { FN(CHUNKS) = 64 };
+
+typedef struct {
+    ptrdiff_t parts, n, chunk; /* elements of a chunk: pieces of 512 */
+    const REAL *g;
+    REAL *out;
+    double squares[FN(CHUNKS)]; /* of each chunk, added up in their order, whoever made them */
+    int clip;
+    REAL limit; /* to which values are clamped, or with which they are multiplied */
+} FN(reduction);
+
+static void FN(add_chunk)(void *argument, ptrdiff_t index, int slot) {
+    FN(reduction) *r = argument;
+    ptrdiff_t first = index * r->chunk, end = r->n - first < r->chunk ? r->n : first + r->chunk, n = r->n;
+    const REAL *g = r->g;
+    REAL *out = r->out;
     double squares = 0;
-    for (ptrdiff_t i = 0; i < n; i += 512) { /* a piece at a time, for the sake of precision */
-        ptrdiff_t stop = n - i < 512 ? n : i + 512;
+    (void)slot;
+    for (ptrdiff_t i = first; i < end; i += 512) { /* a piece at a time, for the sake of precision */
+        ptrdiff_t stop = end - i < 512 ? end : i + 512;
         if (out != g) FN(copy_row)(out + i, g + i, stop - i);
-        for (ptrdiff_t part = 1; part < parts; part++) {
+        for (ptrdiff_t part = 1; part < r->parts; part++) {
             ptrdiff_t j = i;
             for (; j + VL <= stop; j += VL) FN(store)(out + j, FN(load)(out + j) + FN(load)(g + part * n + j));
             for (; j < stop; j++) out[j] += g[part * n + j];
         }
         squares += (double)FN(sum_of_squares)(out + i, stop - i);
     }
+    r->squares[index] = squares;
+}
+
+static void FN(clip_chunk)(void *argument, ptrdiff_t index, int slot) {
+    FN(reduction) *r = argument;
+    ptrdiff_t first = index * r->chunk, n = r->n - first < r->chunk ? r->n - first : r->chunk;
+    (void)slot;
+    if (r->clip == CLIP_VALUE) FN(clip_values)(n, r->out + first, r->limit);
+    else FN(multiply)(n, r->out + first, r->limit);
+}
+
+/* out = sum of parts (P, n), clipped; returns the norm before (eq. 15). */
+static double FN(reduce_gradients)(ptrdiff_t parts, ptrdiff_t n, const void *gradients, int clip, double threshold,
+                                   void *sum, int threads) {
+    REAL *out = sum;
+    FN(reduction) r = {parts, n, (n / FN(CHUNKS) / 512 + 1) * 512, gradients, out, {0}, clip, (REAL)threshold};
+    ptrdiff_t chunks = (n + r.chunk - 1) / r.chunk;
+    double squares = 0;
+    fastrnn_team_tasks(threads, chunks, FN(add_chunk), &r);
+    for (ptrdiff_t i = 0; i < chunks; i++) squares += r.squares[i];
     double norm = sqrt(squares);
     if (!(squares < (double)INFINITY) && FN(all_finite)(out, n)) { /* squares beyond the largest number */
         squares = 0;
         for (ptrdiff_t i = 0; i < n; i++) squares += (double)out[i] * 0x1p-600 * ((double)out[i] * 0x1p-600);
         norm = sqrt(squares) * 0x1p600;
     }
-    if (clip == CLIP_VALUE) FN(clip_values)(n, out, (REAL)threshold);
-    if (clip == CLIP_NORM && !(norm <= threshold)) FN(multiply)(n, out, (REAL)(threshold / norm));
+    if (clip == CLIP_NORM) r.limit = (REAL)(threshold / norm);
+    if (clip == CLIP_VALUE || (clip == CLIP_NORM && !(norm <= threshold)))
+        fastrnn_team_tasks(threads, chunks, FN(clip_chunk), &r);
     return norm;
 }

@@ -108,6 +108,39 @@ ALWAYS_INLINE void FN(gemv)(const REAL *b, ptrdiff_t k, ptrdiff_t n, const REAL 
         GEMV_PANEL(1, 8, vecs - 1);
 }
 
+/* As gemv with those of its panels that start in the vectors from .. end of a row.  Sharing panels out keeps the bits:
+ * they depend on the panel's width, which the whole row decides. */
+ALWAYS_INLINE void FN(gemv_some)(const REAL *b, ptrdiff_t k, ptrdiff_t n, const REAL *x, int epilogue, int cell,
+                                 const REAL *z, const REAL *y, REAL *out, ptrdiff_t from, ptrdiff_t end) {
+    ptrdiff_t vecs = (n + VL - 1) / VL, wide = vecs / 8 * 8, four = wide, two = vecs & ~(ptrdiff_t)3, one = vecs - 1;
+    for (ptrdiff_t v = (from + 7) / 8 * 8; v < wide && v < end; v += 8) GEMV_PANEL(8, 1, v);
+    if (vecs & 4 && from <= four && four < end) GEMV_PANEL(4, 2, four);
+    if (vecs & 2 && from <= two && two < end) GEMV_PANEL(2, 4, two);
+    if (vecs & 1 && from <= one && one < end) GEMV_PANEL(1, 8, one);
+}
+
+/* The first vector of a panel of gemv at or after vector v. */
+ALWAYS_INLINE ptrdiff_t FN(panel_start)(ptrdiff_t n, ptrdiff_t v) {
+    ptrdiff_t vecs = (n + VL - 1) / VL, wide = vecs / 8 * 8, up = (v + 7) / 8 * 8;
+    if (up <= wide) return up;
+    ptrdiff_t two = vecs & ~(ptrdiff_t)3, one = vecs & ~(ptrdiff_t)1;
+    return v <= two ? two : v <= one ? one : vecs;
+}
+
+/* A member's vectors from .. end of a row of n elements, whole panels of gemv. */
+static void FN(share_panels)(const team_member *member, ptrdiff_t n, ptrdiff_t *from, ptrdiff_t *end) {
+    team_share((n + VL - 1) / VL, member->rank, member->size, from, end);
+    *from = FN(panel_start)(n, *from);
+    *end = FN(panel_start)(n, *end);
+}
+
+/* A member's elements from .. end of a row of n, whole vectors but for the last. */
+static void FN(share_vectors)(const team_member *member, ptrdiff_t n, ptrdiff_t *from, ptrdiff_t *end) {
+    team_share((n + VL - 1) / VL, member->rank, member->size, from, end);
+    *from = *from * VL < n ? *from * VL : n;
+    *end = *end * VL < n ? *end * VL : n;
+}
+
 /* ---- a matrix as the user has it, for too few products to pack for -------------------------------------- */
 
 #define STRIP 16 /* rows of a matrix */
@@ -336,8 +369,70 @@ ALWAYS_INLINE void FN(times_panels)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const
     FN(gemm)(m, n, k, a, lda, 1, panels, NR, k * NR, c, ldc, accumulate, NULL);
 }
 
-/* Rows of n elements each, `rows` of them from src on and `at` rows into panels of k rows. */
-static void FN(pack_rows)(const REAL *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t at, ptrdiff_t k, REAL *panels) {
-    for (ptrdiff_t j = 0; j < n; j += NR)
-        FN(pack_panel)(src + j, n, 1, rows, n - j < NR ? n - j : NR, NR, panels + j * k + at * NR);
+/* ---- a product on several threads ----------------------------------------------------------------------- */
+
+/* A rectangle of a matrix. */
+typedef struct {
+    ptrdiff_t row, rows, column, columns;
+} FN(tile);
+
+enum { FN(MOST_TILES) = 3 };
+
+/* What a member computes of C (m, n), a product with panels: rectangles, of whole panels and of whole blocks of rows;
+ * returns their number.  It stays with its own panels as far as that shares the work out evenly. */
+static int FN(share_tiles)(const team_member *member, ptrdiff_t m, ptrdiff_t n, FN(tile) *tiles) {
+    ptrdiff_t blocks = (m + GEMM_ROWS - 1) / GEMM_ROWS, panels = (n + NR - 1) / NR, unit, end;
+    int count = 0;
+    team_share(blocks * panels, member->rank, member->size, &unit, &end);
+    while (unit < end) {
+        ptrdiff_t panel = unit / blocks, block = unit % blocks, wide = block ? 0 : (end - unit) / blocks;
+        ptrdiff_t high = wide ? blocks : blocks - block < end - unit ? blocks - block : end - unit;
+        ptrdiff_t row = block * GEMM_ROWS, column = panel * NR;
+        ptrdiff_t rows = high * GEMM_ROWS, columns = (wide ? wide : 1) * NR;
+        tiles[count++] = (FN(tile)){row, m - row < rows ? m - row : rows, column, n - column < columns ? n - column : columns};
+        unit += (wide ? wide : 1) * high;
+    }
+    return count;
+}
+
+/* times_panels for a rectangle of C. */
+ALWAYS_INLINE void FN(tile_times_panels)(const FN(tile) *t, ptrdiff_t k, const REAL *a, ptrdiff_t lda,
+                                         const REAL *panels, REAL *c, ptrdiff_t ldc, int accumulate) {
+    FN(times_panels)(t->rows, t->columns, k, a + t->row * lda, lda, panels + t->column * k,
+                     c + t->row * ldc + t->column, ldc, accumulate);
+}
+
+/* times_panels by all members, each its tiles; they meet neither before nor after. */
+static void FN(team_times_panels)(const team_member *member, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
+                                  ptrdiff_t lda, const REAL *panels, REAL *c, ptrdiff_t ldc, int accumulate) {
+    FN(tile) tiles[FN(MOST_TILES)];
+    int count = FN(share_tiles)(member, m, n, tiles);
+    for (int i = 0; i < count; i++) FN(tile_times_panels)(&tiles[i], k, a, lda, panels, c, ldc, accumulate);
+}
+
+/* C (m, n) (+)= A' B likewise, for A (k, m) with rows `lda` apart. */
+static void FN(team_gemm_turned)(const team_member *member, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const REAL *a,
+                                 ptrdiff_t lda, const REAL *panels, REAL *c, ptrdiff_t ldc, int accumulate) {
+    FN(tile) tiles[FN(MOST_TILES)];
+    int count = FN(share_tiles)(member, m, n, tiles);
+    for (int i = 0; i < count; i++) {
+        const FN(tile) *t = &tiles[i];
+        FN(gemm)(t->rows, t->columns, k, a + t->row, 1, lda, panels + t->column * k, NR, k * NR,
+                 c + t->row * ldc + t->column, ldc, accumulate, NULL);
+    }
+}
+
+/* Panels of n columns that a member fills: columns from .. end. */
+static void FN(share_columns)(const team_member *member, ptrdiff_t n, ptrdiff_t *from, ptrdiff_t *end) {
+    team_share((n + NR - 1) / NR, member->rank, member->size, from, end);
+    *from = *from * NR < n ? *from * NR : n;
+    *end = *end * NR < n ? *end * NR : n;
+}
+
+/* Rows of n elements each, `rows` of them from src on and `at` rows into panels of k rows: the columns from .. end,
+ * from a panel's first on. */
+static void FN(pack_columns)(const REAL *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t from, ptrdiff_t end, ptrdiff_t at,
+                             ptrdiff_t k, REAL *panels) {
+    for (ptrdiff_t j = from; j < end; j += NR)
+        FN(pack_panel)(src + j, n, 1, rows, end - j < NR ? end - j : NR, NR, panels + j * k + at * NR);
 }

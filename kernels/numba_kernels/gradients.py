@@ -38,7 +38,7 @@ def _reduce(parts, clip, threshold, out):
     return norm
 
 
-def reduce_gradients(parts, clip, threshold, out):
+def reduce_gradients(parts, clip, threshold, out, threads=1):
     """Add up ``parts (P,n)``, clip the sum by its entries or by its norm (eq. 15), and write it to ``out (n)``.
 
     Returns the norm before the clipping.

@@ -162,7 +162,7 @@ def _pack(layer, N, one_hot, packed):
             pack_for_gemv(alone, W_ih.T)
 
 
-def pack_layer(layer, N, one_hot, cell, packed):
+def pack_layer(layer, N, one_hot, cell, packed, threads=1):
     """Bring the weights of a layer into the order in which N sequences will read them, in `packed`.
 
     `one_hot` says that the inputs are class indices.
@@ -309,7 +309,7 @@ def _forward_rows(packed, batch, h0, hs, h_n, rows, d, cell):
         copy(h_n[start:stop], hs[T - 1, start:stop])
 
 
-def layer_forward(layer, packed, batch, h0, hs, kept, h_n, rows, cell, work):
+def layer_forward(layer, packed, batch, h0, hs, kept, h_n, rows, cell, work, threads=1):
     """States of a layer (eq. 1).
 
     Reads `h0`; writes rows ``start <= n < stop`` of ``hs (T,N,h)``, zero where a sequence has ended, of `kept`, and of
@@ -462,7 +462,8 @@ def _backward(layer, packed, batch, states, upstream, wanted, grads, accumulate,
 
 
 def layer_backward(
-    layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work
+    layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work,
+    threads=1,
 ):  # fmt: skip
     """Gradients of a layer by BPTT (eqs. 9 to 13).
 

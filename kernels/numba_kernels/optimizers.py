@@ -115,7 +115,7 @@ OPTIMIZERS = {
 }
 
 
-def optimize(name, params, grads, states, numbers):
+def optimize(name, params, grads, states, numbers, threads=1):
     """A step of the optimizer called `name`, in place."""
     loop = find_optimizer(OPTIMIZERS, name, states, numbers)
     numbers = tuple([float(number) for number in numbers])

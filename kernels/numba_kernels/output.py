@@ -91,7 +91,7 @@ def _pack(output, N, packed):
         pack_for_gemv(alone, W.T)
 
 
-def pack_output(output, N, packed):
+def pack_output(output, N, packed, threads=1):
     """Bring the weights of an output layer into the order in which N sequences will read them."""
     _pack(all_ready(output), N, packed)
 
@@ -163,7 +163,7 @@ def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, w
     return loss + math.log(product)
 
 
-def output_logits(output, packed, hs, logits, rows, work):
+def output_logits(output, packed, hs, logits, rows, work, threads=1):
     """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     hs = ready(hs)
     nothing, factor = hs[:0], hs.dtype.type(0)
@@ -171,7 +171,7 @@ def output_logits(output, packed, hs, logits, rows, work):
         _output(packed, hs, logits, _NO_TARGETS, factor, nothing, output, False, group, work)
 
 
-def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, rows, work):
+def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, rows, work, threads=1):
     """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9).
 
     ``targets (T,N)`` are class indices in [0,q), or negative where nothing counts: no loss, and zeros as

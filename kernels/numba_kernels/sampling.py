@@ -258,7 +258,7 @@ def _sample_gated(packed, places, packed_output, states, draws, choice, out, row
     return out.shape[1]
 
 
-def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
+def sample_batch(stack, output, states, draws, choice, out, rows, cell, work, threads=1):
     """Draw class indices for the sequences of a batch, each fed back as the next input.
 
     ``stack = (layers, packed)`` has the weights of every layer and what `pack_layer` made of them, ``output`` those

@@ -261,7 +261,7 @@ def _forward(params, inputs, hs, ps, work):
         copy(states[0], states[n])  # h_{t-1} of the next block
 
 
-def forward(params, inputs, hs, ps, work):
+def forward(params, inputs, hs, ps, work, threads=1):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17).
 
     Reads ``hs[0]``; writes ``hs[1:]`` and `ps`.
@@ -288,7 +288,7 @@ def _recurrence(Whh, hs, work, d, q):
             copy(states[0], row)
 
 
-def recurrence(params, hs, work):
+def recurrence(params, hs, work, threads=1):
     """The recurrent part of `forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place.
 
     Benchmarks measure it: it is what cannot be done for several steps at once.
@@ -513,7 +513,7 @@ def _backward(params, inputs, targets, hs, ps, clip, mode, grads, work):
     return _loss(ps, targets)
 
 
-def backward(params, inputs, targets, hs, ps, limit, grads, work):
+def backward(params, inputs, targets, hs, ps, limit, grads, work, threads=1):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), written to `grads`.
 
     Reads `hs` and `ps` of `forward`.  Every accumulator is clamped to [-limit, limit] after every time step; no clamp
@@ -523,7 +523,7 @@ def backward(params, inputs, targets, hs, ps, limit, grads, work):
     _backward(params, inputs, targets, hs, ps, clip, mode, grads, work)
 
 
-def loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work):
+def loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work, threads=1):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`.
 
     Reads ``hs[0]``; writes ``hs[1:]``, `ps` and `grads`.  Returns the loss.
@@ -545,7 +545,7 @@ def update(params, grads, lr):
     _update(params, grads, float(lr))
 
 
-def train_step(params, inputs, targets, hs, ps, clip, lr, grads, work):
+def train_step(params, inputs, targets, hs, ps, clip, lr, grads, work, threads=1):
     """`loss_and_grads` and `update` in one; `grads` is work space.  Returns the loss."""
     how, threshold = clip
     clip, mode = (how, float(threshold)), (False, True, float(lr))
@@ -612,7 +612,7 @@ def _sample(params, state, start, uniforms, out, work):
     return drawn
 
 
-def sample(params, h, start, uniforms, out, work):
+def sample(params, h, start, uniforms, out, work, threads=1):
     """Draw ``len(out)`` class indices, each fed back as the next input; `start` is the first one.
 
     `h (h,1)` is the state before the first input and is overwritten; ``uniforms (n,)`` (float64, in [0, 1)) are mapped

@@ -26,12 +26,13 @@ from fastrnn.kernels.numpy_kernels.sequence import (
 from fastrnn.kernels.numpy_kernels.steps import StepKernel
 
 __all__ = [
-    "NAME", "PACK_ROWS_FROM", "USES_BLAS", "StepKernel", "backward", "copy_targets", "exp", "forward", "layer_backward",
+    "HAS_TEAMS", "NAME", "PACK_ROWS_FROM", "USES_BLAS", "StepKernel", "backward", "copy_targets", "exp", "forward", "layer_backward",
     "layer_forward", "layer_sizes", "loss_and_grads", "optimize", "output_logits", "output_loss", "output_sizes",
     "pack_layer", "pack_output", "recurrence", "reduce_gradients", "sample", "sample_batch", "sample_size",
     "sigmoid", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip
 
 NAME = "numpy"
+HAS_TEAMS = False
 USES_BLAS = True  # of as many threads as it likes
 PACK_ROWS_FROM = 0  # it packs nothing

@@ -39,14 +39,14 @@ def layer_sizes(T, N, rows, d, h, cell):
     return 0, 0
 
 
-def pack_layer(layer, N, one_hot, cell, packed):
+def pack_layer(layer, N, one_hot, cell, packed, threads=1):
     """Bring the weights of a layer into the order in which N sequences will read them.
 
     `one_hot` says that the inputs are class indices.
     """
 
 
-def layer_forward(layer, packed, batch, h0, hs, kept, h_n, rows, cell, work):
+def layer_forward(layer, packed, batch, h0, hs, kept, h_n, rows, cell, work, threads=1):
     """States of a layer (eq. 1).
 
     Reads `h0`; writes ``hs (T,N,h)``, zero where a sequence has ended, `kept`, and `h_n`, the
@@ -82,7 +82,8 @@ def layer_forward(layer, packed, batch, h0, hs, kept, h_n, rows, cell, work):
 
 
 def layer_backward(
-    layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work
+    layer, packed, batch, states, upstream, wanted, grads, accumulate, rows, cell, work,
+    threads=1,
 ):  # fmt: skip
     """Gradients of a layer by BPTT (eqs. 9 to 13).
 

@@ -87,7 +87,7 @@ OPTIMIZERS = {
 }
 
 
-def optimize(name, params, grads, states, numbers):
+def optimize(name, params, grads, states, numbers, threads=1):
     """A step of the optimizer called `name`, in place.
 
     Parameters

@@ -16,11 +16,11 @@ def output_sizes(T, N, rows, h, q):
     return 0, 0
 
 
-def pack_output(output, N, packed):
+def pack_output(output, N, packed, threads=1):
     """Bring the weights of an output layer into the order in which N sequences will read them."""
 
 
-def output_logits(output, packed, hs, logits, rows, work):
+def output_logits(output, packed, hs, logits, rows, work, threads=1):
     """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     W, b = output
     rows = slice(*rows)
@@ -29,7 +29,7 @@ def output_logits(output, packed, hs, logits, rows, work):
         logits[:, rows] += b
 
 
-def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, rows, work):
+def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, rows, work, threads=1):
     """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9).
 
     ``targets (T,N)`` are class indices in [0,q), or negative where nothing counts: no loss, and zeros as

@@ -12,7 +12,7 @@ def sample_size(N, rows, d, h, q, cell):
     return 0
 
 
-def sample_batch(stack, output, states, draws, choice, out, rows, cell, work):
+def sample_batch(stack, output, states, draws, choice, out, rows, cell, work, threads=1):
     """Draw class indices for the sequences of a batch, each fed back as the next input.
 
     ``stack = (layers, packed)`` has the weights of every layer and what `pack_layer` made of them, ``output`` those

@@ -33,7 +33,7 @@ def workspace_size(T, d, h, q):
     return 0
 
 
-def forward(params, inputs, hs, ps, work):
+def forward(params, inputs, hs, ps, work, threads=1):
     """States and probabilities of a sequence (eqs. 1, 2, 16, 17).
 
     Reads ``hs[0]``; writes ``hs[1:]`` and `ps`.
@@ -55,7 +55,7 @@ def forward(params, inputs, hs, ps, work):
         ps /= ps.sum(axis=1, keepdims=True)
 
 
-def backward(params, inputs, targets, hs, ps, limit, grads, work):
+def backward(params, inputs, targets, hs, ps, limit, grads, work, threads=1):
     """Gradients of the cross-entropy by BPTT (eqs. 7 to 13), written to `grads`.
 
     Every accumulator is clamped to [-limit, limit] after every time step; no clamp when it is inf.
@@ -112,7 +112,7 @@ def _accumulate(left, right, limit, out):
         np.clip(out, -limit, limit, out=out)
 
 
-def loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work):
+def loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work, threads=1):
     """`forward`, the loss in nats (eqs. 5, 6), `backward`, and the clipping named by `clip`.
 
     Reads ``hs[0]``; writes ``hs[1:]`` and `grads`, and uses `ps` as work space.  Returns the loss.
@@ -142,14 +142,14 @@ def update(params, grads, lr):
             W -= lr * dW
 
 
-def train_step(params, inputs, targets, hs, ps, clip, lr, grads, work):
+def train_step(params, inputs, targets, hs, ps, clip, lr, grads, work, threads=1):
     """`loss_and_grads` and `update` in one; `grads` is work space.  Returns the loss."""
     loss = loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work)
     update(params, grads, lr)
     return loss
 
 
-def sample(params, h, start, uniforms, out, work):
+def sample(params, h, start, uniforms, out, work, threads=1):
     """Draw ``len(out)`` class indices, each fed back as the next input.
 
     `h (h,1)` is the state before the first input and is overwritten; `uniforms (n,)` (float64, in
@@ -175,7 +175,7 @@ def sample(params, h, start, uniforms, out, work):
     return len(out)
 
 
-def recurrence(params, hs, work):
+def recurrence(params, hs, work, threads=1):
     """The recurrent part of `forward` alone: ``hs[t] = tanh(hs[t] + Whh hs[t-1])`` for t = 1 .. T, in place."""
     Whh = params[1]
     with np.errstate(all="ignore"):
