@@ -114,19 +114,37 @@ def checked_call(contender: str, operation: str, batch: Batch, threads: int) -> 
     WrongResult
         If its result is not that of the plain loops.
     """
-    built = build(contender, batch, threads)
-    call: Callable[[], Any] = getattr(built, operation)
-    built.set_lr(CHECK_LR)
-    got = built.result(operation, call())
-    built.set_lr(STILL_LR)
     expected = _EXPECTED[operation](Batch(batch.h, batch.T, batch.N))
+    return checked(build(contender, batch, threads), contender, operation, batch, expected)
+
+
+def checked(
+    built: Any, contender: str, operation: str, batch: Batch, expected: list[np.ndarray]
+) -> Callable[[], Any]:
+    """The call of a contender that was `built`, run once, its result compared with what is `expected`.
+
+    Raises
+    ------
+    WrongResult
+        If it is another one.
+    """
+    got = outcome(built, operation, batch)
+    where = f"{contender}: {operation} of {batch}"
+    check_result(where, operation, got, expected, TOLERANCE[batch.dtype], EQUAL_SAMPLES[batch.dtype])
+    call: Callable[[], Any] = getattr(built, operation)
+    call()
+    return call
+
+
+def outcome(built: Any, operation: str, batch: Batch) -> list[np.ndarray]:
+    """What is compared: the result of a contender that has made no step yet."""
+    built.set_lr(CHECK_LR)
+    got: list[np.ndarray] = built.result(operation, getattr(built, operation)())
+    built.set_lr(STILL_LR)
     if operation == "train_step":
         # The parameters are checked by how far they moved: large entries would hide small gradients.
         got = [got[0], *(a - b for a, b in zip(got[1:], batch.parameters.values(), strict=True))]
-    where = f"{contender}: {operation} of {batch}"
-    check_result(where, operation, got, expected, TOLERANCE[batch.dtype], EQUAL_SAMPLES[batch.dtype])
-    call()
-    return call
+    return got
 
 
 # -- what the plain loops give, in float64 ---------------------------------------------------------

@@ -134,6 +134,9 @@ class JaxContender:
 
     own_backward = False
 
+    #: The recurrent matrix is transposed before the loop, behind a barrier; else in each step, and by XLA as it likes.
+    transposed_before = False
+
     def __init__(self, batch: Batch, threads: int) -> None:
         # The process was bound to `threads` cores before XLA made its pool (thread_limits.py).
         import jax
@@ -150,8 +153,10 @@ class JaxContender:
         self.set_lr(STILL_LR)
 
         def recurrence(z: Any, W_hh: Any, h0: Any) -> tuple[Any, Any]:
+            recurrent = jax.lax.optimization_barrier(W_hh.T) if self.transposed_before else None
+
             def step(h: Any, z: Any) -> tuple[Any, Any]:
-                h = jnp.tanh(z + h @ W_hh.T)
+                h = jnp.tanh(z + h @ (W_hh.T if recurrent is None else recurrent))
                 return h, h
 
             return jax.lax.scan(step, h0, z)

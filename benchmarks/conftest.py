@@ -38,6 +38,7 @@ limit_threads()
 
 import batch_contenders
 import contenders
+import few_contenders
 import gated_contenders
 import sizes
 import step_contenders
@@ -62,6 +63,7 @@ def pytest_addoption(parser):
                 *batch_contenders.CONTENDERS,
                 *step_contenders.CONTENDERS,
                 *gated_contenders.CONTENDERS,
+                *few_contenders.CONTENDERS,
             )
         ),
         help="benchmark only this one (may be repeated)",

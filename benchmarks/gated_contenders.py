@@ -1,4 +1,4 @@
-"""GRU and LSTM over a batch: fastrnn and others at forward, and at forward and backward, each checked before.
+"""GRU and LSTM, and RNN, over a batch: fastrnn and others at forward, and at forward and backward, each checked before.
 
 One layer reads `INPUTS` real numbers a step.  The gradient is that of the sum of the outputs times fixed numbers, with
 respect to the inputs and all weights.
@@ -53,7 +53,7 @@ class Problem:
 
 
 class FastrnnContender:
-    """`fastrnn.GRU` or `fastrnn.LSTM` on one backend."""
+    """`fastrnn.RNN`, `GRU` or `LSTM` on one backend."""
 
     def __init__(self, problem: Problem, threads: int, backend: str) -> None:
         layers = getattr(fastrnn, problem.cell.upper())
@@ -80,7 +80,7 @@ class FastrnnContender:
 
 
 class TorchContender:
-    """`torch.nn.GRU` or `torch.nn.LSTM` under autograd."""
+    """`torch.nn.RNN`, `GRU` or `LSTM` under autograd."""
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import torch
@@ -120,6 +120,9 @@ class JaxContender:
     sequence takes 3.5 times as long.  Unrolled by 4, or with a product for each gate, nothing is faster.
     """
 
+    #: Of an RNN.  False: each step transposes it, which over one sequence takes half as long.
+    transposed_before = True
+
     def __init__(self, problem: Problem, threads: int) -> None:
         # The process was bound to `threads` cores before XLA made its pool (thread_limits.py).
         import jax
@@ -131,6 +134,16 @@ class JaxContender:
         self._weights = tuple(jnp.asarray(problem.parameters[name]) for name in NAMES)
         self._x, self._d_output = jnp.asarray(problem.x), jnp.asarray(problem.d_output)
         state = jnp.zeros((problem.N, problem.h), problem.dtype)
+
+        def rnn(weights: Any, x: Any) -> Any:
+            W_ih, W_hh, b_ih, b_hh = weights
+            recurrent = jax.lax.optimization_barrier(W_hh.T)
+
+            def step(h: Any, inputs: Any) -> tuple[Any, Any]:
+                h = jnp.tanh(inputs + h @ (recurrent if self.transposed_before else W_hh.T))
+                return h, h
+
+            return jax.lax.scan(step, state, x @ W_ih.T + (b_ih + b_hh))[1]
 
         def gru(weights: Any, x: Any) -> Any:
             W_ih, W_hh, b_ih, b_hh = weights
@@ -158,7 +171,7 @@ class JaxContender:
 
             return jax.lax.scan(step, (state, state), x @ W_ih.T + (b_ih + b_hh))[1]
 
-        run = {"gru": gru, "lstm": lstm}[problem.cell]
+        run = {"rnn": rnn, "gru": gru, "lstm": lstm}[problem.cell]
 
         def both(weights: Any, x: Any, d_output: Any) -> Any:
             output, back = jax.vjp(run, weights, x)
@@ -281,8 +294,21 @@ def checked_call(contender: str, operation: str, problem: Problem, threads: int)
         built: Any = FastrnnContender(problem, threads, contender)
     else:
         built = _OTHERS[contender](problem, threads)
-    where = f"{contender}: {operation} of {problem.cell}, h={problem.h} T={problem.T} N={problem.N} {problem.dtype}"
     expected = _expected(problem.cell, problem.h, problem.T, problem.N)
+    return checked(built, contender, operation, problem, expected)
+
+
+def checked(
+    built: Any, contender: str, operation: str, problem: Problem, expected: list[np.ndarray]
+) -> Callable[[], Any]:
+    """The call of a contender that was `built`, run once, its result compared with what is `expected`.
+
+    Raises
+    ------
+    WrongResult
+        If it is another one.
+    """
+    where = f"{contender}: {operation} of {problem.cell}, h={problem.h} T={problem.T} N={problem.N} {problem.dtype}"
     if operation == "forward":
         call: Callable[[], Any] = built.forward
         got, expected = [built.outputs(call())], expected[:1]

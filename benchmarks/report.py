@@ -1,11 +1,11 @@
 """Write docs/benchmarks.md, the README's figures and the plots, between markers, from measured JSON.
 
-    python benchmarks/report.py                      # measure everything, about 75 minutes, then write
-    python benchmarks/report.py --short              # without the grid behind the plots, about 20 minutes
+    python benchmarks/report.py                      # measure everything, about 110 minutes, then write
+    python benchmarks/report.py --short              # without the grid behind the plots, about 35 minutes
     python benchmarks/report.py --from a.json b.json # write from earlier results
 
-The tables' ratios come from `ratios.py`, `batched.py`, `gated.py`, `stepper.py` and `char_rnn.py`, which let the
-contenders take turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest
+The tables' ratios come from `ratios.py`, `batched.py`, `gated.py`, `few.py`, `stepper.py` and `char_rnn.py`, which let
+the contenders take turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest
 time of many is what counts, but in training a text, where it is all the time it took.
 The README gets one sentence, one picture and one small table (`report_readme.py`), the page all the rest.
 Results are kept in .benchmarks/, which git ignores.
@@ -26,6 +26,7 @@ from typing import Any
 import colours
 import report_batched
 import report_char_rnn
+import report_few
 import report_gated
 import report_readme
 import report_stepper
@@ -74,6 +75,7 @@ def section(results: Results, plots: list[str]) -> str:
         _times_table(results),
         *report_batched.parts(results, plots),
         *report_gated.parts(results),
+        *report_few.parts(results),
         *report_stepper.parts(results),
         *report_char_rnn.parts(results),
     ]
@@ -384,19 +386,21 @@ def _panel(ax: Any, ratios: dict[Size, float], tones: dict[int, str]) -> None:
 def measure(folder: Path, short: bool) -> list[Path]:
     """Run the benchmarks; the JSON files that they wrote."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = "ratios", "batched", "gated", "stepper", "char_rnn", "suite"
-    files = {name: folder / f"{name}.json" for name in parts}
     less = ["--short"] if short else []
     fewer = ["--steps", "100000"] if short else []
     # What batched.py measures is not measured again.
     chosen = (
-        "first_use or scaling or floor" if short else "not test_batched and not test_step and not test_gated"
+        "first_use or scaling or floor"
+        if short
+        else "not test_batched and not test_step and not test_gated and not test_few"
     )
     options: dict[str, list[str]] = {
-        "ratios": [], "batched": less, "gated": less, "stepper": fewer, "char_rnn": less,
+        "ratios": [], "batched": less, "gated": less, "few": less, "few_busy": ["--busy", *less], "stepper": fewer,
+        "char_rnn": less,
     }  # fmt: skip
+    files = {name: folder / f"{name}.json" for name in (*options, "suite")}
     commands = [
-        [sys.executable, str(HERE / f"{name}.py"), "--json", str(files[name]), *more]
+        [sys.executable, str(HERE / f"{name.removesuffix('_busy')}.py"), "--json", str(files[name]), *more]
         for name, more in options.items()
     ]
     pytest = [sys.executable, "-m", "pytest", str(HERE), "-q", "--benchmark-json", str(files["suite"])]

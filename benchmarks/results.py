@@ -47,6 +47,8 @@ class Row:
     percentiles: tuple[float, ...] = ()
     #: Seconds that the clock itself takes, which are in each of those.
     clock: float = 0.0
+    #: Microseconds between two calls.
+    pause: int = 0
 
     @property
     def size(self) -> Size:
@@ -72,7 +74,7 @@ class Results:
 
 _OPTIONAL = (
     "operation", "h", "T", "N", "dtype", "binding", "threads", "cores", "steps", "nats", "text", "clock", "cell",
-    "multiply_adds",
+    "multiply_adds", "pause",
 )  # fmt: skip
 
 

@@ -25,6 +25,16 @@ BATCHES = ((64, 50, 32), (128, 50, 32), (256, 64, 64), (512, 64, 64))
 
 BATCH_OPERATIONS = ("train_step", "forward", "sample")
 
+#: Hidden sizes and numbers of sequences of the tables of few sequences, and their time steps.
+FEW_HIDDEN = (256, 512, 1024, 2048)
+FEW_SEQUENCES = (1, 2, 4, 8, 16, 32)
+FEW_STEPS = 64
+
+FEW_OPERATIONS = ("train_step", "forward")
+
+#: (h, N) over which the means of those tables go.
+FEW_COUNTED = ((512, 1), (512, 4), (512, 16), (1024, 1), (1024, 8), (1024, 16))
+
 #: Rows and columns of the matrices whose product gives the machine's GEMM rate.
 GEMM_SIZE = 2048
 
