@@ -161,7 +161,9 @@ class Space:
         self.one_hot, self.p = one_hot, dropout
         self.bounds = threads.parts(N)
         #: Whether one call of a kernel runs all parts, on its threads; between kernels there is nothing to share then.
-        self.whole = kernels.HAS_TEAMS and net.D == 1 and len(self.bounds) > 1 and not (dropout > 0 and net.L > 1)
+        self.whole = (
+            kernels.HAS_TEAMS and net.D == 1 and len(self.bounds) > 1 and not (dropout > 0 and net.L > 1)
+        )
         #: What one call of a kernel runs, as kernels take it: a part's bounds, or those of all parts.
         self.shares: list[Any] = [self.bounds] if self.whole else list(self.bounds)
         #: The sequences of each share, and what takes them from an array (T, N, ...).
@@ -372,7 +374,9 @@ class Call:
         if space.packs and not packed:  # into the order in which the kernels read them
             pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
             for place, panels in enumerate(space.packed):
-                pack_layer(layers[place], N, one_hot and place < space.net.D, space.net.cell.code, panels, members)
+                pack_layer(
+                    layers[place], N, one_hot and place < space.net.D, space.net.cell.code, panels, members
+                )
         if output is not None:
             space.kernels.pack_output(output, N, space.packed_output, members)
 
@@ -422,14 +426,18 @@ class Call:
         if net.D == 1 and key is None:
             for i in range(net.L):
                 batch = indices, x, lengths, reverse[0]
-                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work, members)
+                layer_forward(
+                    layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work, members
+                )
                 indices, x = NO_INDICES, hs[i]
             return
         for layer in range(net.L):
             for direction in range(net.D):
                 i = layer * net.D + direction
                 batch = indices, x, lengths, reverse[direction]
-                layer_forward(layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work, members)
+                layer_forward(
+                    layers[i], packed[i], batch, h0[i], hs[i], kept[i], h_n[i], rows, cell, work, members
+                )
             indices, x = NO_INDICES, span.outputs[layer]
             start, stop = space.extents[part]
             if net.D == 2:
@@ -501,7 +509,13 @@ class Call:
         """Logits of a part (eq. 2)."""
         space = self.space
         space.kernels.output_logits(
-            self._output, space.packed_output, span.hs[-1], out, space.shares[part], space.work(slot), self.members
+            self._output,
+            space.packed_output,
+            span.hs[-1],
+            out,
+            space.shares[part],
+            space.work(slot),
+            self.members,
         )
 
     def sample(

@@ -18,7 +18,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["allowed", "at_most", "grid", "one_blas_thread", "parts", "run", "sweep", "team", "usable_cores", "workers"]
+__all__ = [
+    "allowed",
+    "at_most",
+    "grid",
+    "one_blas_thread",
+    "parts",
+    "run",
+    "sweep",
+    "team",
+    "usable_cores",
+    "workers",
+]
 
 #: Sequences of a part: enough to fill the registers of a matrix product with a part's rows.
 ROWS = 16
