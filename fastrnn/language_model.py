@@ -24,7 +24,7 @@ from fastrnn.checks import (
     check_targets,
     index_batch,
 )
-from fastrnn.kernels import CLIP_NONE
+from fastrnn.kernels import CLIP_NONE, PACK_BOTH, PACK_FORWARD
 from fastrnn.layout import aligned
 from fastrnn.passes import Call, Net, Space, Span
 from fastrnn.random_stream import UniformDraws
@@ -513,7 +513,7 @@ class LanguageModel(StackedModel):
         try:
             call = Call(
                 space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]),
-                num_threads=self._num_threads, steps=n,
+                pack=PACK_FORWARD, num_threads=self._num_threads, steps=n,
             )  # fmt: skip
             draws = UniformDraws(generator, n * N)
             uniforms = np.ascontiguousarray(draws.values.reshape(n, N).T)
@@ -567,7 +567,8 @@ class LanguageModel(StackedModel):
             drops = gradients and space.masks and self._training
             batch = _Batch(
                 space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]),
-                key=self._dropout_key() if drops else None, num_threads=self._num_threads,
+                key=self._dropout_key() if drops else None, pack=PACK_BOTH if gradients else PACK_FORWARD,
+                num_threads=self._num_threads,
             )  # fmt: skip
             batch.counted, batch.shape = counted, key
             return batch

@@ -21,7 +21,7 @@ from fastrnn.checks import (
     check_size,
     check_steps,
 )
-from fastrnn.kernels import CLIP_NONE
+from fastrnn.kernels import CLIP_NONE, PACK_BACKWARD, PACK_FORWARD
 from fastrnn.layout import aligned
 from fastrnn.passes import Call, Space
 from fastrnn.sharing import changing, reading
@@ -195,23 +195,22 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         space.from_zeros = given is None
         drops = space.masks and self._training
         call = Call(
-            space, layers, lengths=ends, key=self._dropout_key() if drops else None,
+            space, layers, lengths=ends, key=self._dropout_key() if drops else None, pack=PACK_FORWARD,
             num_threads=self._num_threads,
         )  # fmt: skip
-        width, columns, span, kept_x = self._h * self._directions, space.columns, space.span(T), space.x
+        width, span, kept_x = self._h * self._directions, space.span(T), space.x
         output = np.empty((N, T, width) if swapped else (T, N, width), self._dtype)
         h_n, last = space.new_states()
         out = output.swapaxes(0, 1) if swapped else output
 
         def forward_part(part: int, slot: int) -> None:
-            rows = columns[part]
             if not classes:
-                kept_x[rows] = steps[rows]
+                space.copy(steps, kept_x, part, self._num_threads)
                 if ends.size:
                     for n in range(*space.extents[part]):
                         kept_x[ends[n] :, n] = 0  # zero gradients must not meet a NaN there
             call.forward(span, indices, kept_x, space.h0.places, last, part, slot)
-            out[rows] = span.outputs[-1][rows]
+            space.copy(span.outputs[-1], out, part, self._num_threads)
 
         call.run(forward_part, space.multiply_adds)
         space.indices, space.lengths, space.dropout_key, space.batched = indices, ends, call.key, batched
@@ -289,7 +288,7 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         self.grads = {name: self._grad_views[name] for name in self._shapes}
         # The weights are those of the forward pass, which has packed them in this space, that nobody else uses.
         call = Call(
-            space, layers, lengths=space.lengths, key=space.dropout_key, packed=True,
+            space, layers, lengths=space.lengths, key=space.dropout_key, pack=PACK_BACKWARD,
             num_threads=self._num_threads,
         )  # fmt: skip
         swapped = self._batch_first and batched
@@ -298,17 +297,16 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
             grad_x = np.empty((N, T, self._d) if swapped else (T, N, self._d), self._dtype)
         dx = grad_x.swapaxes(0, 1) if swapped and grad_x is not None else grad_x
         grad_h0, dh0 = space.new_states()
-        columns, span, gradients = space.columns, space.span(T), space.gradients
+        span, gradients = space.span(T), space.gradients
 
         def backward_part(part: int, slot: int) -> None:
-            rows = columns[part]
-            span.dout[rows] = grad_output[rows]
+            space.copy(grad_output, span.dout, part, self._num_threads)
             call.backward(
                 span, space.indices, space.x, space.h0.places, dh_n, dh0, space.dx, gradients.layers[part],
                 part, slot,
             )  # fmt: skip
             if dx is not None:
-                dx[rows] = space.dx[0][rows]
+                space.copy(space.dx[0], dx, part, self._num_threads)
 
         call.run(backward_part, 2 * space.multiply_adds)
         members = space.sweepers(self._num_threads)

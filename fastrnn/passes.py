@@ -18,6 +18,7 @@ import numpy as np
 from fastrnn import threads
 from fastrnn.cells import Cell
 from fastrnn.checks import NO_INDICES, NO_LENGTHS
+from fastrnn.kernels import PACK_BOTH
 from fastrnn.layout import Layout, Shape, aligned
 from fastrnn.states import States
 
@@ -262,6 +263,15 @@ class Space:
         size = net.columns * (sum(net.widths) + net.h * net.L * net.D) + net.h * net.q
         return threads.sweep(size, num_threads) if self.kernels.HAS_TEAMS else 1
 
+    def copy(self, source: np.ndarray, out: np.ndarray, share: int, num_threads: int | None) -> None:
+        """Copy the sequences of a share from an array (T, N, n) to another."""
+        columns = self.columns[share]
+        if len(self.shares) > 1 or source.dtype != out.dtype:  # threads take the shares
+            out[columns] = source[columns]
+            return
+        members = threads.sweep(out.size, num_threads) if self.kernels.HAS_TEAMS else 1
+        self.kernels.copy_steps(source, out, members)
+
     def states(self) -> States:
         """New states of every place."""
         net = self.net
@@ -342,8 +352,9 @@ class Call:
         Time steps of each sequence, or without elements.
     key : (int, int) or None
         Where dropout's masks are drawn from, None for no dropout.
-    packed : bool, default False
-        Whether the space has these layers' weights packed already, from the call before.
+    pack : int
+        For which passes the weights are packed in the space: PACK_FORWARD, PACK_BACKWARD after a call that did so
+        for the forward pass, of the same weights, or PACK_BOTH.
     num_threads : int or None
         The most that are wanted; None for those that pay.
     steps : int or None
@@ -360,7 +371,7 @@ class Call:
         *,
         lengths: np.ndarray = NO_LENGTHS,
         key: tuple[int, int] | None = None,
-        packed: bool = False,
+        pack: int = PACK_BOTH,
         num_threads: int | None,
         steps: int | None = None,
     ) -> None:
@@ -371,11 +382,11 @@ class Call:
         N = space.N
         if not N:
             return
-        if space.packs and not packed:  # into the order in which the kernels read them
+        if space.packs:  # into the order in which the kernels read them
             pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
             for place, panels in enumerate(space.packed):
                 pack_layer(
-                    layers[place], N, one_hot and place < space.net.D, space.net.cell.code, panels, members
+                    layers[place], N, one_hot and place < space.net.D, space.net.cell.code, panels, pack, members
                 )
         if output is not None:
             space.kernels.pack_output(output, N, space.packed_output, members)

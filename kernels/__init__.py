@@ -35,6 +35,10 @@ KEPT = (0, 0, 4, 5)
 PACK_FROM = 8
 PACK_ROWS_FROM = 8
 
+#: For which passes a layer's weights are packed: forward, backward after that, or both.
+PACK_FORWARD, PACK_BACKWARD = 1, 2
+PACK_BOTH = PACK_FORWARD | PACK_BACKWARD
+
 #: Functions of every backend, and their arguments.  With them go ``NAME``; ``USES_BLAS``, whether products are
 #: BLAS's, on as many threads as that likes; ``HAS_TEAMS``, whether up to ``threads`` threads share a call, whose bits do
 #: not depend on that (the others go on with the calling one); and ``PACK_ROWS_FROM``, 0 where it makes no difference.
@@ -50,7 +54,7 @@ CONTRACT = {
     "recurrence": ("params", "hs", "work", "threads"),
     # a layer over a batch
     "layer_sizes": ("T", "N", "rows", "d", "h", "cell"),
-    "pack_layer": ("layer", "N", "one_hot", "cell", "packed", "threads"),
+    "pack_layer": ("layer", "N", "one_hot", "cell", "packed", "passes", "threads"),
     "layer_forward": ("layer", "packed", "batch", "h0", "hs", "kept", "h_n", "rows", "cell", "work", "threads"),
     "layer_backward": (
         "layer", "packed", "batch", "states", "upstream", "wanted", "grads", "accumulate", "rows", "cell",
@@ -70,6 +74,7 @@ CONTRACT = {
     "reduce_gradients": ("parts", "clip", "threshold", "out", "threads"),
     "optimize": ("name", "params", "grads", "states", "numbers", "threads"),
     # what users give, and what tests look at
+    "copy_steps": ("source", "out", "threads"),
     "wrap_indices": ("indices", "bound", "out"),
     "copy_targets": ("targets", "bound", "ignored", "out"),
     "tanh": ("x",),

@@ -5,7 +5,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         WXH, WHH, WHY, BH, BY, PARAMETERS
         FLOAT32, FLOAT64
         CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM
-        PACK_FROM
+        PACK_FROM, PACK_FORWARD, PACK_BACKWARD
     enum:
         STATES
     ctypedef struct cell_numbers:
@@ -52,7 +52,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         const void *b_ih
         const void *b_hh
         void *packed
-        int one_hot
+        int one_hot, passes
         const int64_t *indices
         const void *x
         const int64_t *lengths

@@ -144,7 +144,7 @@ def layer_sizes(Py_ssize_t T, Py_ssize_t N, Py_ssize_t rows, Py_ssize_t d, Py_ss
     return max(packed[0], packed[1]), most
 
 
-def pack_layer(tuple layer, Py_ssize_t N, bint one_hot, int cell, packed, int threads=1):
+def pack_layer(tuple layer, Py_ssize_t N, bint one_hot, int cell, packed, int passes=3, int threads=1):  # PACK_BOTH
     """Bring the weights of a layer into the order in which N sequences will read them.
 
     Nothing is done where `packed` has no elements: the weights are to be used as they are.
@@ -153,6 +153,7 @@ def pack_layer(tuple layer, Py_ssize_t N, bint one_hot, int cell, packed, int th
     cdef int loops = fill_layer(&a, layer, packed, cell)
     a.N = N
     a.one_hot = one_hot
+    a.passes = passes
     a.threads = team_size(threads)
     if a.packed == NULL:
         return

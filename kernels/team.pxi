@@ -17,6 +17,48 @@ HAS_TEAMS = True
 MOST_THREADS = TEAM_MOST
 
 
+cdef extern from "csrc/dispatch.h" nogil:
+    ctypedef struct copy_arguments:
+        Py_ssize_t T, N, bytes
+        const char *source
+        char *out
+        Py_ssize_t source_strides[2]
+        Py_ssize_t out_strides[2]
+    void fastrnn_copy(const copy_arguments *, int threads)
+
+
+def copy_steps(source, out, int threads=1):
+    """Copy an array (T, N, n) to another, by time steps, where the last axis of both is contiguous."""
+    cdef cnp.ndarray a = <cnp.ndarray?>source, b = <cnp.ndarray?>out
+    cdef copy_arguments c
+    cdef int i
+    cdef Py_ssize_t size
+    if (
+        cnp.PyArray_NDIM(a) != 3 or cnp.PyArray_NDIM(b) != 3 or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b)
+        or not (cnp.PyArray_ISBEHAVED_RO(a) and cnp.PyArray_ISBEHAVED(b))
+        or cnp.PyArray_TYPE(a) not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE)
+    ):
+        raise ValueError(f"kernels copy arrays (T, N, n) of one dtype, got {source.dtype} and {out.dtype}")
+    for i in range(3):
+        if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(b, i):
+            raise ValueError(f"kernels copy arrays of one shape, got {source.shape} and {out.shape}")
+    size = cnp.PyArray_ITEMSIZE(a)
+    if cnp.PyArray_SIZE(a) == 0:
+        return
+    if cnp.PyArray_DIM(a, 2) > 1 and (cnp.PyArray_STRIDE(a, 2) != size or cnp.PyArray_STRIDE(b, 2) != size):
+        out[...] = source
+        return
+    c.T, c.N, c.bytes = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1), cnp.PyArray_DIM(a, 2) * size
+    c.source = cnp.PyArray_BYTES(a)
+    c.out = cnp.PyArray_BYTES(b)
+    for i in range(2):
+        c.source_strides[i] = cnp.PyArray_STRIDE(a, i)
+        c.out_strides[i] = cnp.PyArray_STRIDE(b, i)
+    threads = team_size(threads)
+    with nogil:
+        fastrnn_copy(&c, threads)
+
+
 def team_settings(double watch, double late):
     """For tests: microseconds that a meeting is watched before its thread sleeps, and that make a member late.
 

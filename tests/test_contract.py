@@ -298,6 +298,15 @@ class Random:
         counted = kernels.copy_targets(targets, self.q, -1, out)
         return np.float64(counted), out[: -1 - counted if counted < 0 else None]
 
+    def copy_steps(self, kernels):
+        source = self.reals(self.T, self.N, self.h + 2)[:, :, 1:-1]
+        out = np.zeros((self.N, self.T, self.h), self.dtype).swapaxes(0, 1)
+        other = np.zeros((self.T, self.N, self.h), self.dtype)
+        kernels.copy_steps(source, out, 2)
+        kernels.copy_steps(out, other, 2)
+        assert np.array_equal(out, source)
+        return (other,)
+
     def tanh(self, kernels):
         x = self.reals(self.T * self.h, size=3.0)
         kernels.tanh(x)

@@ -197,6 +197,25 @@ void fastrnn_update(ptrdiff_t count, const update_arguments *all, const update_l
     if (threads > 1) fastrnn_team_tasks(threads, pieces, update_piece, &u);
 }
 
+/* ---- copies by several threads -------------------------------------------------------------------------- */
+
+static void copy_step(void *argument, ptrdiff_t t, int slot) {
+    const copy_arguments *a = argument;
+    const char *source = a->source + t * a->source_strides[0];
+    char *out = a->out + t * a->out_strides[0];
+    (void)slot;
+    if (a->source_strides[1] == a->bytes && a->out_strides[1] == a->bytes) {
+        memcpy(out, source, (size_t)(a->N * a->bytes));
+        return;
+    }
+    for (ptrdiff_t n = 0; n < a->N; n++)
+        memcpy(out + n * a->out_strides[1], source + n * a->source_strides[1], (size_t)a->bytes);
+}
+
+void fastrnn_copy(const copy_arguments *a, int threads) {
+    fastrnn_team_tasks(threads, a->T, copy_step, (void *)a);
+}
+
 /* ---- what users give ------------------------------------------------------------------------------------ */
 
 ptrdiff_t fastrnn_wrap_indices(ptrdiff_t n, const int64_t *indices, int64_t bound, int64_t *out) {

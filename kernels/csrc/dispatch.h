@@ -25,6 +25,9 @@ enum { STATES = 2 }; /* the most that a cell has */
 /* time steps of one sequence from which on its matrices are packed: for fewer they are used as they are. */
 enum { PACK_FROM = 8 };
 
+/* for which passes a layer's weights are packed. */
+enum { PACK_FORWARD = 1, PACK_BACKWARD = 2 };
+
 /* Parameters or their gradients, in this order: Wxh (h,d), Whh (h,h), Why (q,h), bh (h), by (q). */
 enum { WXH, WHH, WHY, BH, BY, PARAMETERS };
 
@@ -76,7 +79,7 @@ typedef struct {
     ptrdiff_t T, N, d, h;
     const void *W_ih, *W_hh, *b_ih, *b_hh;
     void *packed;           /* of pack_layer, or NULL: the weights are used as they are */
-    int one_hot;            /* pack_layer: inputs will be class indices */
+    int one_hot, passes;    /* pack_layer: inputs will be class indices; what it packs for */
     const int64_t *indices; /* (T,N) */
     const void *x;          /* (T,N,d) */
     const int64_t *lengths; /* (N) */
@@ -182,6 +185,15 @@ typedef struct {
 /* One optimizer's update of some arrays of parameters, cut into pieces that threads share. */
 void fastrnn_update(ptrdiff_t count, const update_arguments *all, const update_loop *loops, const int *element_types,
                     int threads);
+
+/* Copy an array of T time steps, N rows each of `bytes` contiguous ones, from and to any strides in bytes. */
+typedef struct {
+    ptrdiff_t T, N, bytes;
+    const char *source;
+    char *out;
+    ptrdiff_t source_strides[2], out_strides[2];
+} copy_arguments;
+void fastrnn_copy(const copy_arguments *, int threads);
 
 /* Loops for an element type at the instruction set in use. */
 const sequence_loops *fastrnn_sequence(int element_type);

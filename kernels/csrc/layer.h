@@ -104,26 +104,29 @@ static void FN(pack_layer)(const layer_arguments *a) {
     ptrdiff_t d = a->d, h = a->h, gates = FN(gates)(a->cell, h), ldz = FN(row_size)(a->cell, h);
     FN(packed_layer) p = FN(layer_panels)(a->packed, d, h, a->cell);
     const REAL *W_ih = a->W_ih;
-    FN(make_bias)(a, p.bias);
+    FN(packings) all = {.count = 0};
     if (FN(recurrent_part)(a->cell, h)) {
         FN(run) runs[2];
         int count = FN(input_runs)(a->cell, h, runs);
-        for (int i = 0; i < count; i++)
+        for (int i = 0; a->passes & PACK_FORWARD && i < count; i++)
             memcpy(p.turned + runs[i].z * d, W_ih + runs[i].w * d, (size_t)(runs[i].n * d) * sizeof(REAL));
         W_ih = p.turned;
     }
-    if (a->one_hot) {
-        FN(pack_panel)(W_ih, 1, d, d, gates, ldz, p.input);
-        for (ptrdiff_t c = 0; c < d; c++)
-            for (ptrdiff_t i = 0; i < ldz; i += VL)
-                FN(store)(p.input + c * ldz + i, FN(load)(p.input + c * ldz + i) + FN(load)(p.bias + i));
+    if (a->passes & PACK_FORWARD) {
+        FN(make_bias)(a, p.bias);
+        all.of[all.count++] = (FN(packing)){a->W_hh, 1, h, h, gates, p.forward, a->N == 1};
+        if (!a->one_hot) all.of[all.count++] = (FN(packing)){W_ih, 1, d, d, gates, p.input, 0};
     }
-    FN(packings) all = {{{a->W_hh, 1, h, h, gates, p.forward, a->N == 1},
-                         {a->W_hh, h, 1, gates, h, p.back, a->N == 1},
-                         {W_ih, 1, d, d, gates, p.input, 0},
-                         {W_ih, d, 1, gates, d, p.dinput, 0}},
-                        a->one_hot ? 2 : 4};
+    if (a->passes & PACK_BACKWARD) {
+        all.of[all.count++] = (FN(packing)){a->W_hh, h, 1, gates, h, p.back, a->N == 1};
+        if (!a->one_hot) all.of[all.count++] = (FN(packing)){W_ih, d, 1, gates, d, p.dinput, 0};
+    }
     FN(pack_all)(&all, a->threads);
+    if (!a->one_hot || !(a->passes & PACK_FORWARD)) return;
+    FN(pack_panel)(W_ih, 1, d, d, gates, ldz, p.input);
+    for (ptrdiff_t c = 0; c < d; c++)
+        for (ptrdiff_t i = 0; i < ldz; i += VL)
+            FN(store)(p.input + c * ldz + i, FN(load)(p.input + c * ldz + i) + FN(load)(p.bias + i));
 }
 
 typedef struct {

@@ -29,10 +29,11 @@ from fastrnn.kernels.numba_kernels.sequence import (
     workspace_size,
 )
 from fastrnn.kernels.numba_kernels.steps import StepKernel
+from fastrnn.kernels.numpy_kernels.layer import copy_steps
 
 __all__ = [
-    "HAS_TEAMS", "NAME", "PACK_ROWS_FROM", "USES_BLAS", "StepKernel", "backward", "cache_folder", "copy_targets", "exp", "forward",
-    "layer_backward", "layer_forward", "layer_sizes", "loss_and_grads", "optimize", "output_logits", "output_loss",
+    "HAS_TEAMS", "NAME", "PACK_ROWS_FROM", "USES_BLAS", "StepKernel", "backward", "cache_folder", "copy_steps", "copy_targets",
+    "exp", "forward", "layer_backward", "layer_forward", "layer_sizes", "loss_and_grads", "optimize", "output_logits", "output_loss",
     "output_sizes", "pack_layer", "pack_output", "recurrence", "reduce_gradients", "sample",
     "sample_batch", "sample_size", "sigmoid", "tanh", "train_step", "update", "workspace_size", "wrap_indices",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ the same place in the cache.  ``wide_d`` and ``wide_h`` are d and h rounded up t
 
 import functools
 
-from fastrnn.kernels import GATES
+from fastrnn.kernels import GATES, PACK_BOTH, PACK_FORWARD
 from fastrnn.kernels.numba_kernels import cells
 from fastrnn.kernels.numba_kernels.batch import ROWS, groups, pieces
 from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_padded, copy_tile, fill, gather_column
@@ -162,11 +162,13 @@ def _pack(layer, N, one_hot, packed):
             pack_for_gemv(alone, W_ih.T)
 
 
-def pack_layer(layer, N, one_hot, cell, packed, threads=1):
+def pack_layer(layer, N, one_hot, cell, packed, passes=PACK_BOTH, threads=1):
     """Bring the weights of a layer into the order in which N sequences will read them, in `packed`.
 
-    `one_hot` says that the inputs are class indices.
+    `one_hot` says that the inputs are class indices.  Both passes are packed for before the forward one.
     """
+    if not passes & PACK_FORWARD:
+        return
     if packed.size and GATES[cell] > 1:
         pack_gated(layer, N, one_hot, packed)
     elif packed.size:

@@ -29,9 +29,14 @@ steps the weights are used as they are.  ``work`` is scratch space of one thread
 
 import numpy as np
 
-from fastrnn.kernels import GATES, GRU, LSTM
+from fastrnn.kernels import GATES, GRU, LSTM, PACK_BOTH
 from fastrnn.kernels.numpy_kernels import cells
 from fastrnn.kernels.numpy_kernels.gradients import put
+
+
+def copy_steps(source, out, threads=1):
+    """Copy an array (T, N, n) to another of its shape."""
+    out[...] = source
 
 
 def layer_sizes(T, N, rows, d, h, cell):
@@ -39,10 +44,11 @@ def layer_sizes(T, N, rows, d, h, cell):
     return 0, 0
 
 
-def pack_layer(layer, N, one_hot, cell, packed, threads=1):
+def pack_layer(layer, N, one_hot, cell, packed, passes=PACK_BOTH, threads=1):
     """Bring the weights of a layer into the order in which N sequences will read them.
 
-    `one_hot` says that the inputs are class indices.
+    `one_hot` says that the inputs are class indices.  `passes` says what the weights are packed for: PACK_FORWARD,
+    PACK_BACKWARD for what backward wants beside that, or PACK_BOTH.
     """
 
 
