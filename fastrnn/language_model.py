@@ -347,8 +347,7 @@ class LanguageModel(StackedModel):
             self._step_grads = self._layout.views(self._flat)
         loss, h_n = self._gradients(x, y, h0, "mean", mode, threshold, self._flat)
         self.grads = dict(self._step_grads)  # an optimizer may put other arrays in it
-        with threads.at_most(self._num_threads):
-            step(self.parameters, self.grads)
+        threads.at_most(self._num_threads, step, self.parameters, self.grads)
         return loss, h_n.public
 
     @reading

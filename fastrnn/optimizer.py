@@ -51,7 +51,9 @@ class Bound(NamedTuple):
         """Run the kernel called `name`, on these kinds of state."""
         state = self.flat_state
         states = tuple([state.get(slot, ()) for slot in slots])
-        members = threads.sweep(self.size, threads.allowed()) if kernels.HAS_TEAMS else 1
+        members = 1
+        if self.size >= 2 * threads.SWEEP and kernels.HAS_TEAMS:
+            members = threads.sweep(self.size, threads.allowed())
         kernels.optimize(name, self.flat_params, self.flat_grads, states, numbers, members)
 
 

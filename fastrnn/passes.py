@@ -18,7 +18,7 @@ import numpy as np
 from fastrnn import threads
 from fastrnn.cells import Cell
 from fastrnn.checks import NO_INDICES, NO_LENGTHS
-from fastrnn.kernels import PACK_BOTH
+from fastrnn.kernels import PACK_BACKWARD, PACK_BOTH, PACK_FORWARD
 from fastrnn.layout import Layout, Shape, aligned
 from fastrnn.states import States
 
@@ -188,6 +188,8 @@ class Space:
             packed, work = kernels.output_sizes(steps, N, rows, h, net.q)
             self.packed_output = self.buffer(packed)
             self.work_size = max(self.work_size, work)
+        #: Of the calls that pack for each pass.
+        self.trials = {passes: threads.Trial() for passes in (PACK_FORWARD, PACK_BACKWARD, PACK_BOTH)}
         #: Of each thread that runs parts.
         self.works: list[np.ndarray] = []
         self.generators: list[np.random.Generator] = []
@@ -237,8 +239,16 @@ class Space:
         inputs = sum(widths[D:] if one_hot else widths)
         #: Of a forward pass.
         self.multiply_adds = float(T) * N * (net.columns * (inputs + h * L * D) + h * net.q)
-        #: Of a time step of one layer and one part.
-        self.step = self.multiply_adds / (max(T, 1) * L * D * len(self.bounds))
+        #: Weights of all layers, biases aside.
+        self.weights = net.columns * (sum(widths) + h * L * D) + h * net.q
+        #: What a time step of one layer and one part costs, as `fastrnn.threads.team` takes it.
+        self.step = threads.cost(net.columns * (inputs / (L * D) + h), rows)
+        #: Whether the size of the batch and of the weights lets threads share a call, a pass over the weights, and a
+        #: copy of the inputs or outputs: what takes long to find out.
+        self.teams = kernels.HAS_TEAMS and (self.whole or self.step >= 2 * threads.SHARE)
+        self.sweeps = kernels.HAS_TEAMS and self.weights >= 2 * threads.SWEEP
+        widest = T * N * max(net.d, h * D)
+        self.copies = kernels.HAS_TEAMS and len(self.shares) == 1 and widest >= 2 * threads.SWEEP
 
     def work(self, slot: int) -> Any:
         """Work space of a thread; of all, where a call of a kernel runs all parts."""
@@ -249,28 +259,23 @@ class Space:
         return self._take(shape, self.net.dtype)
 
     def members(self, num_threads: int | None, steps: int) -> int:
-        """Threads that share a call of a kernel, where the kernels can."""
-        if not self.kernels.HAS_TEAMS:
-            return 1
-        count = len(self.bounds)
+        """Threads that share a call of a kernel, where `teams` may."""
         if self.whole:
-            return threads.grid(count, self.step, steps, num_threads)
-        return threads.team(self.step, steps, num_threads, count)
+            work = self.multiply_adds * steps / self.T
+            return threads.grid(len(self.bounds), work, self.step, steps, num_threads)
+        return threads.team(self.step, steps, num_threads, len(self.bounds))
 
     def sweepers(self, num_threads: int | None) -> int:
         """Threads that share a pass over the weights, where the kernels can."""
-        net = self.net
-        size = net.columns * (sum(net.widths) + net.h * net.L * net.D) + net.h * net.q
-        return threads.sweep(size, num_threads) if self.kernels.HAS_TEAMS else 1
+        return threads.sweep(self.weights, num_threads) if self.sweeps else 1
 
     def copy(self, source: np.ndarray, out: np.ndarray, share: int, num_threads: int | None) -> None:
         """Copy the sequences of a share from an array (T, N, n) to another."""
         columns = self.columns[share]
-        if len(self.shares) > 1 or source.dtype != out.dtype:  # threads take the shares
+        if not self.copies or source.dtype != out.dtype:
             out[columns] = source[columns]
-            return
-        members = threads.sweep(out.size, num_threads) if self.kernels.HAS_TEAMS else 1
-        self.kernels.copy_steps(source, out, members)
+        else:
+            self.kernels.copy_steps(source, out, threads.sweep(out.size, num_threads))
 
     def states(self) -> States:
         """New states of every place."""
@@ -361,7 +366,7 @@ class Call:
         Time steps, where they are not those of the space.
     """
 
-    __slots__ = ("_layers", "_output", "key", "lengths", "members", "num_threads", "space")
+    __slots__ = ("_layers", "_output", "key", "lengths", "members", "num_threads", "space", "trial")
 
     def __init__(
         self,
@@ -377,8 +382,14 @@ class Call:
     ) -> None:
         self.space, self.lengths, self.key, self.num_threads = space, lengths, key, num_threads
         self._layers, self._output = layers, output
+        self.trial = None
         #: Threads that share each part: as many as the kernels are told.
-        self.members = members = space.members(num_threads, space.steps if steps is None else steps)
+        self.members = members = 1
+        if space.teams:
+            most = space.members(num_threads, space.steps if steps is None else steps)
+            if most > 1:
+                self.trial = space.trials[pack]
+                self.members = members = self.trial.begin(most)
         N = space.N
         if not N:
             return
@@ -386,7 +397,13 @@ class Call:
             pack_layer, one_hot = space.kernels.pack_layer, space.one_hot
             for place, panels in enumerate(space.packed):
                 pack_layer(
-                    layers[place], N, one_hot and place < space.net.D, space.net.cell.code, panels, pack, members
+                    layers[place],
+                    N,
+                    one_hot and place < space.net.D,
+                    space.net.cell.code,
+                    panels,
+                    pack,
+                    members,
                 )
         if output is not None:
             space.kernels.pack_output(output, N, space.packed_output, members)
@@ -397,18 +414,26 @@ class Call:
         The threads take shares.  Where those are several and a product of matrices is BLAS's, BLAS is
         held to one thread meanwhile.
         """
-        space = self.space
-        if space.whole:
-            while len(space.works) < min(self.members, len(space.bounds)):
-                space.works.append(space.buffer(space.work_size))
-            function(0, 0)
-            return
+        space, trial = self.space, self.trial
         count = len(space.shares)
-        if count == 1 and space.works:
+        if count == 1 and trial is None and space.works:
             function(0, 0)
             return
         if not space.N:
             return
+        if space.whole:
+            while len(space.works) < min(self.members, len(space.bounds)):
+                space.works.append(space.buffer(space.work_size))
+            function(0, 0)
+        else:
+            self._run_shares(function, multiply_adds)
+        if trial is not None:
+            trial.end(multiply_adds)
+            self.trial = None  # a further run of this call is none of its kind
+
+    def _run_shares(self, function: Callable[[int, int], object], multiply_adds: float) -> None:
+        space = self.space
+        count = len(space.shares)
         workers = threads.workers(count, multiply_adds, self.num_threads)
         while len(space.works) < workers:
             if space.masks:  # first: each work space has its generator whatever fails

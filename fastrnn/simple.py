@@ -253,8 +253,10 @@ class SimpleRNN(SimpleWeights, Steppable):
         hs[0] = h_prev[:, 0]
         space = self._take_space()
         size = kernels.workspace_size(T, self._d, self._h, self._q)
-        kernels.forward(params, (indices, x), hs, ps, space.work(size), self._members(kernels, T, x))
-        self._spaces.append(space)
+        kernels.forward(
+            params, (indices, x), hs, ps, space.work(size), self._members(space, kernels, "forward", T, x)
+        )
+        self._give_space(space, T)
         if len(indices):
             return OneHotSteps(indices, self._d, self._dtype), Steps(hs, -1), Steps(ps)
         # The caller may change its inputs before it calls backward: keep what was used.
@@ -323,11 +325,11 @@ class SimpleRNN(SimpleWeights, Steppable):
         grads = self._new_gradients()
         space = self._take_space()
         work = space.work(kernels.workspace_size(T, self._d, self._h, self._q))
-        members = self._members(kernels, T, x)
+        members = self._members(space, kernels, "backward", T, x)
         kernels.backward(
             params, (indices, x), targets, states, probabilities, STEP_LIMIT, grads, work, members
         )
-        self._spaces.append(space)
+        self._give_space(space, T)
         return grads
 
     @changing
@@ -424,8 +426,8 @@ class SimpleRNN(SimpleWeights, Steppable):
         )
         grads = self._new_gradients()
         loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work, members)
+        self._give_space(space, len(hs) - 1)
         h_last = hs[-1:].T.copy()
-        self._spaces.append(space)
         return loss, grads, h_last
 
     @changing
@@ -483,8 +485,8 @@ class SimpleRNN(SimpleWeights, Steppable):
         else:
             loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work, members)
             self._descend(grads, lr)
+        self._give_space(space, len(hs) - 1)
         h_last = hs[-1:].T.copy()
-        self._spaces.append(space)
         return loss, h_last
 
     @reading
@@ -538,8 +540,10 @@ class SimpleRNN(SimpleWeights, Steppable):
         draws = UniformDraws(generator, n)
         space = self._take_space()
         work = space.work(kernels.workspace_size(n, self._d, self._h, self._q))
-        drawn = kernels.sample(params, state, start, draws.values, out, work, self._members(kernels, n))
-        self._spaces.append(space)
+        drawn = kernels.sample(
+            params, state, start, draws.values, out, work, self._members(space, kernels, "sample", n)
+        )
+        self._give_space(space, n)
         if drawn < n:
             draws.put_back()
             raise ValueError(
@@ -564,13 +568,23 @@ class SimpleRNN(SimpleWeights, Steppable):
         hs, ps = space.steps(T, self._h, self._q)
         hs[0] = h_prev[:, 0]
         work = space.work(kernels.workspace_size(T, self._d, self._h, self._q))
-        return space, inputs, targets, hs, ps, clip, work, self._members(kernels, T, inputs[1])
+        return (
+            space,
+            inputs,
+            targets,
+            hs,
+            ps,
+            clip,
+            work,
+            self._members(space, kernels, "train", T, inputs[1]),
+        )
 
-    def _members(self, kernels: ModuleType, T: int, x: Sized = ()) -> int:
+    def _members(self, space: Space, kernels: ModuleType, kind: str, T: int, x: Sized = ()) -> int:
         """Threads that share a call of T time steps; `x` holds the vectors, where inputs are no class indices."""
         if not kernels.HAS_TEAMS:
             return 1
-        return threads.team(self._h * (self._h + self._q + (self._d if len(x) else 0)), T, None)
+        weights = self._h * (self._h + self._q + (self._d if len(x) else 0))
+        return space.begin(kind, threads.team(weights, T, None))
 
     def _descend(self, grads: Gradients, lr: float) -> None:
         """Update parameters that kernels cannot take as they are, one after another as the notes do: views
@@ -621,6 +635,11 @@ class SimpleRNN(SimpleWeights, Steppable):
         net = Net(self._dtype, TANH, self._d, self._h, self._q)
         output = Why, by.reshape(-1)
         return Source(backends.kernels(self._backend), net, [layer], output, probabilities=True, flat=True)
+
+    def _give_space(self, space: Space, T: int) -> None:
+        """Keep the memory of a call of T time steps for the next one."""
+        space.end(T)
+        self._spaces.append(space)
 
     def _take_space(self) -> Space:
         try:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastrnn.checks import as_array, check_dtype, check_real_array, check_size, kernel_array, own_arrays
 from fastrnn.sharing import Shared
+from fastrnn.threads import Trial
 
 if TYPE_CHECKING:
     from fastrnn.hints import BackendName
@@ -36,11 +37,26 @@ Gradients = tuple[np.ndarray, ...]
 class Space:
     """Memory of one call."""
 
-    __slots__ = ("_probabilities", "_states", "_work")
+    __slots__ = ("_probabilities", "_states", "_trial", "_trials", "_work")
 
     def __init__(self, dtype: np.dtype) -> None:
+        self._trials: dict[object, Trial] = {}
+        self._trial: Trial | None = None
         self._work = np.empty(0, dtype)
         self._states = self._probabilities = np.empty((0, 0), dtype)
+
+    def begin(self, kind: object, most: int) -> int:
+        """How many threads, at most `most`, a call of this kind is to have."""
+        if most == 1:
+            return 1
+        self._trial = self._trials.setdefault(kind, Trial())
+        return self._trial.begin(most)
+
+    def end(self, T: int) -> None:
+        """Note that it is done with its T time steps."""
+        if self._trial is not None:
+            self._trial.end(T)
+            self._trial = None
 
     def work(self, size: int) -> np.ndarray:
         """Scratch space of at least `size` numbers."""

@@ -12,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "Trial",
     "allowed",
     "at_most",
     "grid",
@@ -41,13 +43,17 @@ MOST_PARTS = 16
 #: steps of 7 million (0.25 ms) take as long on both, of 20 million a fifth less, of 60 million two fifths.
 SMALL = 10_000_000
 
-#: Multiply-adds of a time step that a member of a team must have for itself to pay for the meeting after the step,
-#: and of a whole call below which no team forms: see docs/performance.md for how they were measured.
+#: What of a time step a member of a team must have for itself to pay for the meeting after the step, and a whole
+#: call, for a team to form: in weights that are read, see `cost`, and docs/performance.md for how it was measured.
 SHARE = 25_000
 SHORT = 500_000
 
-#: Elements that pay for a thread of a pass over arrays: 15 us or so.
-SWEEP = 16_000
+#: Elements that pay for a thread of a pass over arrays: about 10 us.
+SWEEP = 32_000
+
+#: Whether teams are tried against the calling thread alone; and calls after which the slower way is tried again.
+TRIED = True
+AGAIN = 32
 
 #: The most members of a team.
 MOST_MEMBERS = 64
@@ -175,13 +181,38 @@ def workers(count: int, multiply_adds: float, num_threads: int | None) -> int:
     return min(count, usable_cores() if num_threads is None else num_threads)
 
 
+def cost(weights: float, rows: int) -> float:
+    """What the products of a time step cost, in weights that are read: about 25 000 in a microsecond.
+
+    A product with one vector takes as long as its weights take to come from the cache; one with many takes the
+    time of its multiply-adds, at 2.5 times the rate.
+
+    Parameters
+    ----------
+    weights : float
+        Elements of the matrices.
+    rows : int
+        Sequences.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> cost(1000, 1), cost(1000, 2), cost(1000, 16)
+    (1000.0, 1000.0, 6400.0)
+    """
+    return weights * max(1.0, 0.4 * rows)
+
+
 def team(step: float, steps: int, num_threads: int | None, count: int = 1) -> int:
     """Number of threads that share each time step of a part.
 
     Parameters
     ----------
     step : float
-        Multiply-adds of a time step of one part.
+        What a time step of one part costs: see `cost`.
     steps : int
     num_threads : int or None
         The most that are wanted; None for `usable_cores`.
@@ -204,7 +235,7 @@ def team(step: float, steps: int, num_threads: int | None, count: int = 1) -> in
     return int(max(1, min(cores // count, step // SHARE, MOST_MEMBERS)))
 
 
-def grid(count: int, step: float, steps: int, num_threads: int | None) -> int:
+def grid(count: int, work: float, step: float, steps: int, num_threads: int | None) -> int:
     """Number of threads that share `count` parts, in one call of a kernel.
 
     Up to one for each part they take whole parts.  More of them, where a time step of a part is worth it, share
@@ -213,8 +244,10 @@ def grid(count: int, step: float, steps: int, num_threads: int | None) -> int:
     Parameters
     ----------
     count : int
+    work : float
+        Multiply-adds of the call.
     step : float
-        Multiply-adds of a time step of one part.
+        What a time step of one part costs: see `cost`.
     steps : int
     num_threads : int or None
         The most that are wanted; None for `usable_cores`.
@@ -225,14 +258,62 @@ def grid(count: int, step: float, steps: int, num_threads: int | None) -> int:
 
     Examples
     --------
-    >>> grid(4, 1e6, 50, 2), grid(4, 1e6, 50, 16), grid(4, 6e4, 50, 16), grid(4, 1e3, 50, 2)
+    >>> grid(4, 1e9, 1e6, 50, 2), grid(4, 1e9, 1e6, 50, 16), grid(4, 1e7, 6e4, 50, 16), grid(4, 1e5, 1e3, 25, 2)
     (2, 16, 4, 1)
     """
-    if step * steps * count < SHORT:
+    if work < SHORT:
         return 1
     cores = usable_cores() if num_threads is None else num_threads
     shared = team(step, steps, cores)
     return shared if 2 * shared >= 3 * count else min(cores, count)
+
+
+class Trial:
+    """Whether a team pays, by the clock: for calls of one kind, one at a time.
+
+    How long it takes for what one core has written to reach another differs by a factor of four between machines,
+    and on a virtual one from minute to minute.  The bits do not depend on the team, so both ways are tried, the faster
+    one is gone, and now and then the other is tried again.
+
+    Examples
+    --------
+    >>> trial = Trial()
+    >>> trial.begin(2), trial.end(1.0), trial.begin(1), trial.end(1.0)
+    (2, None, 1, None)
+    """
+
+    __slots__ = ("_alone", "_calls", "_members", "_since", "_together")
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._alone = self._together = 0.0
+
+    def begin(self, most: int) -> int:
+        """How many threads the call is to have: 1 or `most`."""
+        members = most
+        if most > 1 and TRIED:
+            self._calls = calls = self._calls + 1
+            alone, together = self._alone, self._together
+            if calls > 2:  # of the first two the first warms up
+                clear = max(alone, together) > 1.5 * min(alone, together)
+                other = calls == 3 or not calls % (AGAIN * 4 if clear else AGAIN)
+                members = 1 if (alone < together and calls > 3) != other else most
+        self._members = members
+        self._since = time.perf_counter()
+        return members
+
+    def end(self, work: float) -> None:
+        """Note how long the call took for `work`, in any unit."""
+        taken = (time.perf_counter() - self._since) / work
+        if self._members == 1:
+            self._alone = self._mean(self._alone, taken)
+        else:
+            self._together = self._mean(self._together, taken)
+
+    def _mean(self, before: float, taken: float) -> float:
+        if not before or self._calls <= 2:
+            return taken
+        return before + (min(taken, 2 * before) - before) / 4  # one that was held up does not decide
 
 
 def sweep(size: int, num_threads: int | None) -> int:
@@ -270,24 +351,22 @@ _allowance = _Allowance()
 
 
 def allowed() -> int | None:
-    """The most threads that the block of `at_most` around this call wants."""
+    """The most threads that the call of `at_most` around this one wants."""
     return _allowance.num_threads
 
 
-@contextlib.contextmanager
-def at_most(num_threads: int | None) -> Iterator[None]:
-    """Let what is called in the block, an optimizer for one, use the threads of a model and no more.
+def at_most(num_threads: int | None, function: Callable[..., object], *arguments: Any) -> None:
+    """Call a function, an optimizer's step for one, that is to use the threads of a model and no more.
 
     Examples
     --------
-    >>> with at_most(3):
-    ...     allowed()
+    >>> at_most(3, lambda: print(allowed()))
     3
     """
     before = _allowance.num_threads
     _allowance.num_threads = num_threads
     try:
-        yield
+        function(*arguments)
     finally:
         _allowance.num_threads = before
 

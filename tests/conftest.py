@@ -118,8 +118,8 @@ def kernels(backend):
 @pytest.fixture
 def small_work_shared(monkeypatch):
     """However small the work is, threads share it, and go on together however late one of them is."""
-    for name, least in (("SMALL", 0), ("SHORT", 0), ("SHARE", 1), ("SWEEP", 1)):
-        monkeypatch.setattr(threads, name, least)
+    for name, value in (("SMALL", 0), ("SHORT", 0), ("SHARE", 1), ("SWEEP", 1), ("TRIED", False)):
+        monkeypatch.setattr(threads, name, value)
     with teams_for_certain():
         yield
 

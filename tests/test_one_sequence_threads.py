@@ -239,5 +239,6 @@ def test_threads_that_there_cannot_be(compiled):
 def test_kernels_without_teams_are_told_one_thread(compiled, monkeypatch):
     monkeypatch.setattr(fastrnn.threads, "team", lambda *a: 7)
     rnn = SimpleRNN(5, 64, 5)
-    assert rnn._members(compiled, 100) == 7
-    assert rnn._members(SimpleNamespace(HAS_TEAMS=False), 100) == 1
+    space = rnn._take_space()
+    assert rnn._members(space, compiled, "forward", 100) == 7
+    assert rnn._members(space, SimpleNamespace(HAS_TEAMS=False), "forward", 100) == 1

@@ -190,9 +190,7 @@ static FN(layer_pass) FN(begin_pass)(const layer_arguments *a) {
 
 /* Runs a body; weights that are used as they are, are so by one thread. */
 static void FN(run_steps)(FN(layer_pass) *f, ptrdiff_t steps, team_steps_body body) {
-    team_member alone = {0, 1, NULL};
-    if (f->a->packed && f->a->threads > 1) fastrnn_team_steps(f->a->threads, steps, body, f);
-    else body(f, &alone, 0);
+    fastrnn_team_steps(f->a->packed ? f->a->threads : 1, steps, body, f);
 }
 
 /* Meets before step i; nonzero when the body is to be left with i.  Alone, nobody is to be met. */

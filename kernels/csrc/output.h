@@ -103,9 +103,7 @@ static FN(output_pass) FN(begin_output)(const output_arguments *a) {
 
 /* Runs a body whose steps are blocks. */
 static void FN(run_blocks)(FN(output_pass) *f, team_steps_body body) {
-    team_member alone = {0, 1, NULL};
-    if (f->a->threads > 1) fastrnn_team_steps(f->a->threads, (f->a->T + f->steps - 1) / f->steps, body, f);
-    else body(f, &alone, 0);
+    fastrnn_team_steps(f->a->threads, (f->a->T + f->steps - 1) / f->steps, body, f);
 }
 
 /* Rows of a block (time steps x sequences) that a member handles, whole chunks: see the loss. */

@@ -414,6 +414,7 @@ void fastrnn_team_meet(team_member *member) {
 int fastrnn_team_meet_between(team_member *member) {
     team *group = member->inside;
     int leave;
+    if (group == NULL) return 0;
     if (member->rank > 0) return follow(member->inside);
     if (member->size > 1) gather(group);
     leave = group->late || somebody_has_come(group);
@@ -424,6 +425,11 @@ int fastrnn_team_meet_between(team_member *member) {
 void fastrnn_team_steps(int threads, ptrdiff_t steps, team_steps_body body, void *argument) {
     team group;
     ptrdiff_t step = 0;
+    if (threads <= 1) {
+        team_member alone = {0, 1, NULL};
+        while (step < steps) step = body(argument, &alone, step);
+        return;
+    }
     invite(&group, steps > 0 ? threads : 1, NULL);
     if (group.awake > 0) wait_a_moment(&group);
     while (step < steps) {
@@ -482,6 +488,10 @@ void fastrnn_team_tasks(int threads, ptrdiff_t count, team_task task, void *argu
     int64_t start, longest, since = 0, gain = 0, wait = 0;
     ptrdiff_t done;
     int came;
+    if (threads <= 1 || count <= 1) {
+        for (ptrdiff_t i = 0; i < count; i++) task(argument, i, 0);
+        return;
+    }
     list.task = task;
     list.argument = argument;
     list.count = count;

@@ -6,7 +6,13 @@ One file a concept, its equations at the top: `sequence` the class of the study 
 
 from fastrnn.kernels.numpy_kernels.gradients import reduce_gradients
 from fastrnn.kernels.numpy_kernels.indices import copy_targets, wrap_indices
-from fastrnn.kernels.numpy_kernels.layer import copy_steps, layer_backward, layer_forward, layer_sizes, pack_layer
+from fastrnn.kernels.numpy_kernels.layer import (
+    copy_steps,
+    layer_backward,
+    layer_forward,
+    layer_sizes,
+    pack_layer,
+)
 from fastrnn.kernels.numpy_kernels.optimizers import optimize
 from fastrnn.kernels.numpy_kernels.output import output_logits, output_loss, output_sizes, pack_output
 from fastrnn.kernels.numpy_kernels.sampling import sample_batch, sample_size
