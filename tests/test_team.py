@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import support
 
+from fastrnn import BackendUnavailable, backends
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [ROOT / "tests/team/harness.c", ROOT / "kernels/csrc/team.c"]
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'kernels/csrc'}"]
@@ -82,3 +84,19 @@ def test_other_systems_compile_it(cross_compiler, tmp_path):
     if found is None:
         pytest.skip(f"{cross_compiler} is not installed")
     build(found, ["-c"], SOURCES[1:], tmp_path / "team.o")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks and stops as Linux has them")
+@pytest.mark.parametrize("calls", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_random_calls_among_forks_signals_and_stops(calls):
+    """From Python, in three threads at once: no hang, and the bits of one thread."""
+    try:
+        backends.load("cython")
+    except BackendUnavailable as error:
+        lack(str(error))
+    ran = subprocess.run(
+        [sys.executable, ROOT / "tests/team/soak.py", str(calls), "1"],
+        capture_output=True, text=True, timeout=200 + calls / 2,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "wrong: []" in ran.stdout

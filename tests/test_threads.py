@@ -632,7 +632,7 @@ import os, sys, threading, warnings
 import numpy as np
 from fastrnn import LanguageModel, optim, threads
 warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which is what is tested
-threads.SMALL = 0
+threads.SMALL, threads.SHORT, threads.SHARE, threads.SWEEP, threads.TRIED = 0, 0, 1, 1, False
 
 def train(steps=3):
     lm = LanguageModel(7, 12, rng=0, num_threads=4)
