@@ -273,7 +273,8 @@ class Trial:
 
     How long it takes for what one core has written to reach another differs by a factor of four between machines,
     and on a virtual one from minute to minute.  The bits do not depend on the team, so both ways are tried, the faster
-    one is gone, and now and then the other is tried again.
+    one is gone, and the other is tried again: soon at first, and then after `AGAIN` calls, or four times as many where
+    it is by far the slower one.
 
     Examples
     --------
@@ -282,22 +283,30 @@ class Trial:
     (2, None, 1, None)
     """
 
-    __slots__ = ("_alone", "_calls", "_members", "_since", "_together")
+    __slots__ = ("_alone", "_calls", "_members", "_since", "_together", "_until", "_wait")
 
     def __init__(self) -> None:
         self._calls = 0
         self._alone = self._together = 0.0
+        #: Calls until the slower way is tried again, and between such tries.
+        self._until = self._wait = 1
 
     def begin(self, most: int) -> int:
         """How many threads the call is to have: 1 or `most`."""
         members = most
         if most > 1 and TRIED:
-            self._calls = calls = self._calls + 1
-            alone, together = self._alone, self._together
-            if calls > 2:  # of the first two the first warms up
-                clear = max(alone, together) > 1.5 * min(alone, together)
-                other = calls == 3 or not calls % (AGAIN * 4 if clear else AGAIN)
-                members = 1 if (alone < together and calls > 3) != other else most
+            self._calls += 1
+            if self._calls == 3:  # of the first two the first warms up
+                members = 1
+            elif self._calls > 3:
+                alone, together = self._alone, self._together
+                members = 1 if alone < together else most
+                self._until -= 1
+                if self._until < 0:
+                    members = most if members == 1 else 1
+                    clear = max(alone, together) > 1.5 * min(alone, together)
+                    self._wait = min(2 * self._wait, AGAIN * 4 if clear else AGAIN)
+                    self._until = self._wait
         self._members = members
         self._since = time.perf_counter()
         return members

@@ -39,7 +39,8 @@ typedef struct {
     REAL *out;
     double squares[FN(CHUNKS)]; /* of each chunk, added up in their order, whoever made them */
     int clip;
-    REAL limit; /* to which values are clamped, or with which they are multiplied */
+    REAL limit;  /* to which values are clamped, or with which they are multiplied */
+    int at_once; /* values are clamped as soon as their squares are summed up */
 } FN(reduction);
 
 static void FN(add_chunk)(void *argument, ptrdiff_t index, int slot) {
@@ -58,6 +59,7 @@ static void FN(add_chunk)(void *argument, ptrdiff_t index, int slot) {
             for (; j < stop; j++) out[j] += g[part * n + j];
         }
         squares += (double)FN(sum_of_squares)(out + i, stop - i);
+        if (r->at_once) FN(clip_values)(stop - i, out + i, r->limit);
     }
     r->squares[index] = squares;
 }
@@ -74,19 +76,24 @@ static void FN(clip_chunk)(void *argument, ptrdiff_t index, int slot) {
 static double FN(reduce_gradients)(ptrdiff_t parts, ptrdiff_t n, const void *gradients, int clip, double threshold,
                                    void *sum, int threads) {
     REAL *out = sum;
-    FN(reduction) r = {parts, n, (n / FN(CHUNKS) / 512 + 1) * 512, gradients, out, {0}, clip, (REAL)threshold};
+    FN(reduction) r = {parts, n, (n / FN(CHUNKS) / 512 + 1) * 512, gradients, out, {0}, clip, (REAL)threshold,
+                       clip == CLIP_VALUE && out != gradients};
     ptrdiff_t chunks = (n + r.chunk - 1) / r.chunk;
     double squares = 0;
     fastrnn_team_tasks(threads, chunks, FN(add_chunk), &r);
     for (ptrdiff_t i = 0; i < chunks; i++) squares += r.squares[i];
     double norm = sqrt(squares);
+    if (!(squares < (double)INFINITY) && r.at_once) { /* once more, to look at the sums as they were */
+        r.at_once = 0;
+        fastrnn_team_tasks(threads, chunks, FN(add_chunk), &r);
+    }
     if (!(squares < (double)INFINITY) && FN(all_finite)(out, n)) { /* squares beyond the largest number */
         squares = 0;
         for (ptrdiff_t i = 0; i < n; i++) squares += (double)out[i] * 0x1p-600 * ((double)out[i] * 0x1p-600);
         norm = sqrt(squares) * 0x1p600;
     }
     if (clip == CLIP_NORM) r.limit = (REAL)(threshold / norm);
-    if (clip == CLIP_VALUE || (clip == CLIP_NORM && !(norm <= threshold)))
+    if ((clip == CLIP_VALUE && !r.at_once) || (clip == CLIP_NORM && !(norm <= threshold)))
         fastrnn_team_tasks(threads, chunks, FN(clip_chunk), &r);
     return norm;
 }
