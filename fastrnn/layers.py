@@ -286,7 +286,8 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
             self._grad_views = self._layout.views(self._flat)
         # Every time: what the caller has put there since are not the gradients.
         self.grads = {name: self._grad_views[name] for name in self._shapes}
-        # The weights are those of the forward pass, which has packed them in this space, that nobody else uses.
+        # The weights are to be those of the forward pass, which has packed them for itself in this space, that
+        # nobody else uses; what backward wants beside that is packed now.
         call = Call(
             space, layers, lengths=space.lengths, key=space.dropout_key, pack=PACK_BACKWARD,
             num_threads=self._num_threads,

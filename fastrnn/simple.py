@@ -426,8 +426,8 @@ class SimpleRNN(SimpleWeights, Steppable):
         )
         grads = self._new_gradients()
         loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work, members)
+        h_last = hs[-1:].T.copy()  # first: the space may be another call's as soon as it is given back
         self._give_space(space, len(hs) - 1)
-        h_last = hs[-1:].T.copy()
         return loss, grads, h_last
 
     @changing
@@ -485,8 +485,8 @@ class SimpleRNN(SimpleWeights, Steppable):
         else:
             loss = kernels.loss_and_grads(params, inputs, targets, hs, ps, mode, grads, work, members)
             self._descend(grads, lr)
+        h_last = hs[-1:].T.copy()  # first: the space may be another call's as soon as it is given back
         self._give_space(space, len(hs) - 1)
-        h_last = hs[-1:].T.copy()
         return loss, h_last
 
     @reading

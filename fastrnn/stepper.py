@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastrnn.checks import INDEX, as_array, check_index, check_real_array, check_size, describe
+from fastrnn.kernels import PACK_FORWARD
 from fastrnn.layout import Shape, aligned
 from fastrnn.sharing import Shared, Sharing, being_read, reading
 from fastrnn.states import check_state, public
@@ -137,7 +138,7 @@ class StepWeights:
             for place in range(len(self.layers) - len(packed)):
                 packed.insert(place, aligned((self._packed_sizes[place],), self.dtype))
                 self.kernels.pack_layer(
-                    self.layers[place], N, one_hot and place == 0, self.cell, packed[place]
+                    self.layers[place], N, one_hot and place == 0, self.cell, packed[place], PACK_FORWARD
                 )
             self._packed.setdefault(one_hot, packed)  # several threads may be at it: the first one's are kept
         return self._packed[one_hot]

@@ -19,6 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fastrnn.kernels import MOST_PARTS, MOST_THREADS
+
 __all__ = [
     "Trial",
     "allowed",
@@ -36,9 +38,6 @@ __all__ = [
 #: Sequences of a part: enough to fill the registers of a matrix product with a part's rows.
 ROWS = 16
 
-#: Most parts of a batch: each has its own sums of the gradients, which are added up at the end.
-MOST_PARTS = 16
-
 #: Multiply-adds below which a batch stays on the calling thread.  Measured on two cores: in float32 training
 #: steps of 7 million (0.25 ms) take as long on both, of 20 million a fifth less, of 60 million two fifths.
 SMALL = 10_000_000
@@ -54,9 +53,6 @@ SWEEP = 32_000
 #: Whether teams are tried against the calling thread alone; and calls after which the slower way is tried again.
 TRIED = True
 AGAIN = 32
-
-#: The most members of a team.
-MOST_MEMBERS = 64
 
 
 def usable_cores() -> int:
@@ -232,7 +228,7 @@ def team(step: float, steps: int, num_threads: int | None, count: int = 1) -> in
     if step < 2 * SHARE or step * steps < SHORT:
         return 1
     cores = usable_cores() if num_threads is None else num_threads
-    return int(max(1, min(cores // count, step // SHARE, MOST_MEMBERS)))
+    return int(max(1, min(cores // count, step // SHARE, MOST_THREADS)))
 
 
 def grid(count: int, work: float, step: float, steps: int, num_threads: int | None) -> int:
@@ -273,7 +269,7 @@ class Trial:
 
     How long it takes for what one core has written to reach another differs by a factor of four between machines,
     and on a virtual one from minute to minute.  The bits do not depend on the team, so both ways are tried, the faster
-    one is gone, and the other is tried again: soon at first, and then after `AGAIN` calls, or four times as many where
+    one is taken, and the other is tried again: soon at first, and then after `AGAIN` calls, or four times as many where
     it is by far the slower one.
 
     Examples
@@ -347,7 +343,7 @@ def sweep(size: int, num_threads: int | None) -> int:
     """
     if size < 2 * SWEEP:
         return 1
-    return min(usable_cores() if num_threads is None else num_threads, size // SWEEP, MOST_MEMBERS)
+    return min(usable_cores() if num_threads is None else num_threads, size // SWEEP, MOST_THREADS)
 
 
 class _Allowance(threading.local):

@@ -35,6 +35,9 @@ KEPT = (0, 0, 4, 5)
 PACK_FROM = 8
 PACK_ROWS_FROM = 8
 
+#: The most parts of a batch, and the most threads of a team, that a call may be given.
+MOST_PARTS, MOST_THREADS = 16, 64
+
 #: For which passes a layer's weights are packed: forward, backward after that, or both.
 PACK_FORWARD, PACK_BACKWARD = 1, 2
 PACK_BOTH = PACK_FORWARD | PACK_BACKWARD
@@ -42,6 +45,9 @@ PACK_BOTH = PACK_FORWARD | PACK_BACKWARD
 #: Functions of every backend, and their arguments.  With them go ``NAME``; ``USES_BLAS``, whether products are
 #: BLAS's, on as many threads as that likes; ``HAS_TEAMS``, whether up to ``threads`` threads share a call, whose bits do
 #: not depend on that (the others go on with the calling one); and ``PACK_ROWS_FROM``, 0 where it makes no difference.
+#:
+#: Where there are teams, one call may run all parts of a batch: then ``rows`` is a tuple of their bounds, ``work`` a list
+#: with an array for each thread that takes parts, and ``grads`` a tuple with an entry for each part.
 CONTRACT = {
     # one sequence: the class of the study notes
     "workspace_size": ("T", "d", "h", "q"),

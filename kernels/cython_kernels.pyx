@@ -51,7 +51,7 @@ cdef compare_numbers():
     """Refuse numbers of `fastrnn.kernels` that are others in C: calls would be taken for what they are not."""
     compiled = {
         "CLIP_NONE": CLIP_NONE, "CLIP_STEP": CLIP_STEP, "CLIP_VALUE": CLIP_VALUE, "CLIP_NORM": CLIP_NORM,
-        "PACK_FROM": PACK_FROM, "PACK_FORWARD": PACK_FORWARD, "PACK_BACKWARD": PACK_BACKWARD,
+        "MOST_PARTS": MOST_PARTS, "MOST_THREADS": TEAM_MOST, "PACK_FROM": PACK_FROM, "PACK_FORWARD": PACK_FORWARD, "PACK_BACKWARD": PACK_BACKWARD,
     }
     cdef const cell_numbers *cell = fastrnn_cells()
     gates, states, kept = [], [], []

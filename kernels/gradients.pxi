@@ -8,6 +8,7 @@ def reduce_gradients(parts, int clip, double threshold, out, int threads=1):
     cdef void *g
     cdef void *total = data(out, typenum, n)
     cdef double norm
+    threads = team_size(threads)
     if cnp.PyArray_NDIM(<cnp.ndarray?>parts) != 2 or cnp.PyArray_DIM(<cnp.ndarray>parts, 1) != n:
         raise ValueError("kernels take a row of gradients for each part")
     count = cnp.PyArray_DIM(<cnp.ndarray>parts, 0)

@@ -63,6 +63,13 @@ cdef int fill_works(batch_parts *parts, list works, int threads, int typenum, Py
     return 0
 
 
+cdef int check_count(object grads, Py_ssize_t count) except -1:
+    """One entry for each part."""
+    if len(<tuple?>grads) != count:
+        raise ValueError(f"kernels take the gradients of each of {count} parts, got {len(grads)}")
+    return 0
+
+
 cdef int fill_each_state(void **places, object arrays, int cell, int typenum, Py_ssize_t size, bint optional) except -1:
     """An array of each state of the cell."""
     cdef Py_ssize_t i, count = fastrnn_cells()[cell].states
@@ -197,6 +204,7 @@ def layer_backward(tuple layer, packed, tuple batch, tuple states, tuple upstrea
         fill_layer_gradients(gradients, grads, &a, typenum)
         a.dW_ih, a.dW_hh, a.db_ih, a.db_hh = gradients[0], gradients[1], gradients[2], gradients[3]
     else:
+        check_count(grads, parts.count)
         for i in range(parts.count):
             fill_layer_gradients(parts.gradients[i], (<tuple>grads)[i], &a, typenum)
     a.accumulate = accumulate

@@ -77,6 +77,7 @@ def optimize(str name, tuple params, tuple grads, tuple states, tuple numbers, i
     cdef double settings[16]  # OPTIMIZER_NUMBERS
     cdef Py_ssize_t count = len(params), start, i, n
     cdef int element
+    threads = team_size(threads)
     if len(grads) != count or any([arrays and len(arrays) != count for arrays in states]):
         raise ValueError("kernels take as many gradients and arrays of state as parameters")
     find_optimizer(name, FLOAT64, len(states), len(numbers))

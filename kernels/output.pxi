@@ -72,6 +72,7 @@ def output_logits(tuple output, packed, hs, logits, tuple rows, work, int thread
     cdef batch_parts parts
     cdef int loops = fill_output(&a, output, packed)
     fill_states(&a, &parts, loops, hs, rows, work, threads)
+    a.dhs = NULL
     a.logits = data(logits, typenum_of(loops), a.T * a.N * a.q)
     with nogil:
         fastrnn_batched(loops).output_logits(&a)
@@ -93,6 +94,7 @@ def output_loss(tuple output, packed, hs, targets, double scale, dhs, tuple grad
         a.dW = data(dW, typenum, a.q * a.h)
         a.db = data(db, typenum, a.q)
     elif a.dhs != NULL:
+        check_count(grads, parts.count)
         for i in range(parts.count):
             dW, db = (<tuple>grads)[i]
             parts.gradients[i][0] = data(dW, typenum, a.q * a.h)

@@ -13,8 +13,6 @@ cdef extern from "csrc/team.h" nogil:
 
 #: Kernels share the work of a call among threads, as many as they are told.
 HAS_TEAMS = True
-#: The most threads of a team.
-MOST_THREADS = TEAM_MOST
 
 
 cdef extern from "csrc/dispatch.h" nogil:
@@ -33,12 +31,13 @@ def copy_steps(source, out, int threads=1):
     cdef copy_arguments c
     cdef int i
     cdef Py_ssize_t size
+    threads = team_size(threads)
     if (
         cnp.PyArray_NDIM(a) != 3 or cnp.PyArray_NDIM(b) != 3 or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b)
         or not (cnp.PyArray_ISBEHAVED_RO(a) and cnp.PyArray_ISBEHAVED(b))
         or cnp.PyArray_TYPE(a) not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE)
     ):
-        raise ValueError(f"kernels copy arrays (T, N, n) of one dtype, got {source.dtype} and {out.dtype}")
+        raise ValueError(f"kernels copy arrays (T, N, n) of one dtype, the second writable, got {source.dtype} and {out.dtype}")
     for i in range(3):
         if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(b, i):
             raise ValueError(f"kernels copy arrays of one shape, got {source.shape} and {out.shape}")
@@ -54,7 +53,6 @@ def copy_steps(source, out, int threads=1):
     for i in range(2):
         c.source_strides[i] = cnp.PyArray_STRIDE(a, i)
         c.out_strides[i] = cnp.PyArray_STRIDE(b, i)
-    threads = team_size(threads)
     with nogil:
         fastrnn_copy(&c, threads)
 

@@ -853,3 +853,55 @@ def test_nothing_comes_back_to_the_last_step_of_a_shorter_sequence(cell, bad, re
             assert np.isfinite(dx[first, n]).all()
             assert not dh_all[length:, n].any()
             assert not dx[length:, n].any()
+
+
+def test_what_the_compiled_kernels_refuse_of_several_parts(kernels, dtype):
+    """Bounds, work space and gradients, of which there must be one for each part or thread."""
+    if kernels.NAME != "cython":
+        pytest.skip("only these run several parts in a call")
+    case = Case(kernels, dtype, 0, T=2, N=20, d=4, h=3, q=4)
+    case.forward()
+    rows, work, none = ((0, 8), (8, 20)), [case.work, case.work.copy()], np.empty((0, 0, 0), dtype)
+    arguments = case.layer, case.packed, case.batch, (case.h0,), case.hs, case.kept, (case.h_n,)
+    kernels.layer_forward(*arguments, rows, TANH, work, 2)
+    for bad_rows, bad_work, threads, message in (
+        ((), work, 2, "1 to 16 parts, got 0"),
+        (((0, 8),) * 17, work, 2, "1 to 16 parts, got 17"),
+        (((0, 8), (8, 21)), work, 2, "got 8 to 21 of 20"),
+        (rows, work[:1], 2, "work space for each of 2 threads, got 1"),
+        (rows, [case.work, case.work[:3]], 2, "at least"),
+        (rows, work, 0, "1 to 64 threads, got 0"),
+        (rows, work, 65, "1 to 64 threads, got 65"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kernels.layer_forward(*arguments, bad_rows, TANH, bad_work, threads)
+    states, grads = ((case.h0,), case.hs, case.kept), tuple(map(np.zeros_like, case.layer))
+    for given in ((), (grads,), (grads,) * 3):
+        with pytest.raises(ValueError, match=f"the gradients of each of 2 parts, got {len(given)}"):
+            kernels.layer_backward(
+                case.layer, case.packed, case.batch, states, (case.hs, (none,)), (none, (case.h_n,), (none,)), given,
+                False, rows, TANH, work, 2,
+            )  # fmt: skip
+    output, targets = case.output, np.zeros((2, 20), np.int64)
+    packed = np.empty(kernels.output_sizes(2, 20, 20, 3, 4)[0], dtype)
+    kernels.pack_output(output, 20, packed)
+    with pytest.raises(ValueError, match="the gradients of each of 2 parts, got 1"):
+        kernels.output_loss(
+            output, packed, case.hs, targets, 1.0, case.hs.copy(), (tuple(map(np.zeros_like, output)),), False, rows,
+            [np.empty(kernels.output_sizes(2, 20, 20, 3, 4)[1], dtype) for _ in range(2)], 2,
+        )  # fmt: skip
+
+
+def test_the_compiled_kernels_refuse_numbers_of_threads(kernels, dtype):
+    if kernels.NAME != "cython":
+        pytest.skip("the others have no teams")
+    w = np.ones(3, dtype)
+    for threads in (-3, 0, 65):
+        for call in (
+            lambda n: kernels.optimize("sgd", (w,), (w.copy(),), ((),), (0.1, 0.0, 0.0, 0.0, 0.0), n),
+            lambda n: kernels.reduce_gradients(w[None].copy(), CLIP_NONE, 1.0, w, n),
+            lambda n: kernels.copy_steps(w[None, None], w.reshape(1, 1, 3), n),
+        ):
+            with pytest.raises(ValueError, match=f"1 to 64 threads, got {threads}"):
+                call(threads)
+    assert w.tolist() == [1, 1, 1]

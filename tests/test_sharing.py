@@ -596,3 +596,20 @@ def test_no_more_spaces_are_kept_than_calls_ran_at_once():
     at_once([lambda: rnn.forward([0], h)] * 400)
     assert len(lm._spaces) <= THREADS
     assert len(rnn._spaces) <= THREADS
+
+
+@pytest.mark.parametrize("call", ["loss_and_grads", "train_step"])
+def test_memory_of_a_call_is_given_back_when_nothing_reads_it_any_more(call, monkeypatch):
+    """Another thread may take it at once, and the last state lies in it."""
+    x, h = [0, 1, 2, 3], np.zeros((8, 1))
+    wanted = getattr(SimpleRNN(4, 8, 4, rng=0), call)(x, x, h)[-1]
+    rnn, real = SimpleRNN(4, 8, 4, rng=0), SimpleRNN._give_space
+
+    def give(self, space, T):
+        real(self, space, T)
+        if self is rnn:
+            monkeypatch.setattr(SimpleRNN, "_give_space", real)
+            rnn.forward(x[::-1], h + 1)
+
+    monkeypatch.setattr(SimpleRNN, "_give_space", give)
+    assert np.array_equal(getattr(rnn, call)(x, x, h)[-1], wanted)

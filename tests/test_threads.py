@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 from support import bits, run_python
 
-from fastrnn import RNN, LanguageModel, backends, optim, threads
+from fastrnn import GRU, LSTM, RNN, LanguageModel, backends, optim, threads
 
 
 @pytest.fixture
@@ -302,6 +302,49 @@ def test_an_error_between_the_statements_of_a_helper_does_not_hang_the_caller(wh
     test_run_uses_other_threads()
 
 
+# Whether a team pays
+
+
+def tried(times, calls, monkeypatch, most=2):
+    """How many threads each of `calls` calls had, where one takes ``times(call, members)`` seconds."""
+    clock, had, trial = [0.0], [], threads.Trial()
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
+    for call in range(calls):
+        had.append(trial.begin(most))
+        clock[0] += times(call, had[-1])
+        trial.end(1.0)
+    return had
+
+
+@pytest.mark.parametrize(("team", "taken"), [(0.6, 2), (1.1, 1), (3.0, 1)])
+def test_the_faster_way_is_taken_and_the_other_tried_again(team, taken, monkeypatch):
+    had = tried(lambda call, members: team if members > 1 else 1.0, 600, monkeypatch)
+    assert had[:3] == [2, 2, 1]
+    others = [call for call in range(3, 600) if had[call] != taken]
+    assert 5 <= len(others) <= 600 / threads.AGAIN + 10
+    assert others[-1] > 300, "the other way is not forgotten"
+
+
+def test_one_slow_call_does_not_decide_and_many_do(monkeypatch):
+    had = tried(lambda call, members: 50.0 if call == 100 else 0.6 if members > 1 else 1.0, 200, monkeypatch)
+    assert sum(members == 2 for members in had[101:]) > 85
+    monkeypatch.undo()
+    had = tried(lambda call, members: (0.6 if call < 100 else 2.0) if members > 1 else 1.0, 200, monkeypatch)
+    assert sum(members == 1 for members in had[120:]) > 70
+
+
+def test_teams_are_for_what_is_worth_it(monkeypatch):
+    assert threads.team(10 * threads.SHARE, 1000, None) == min(threads.usable_cores(), 10)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 16)
+    assert threads.team(1.9 * threads.SHARE, 1000, None) == 1
+    assert threads.team(3 * threads.SHARE, 1000, None) == 3
+    assert threads.team(1e9, 1000, None, count=3) == 5
+    assert threads.team(1e9, 1000, None, count=100) == 1
+    assert threads.grid(4, 1e9, 1e6, 100, 5) == 4, "a team of 5 for each part in turn would take longer"
+    assert threads.grid(4, 1e9, 1e6, 100, 6) == 6
+    assert threads.sweep(3 * threads.SWEEP, 2) == 2
+
+
 # Models
 
 
@@ -343,6 +386,32 @@ def test_inference_gives_the_same_bits_on_any_number_of_threads(dtype, backend):
             )
         )
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.few(4)
+@pytest.mark.usefixtures("nothing_is_small")
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("N", [1, 3, 17])
+def test_a_team_gives_the_bits_of_one_thread(N, cell, dtype, backend):
+    """Of a size that no tile, panel or share fits; ragged, in both directions, and as a language model."""
+    T, h, rng = 6, 515, np.random.default_rng(N)
+    x, lengths = rng.normal(size=(T, N, 9)), rng.integers(1, T + 1, N)
+
+    def results(num_threads):
+        options = {"dtype": dtype, "rng": 0, "backend": backend, "num_threads": num_threads}
+        found = []
+        for given in (None, lengths):
+            layer = {"rnn": RNN, "gru": GRU, "lstm": LSTM}[cell](9, h, bidirectional=True, **options)
+            y, _ = layer.forward(x.astype(dtype), lengths=given)
+            dx, _ = layer.backward(np.cos(y))
+            found += [y, dx, *layer.grads.values()]
+        lm = LanguageModel(7, h, cell=cell, **options)
+        loss, _ = lm.train_step(*batch(7, T, N), None, optim.Adam(0.01, backend=backend))
+        return bits(*found, loss, lm.grad_norm, *lm.parameters.values())
+
+    wanted = results(1)
+    for num_threads in (2, 3, 5):
+        assert results(num_threads) == wanted, num_threads
 
 
 def test_num_threads_can_be_changed(backend):

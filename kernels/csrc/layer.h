@@ -5,8 +5,8 @@
  *     dW_hh = sum dz_t h_{t-1}',  dW_ih = sum dz_t x_t',  db = sum dz_t,  dx_t = W_ih' dz_t   (11), (13)
  *
  * A cell with gates has several blocks in z_t and dz_t, of h elements each: see cells.h.
- * See numpy_kernels/layer.py for the arguments.  A thread takes the rows start .. stop of the batch through all
- * time steps.  Weights are packed once a call: a time step is then one product of those rows with panels that are
+ * See numpy_kernels/layer.py for the arguments.  A thread, or a team of them, takes the rows start .. stop of
+ * the batch through all time steps.  Weights are packed once a call: a time step is then one product of those rows with panels that are
  * read in order.  For a few rows, time steps x sequences, packing takes longer than it saves: a->packed is NULL and
  * the weights are used as they are.  Weight gradients are products over blocks of time steps of KROWS rows in all.
  *
@@ -108,7 +108,7 @@ static void FN(pack_layer)(const layer_arguments *a) {
     if (FN(recurrent_part)(a->cell, h)) {
         FN(run) runs[2];
         int count = FN(input_runs)(a->cell, h, runs);
-        for (int i = 0; a->passes & PACK_FORWARD && i < count; i++)
+        for (int i = 0; i < count; i++)
             memcpy(p.turned + runs[i].z * d, W_ih + runs[i].w * d, (size_t)(runs[i].n * d) * sizeof(REAL));
         W_ih = p.turned;
     }

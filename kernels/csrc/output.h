@@ -271,7 +271,7 @@ static void FN(output_of_part)(void *argument, ptrdiff_t index, int slot) {
     a.start = parts->bounds[index][0];
     a.stop = parts->bounds[index][1];
     a.work = parts->works[slot];
-    a.dW = parts->gradients[index][0], a.db = parts->gradients[index][1];
+    if (a.dhs) a.dW = parts->gradients[index][0], a.db = parts->gradients[index][1];
     parts->results[index] = all->pass(&a);
 }
 
