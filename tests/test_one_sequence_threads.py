@@ -8,7 +8,19 @@ import pytest
 
 import fastrnn.threads
 from fastrnn import SimpleRNN
-from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE, GATES, GRU, LSTM, RELU, STATES, TANH
+from fastrnn.kernels import (
+    CLIP_NONE,
+    CLIP_NORM,
+    CLIP_STEP,
+    CLIP_VALUE,
+    GATES,
+    GRU,
+    LSTM,
+    RELU,
+    STATES,
+    TANH,
+    numpy_kernels,
+)
 
 pytestmark = pytest.mark.parametrize("backend", ["cython"], indirect=True)  # the others have no teams
 
@@ -242,3 +254,16 @@ def test_kernels_without_teams_are_told_one_thread(compiled, monkeypatch):
     space = rnn._take_space()
     assert rnn._members(space, compiled, "forward", 100) == 7
     assert rnn._members(space, SimpleNamespace(HAS_TEAMS=False), "forward", 100) == 1
+
+
+@pytest.mark.parametrize("clip", CLIPS, ids=str)
+@pytest.mark.parametrize(("T", "d"), [(10, 70), (70, 70), (40, 7)])
+def test_matrices_of_several_pieces(T, d, clip, compiled):
+    """Larger than what one task goes through: what NumPy's kernels compute, on any number of threads."""
+    sizes = {"one_hot": True, "d": d, "q": 70}
+    wanted, got = (Sequence(kernels, 520, T, np.float64, **sizes) for kernels in (numpy_kernels, compiled))
+    for call in ("backward", "loss_and_grads", "train_step"):
+        expected = getattr(wanted, call)(1, clip)
+        for threads in (1, 2):
+            for a, b in zip(getattr(got, call)(threads, clip), expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=f"{call}, {threads} threads")

@@ -78,6 +78,16 @@ def test_hard_driven_teams_leave_right_numbers(name, compiler, tmp_path):
     assert ran.stdout.rstrip().endswith("faults 0")
 
 
+def test_no_pointer_without_a_type_is_moved(compiler):
+    """It would move by bytes: the loops' arrays come as void pointers."""
+    build(
+        compiler,
+        ["-Wpointer-arith", "-fopenmp-simd", "-fsyntax-only"],
+        [ROOT / "kernels/csrc/dispatch.c"],
+        os.devnull,
+    )
+
+
 @pytest.mark.parametrize("cross_compiler", ["x86_64-w64-mingw32-gcc", "aarch64-linux-gnu-gcc"])
 def test_other_systems_compile_it(cross_compiler, tmp_path):
     found = shutil.which(cross_compiler)

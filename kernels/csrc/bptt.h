@@ -80,7 +80,7 @@ static void FN(prepare_backward_task)(void *argument, ptrdiff_t i, int slot) {
         return;
     }
     ptrdiff_t first = (i - b->output) * TASK_ELEMENTS, size = b->transposed ? d * ldh : h * d;
-    FN(fill)((b->transposed ? b->s.Wxh : a->grads[WXH]) + first, FN(smaller)(size - first, TASK_ELEMENTS), 0);
+    FN(fill)((b->transposed ? b->s.Wxh : (REAL *)a->grads[WXH]) + first, FN(smaller)(size - first, TASK_ELEMENTS), 0);
 }
 
 static FN(backprop) FN(begin_backward)(const sequence_arguments *a, REAL limit, const FN(descent) *descent) {

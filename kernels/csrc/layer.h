@@ -194,7 +194,7 @@ static void FN(run_steps)(FN(layer_pass) *f, ptrdiff_t steps, team_steps_body bo
 }
 
 /* Meets before step i; nonzero when the body is to be left with i.  Alone, nobody is to be met. */
-ALWAYS_INLINE int FN(meet_before)(const layer_arguments *a, team_member *member, ptrdiff_t i, ptrdiff_t steps) {
+ALWAYS_INLINE int FN(meet_before)(team_member *member, ptrdiff_t i, ptrdiff_t steps) {
     return member->inside && i < steps && fastrnn_team_meet_between(member);
 }
 
@@ -301,7 +301,7 @@ static ptrdiff_t FN(forward_alone)(void *argument, team_member *member, ptrdiff_
             FOR_CELL(a->cell, FN(gemv)(p->forward, h, h, before, EPILOGUE_CELL, CELL, z, z, row, i & 1));
         else FOR_CELL(a->cell, FN(gemv_some)(p->forward, h, h, before, EPILOGUE_CELL, CELL, z, z, row, from, end));
         FN(copy_row)(hs + t * h + first, row + first, width);
-        if (FN(meet_before)(a, member, ++i, length)) return i;
+        if (FN(meet_before)(member, ++i, length)) return i;
     }
     return length;
 }
@@ -335,7 +335,7 @@ static ptrdiff_t FN(gates_alone)(void *argument, team_member *member, ptrdiff_t 
         else FN(gemv_some)(p->forward, h, gates, before, EPILOGUE_ADD, 0, sums, sums, sums, from, end);
         if (member->size > 1) fastrnn_team_meet(member);
         FN(run_gates)(a, a->start, t, z, before, s->carry, first, last);
-        if (FN(meet_before)(a, member, ++i, length)) return i;
+        if (FN(meet_before)(member, ++i, length)) return i;
     }
     return length;
 }
@@ -407,7 +407,7 @@ static ptrdiff_t FN(forward_rows)(void *argument, team_member *member, ptrdiff_t
         for (int j = 0; !gated && a->lengths && j < count; j++)
             for (ptrdiff_t r = tiles[j].row; r < tiles[j].row + tiles[j].rows; r++)
                 FN(keep_state)(f, t, r, now, tiles[j].column, tiles[j].column + tiles[j].columns);
-        if (FN(meet_before)(a, member, ++i, T)) return i;
+        if (FN(meet_before)(member, ++i, T)) return i;
     }
     return T;
 }
@@ -710,7 +710,7 @@ static ptrdiff_t FN(backward_rows)(void *argument, team_member *member, ptrdiff_
             for (ptrdiff_t r = 0; r < m; r++)
                 FN(copy_row)(after + r * ldz + begin, s->dz + r * ldz + begin, stop - begin);
         }
-        if (FN(meet_before)(a, member, ++step, T)) return step;
+        if (FN(meet_before)(member, ++step, T)) return step;
     }
     fastrnn_team_meet(member);
     FN(first_gradient)(f, member, a->lengths && a->reverse ? s->firsts : after);
