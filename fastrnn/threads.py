@@ -43,7 +43,7 @@ ROWS = 16
 SMALL = 10_000_000
 
 #: What of a time step a member of a team must have for itself to pay for the meeting after the step, and a whole
-#: call, for a team to form: in weights that are read, see `cost`, and docs/performance.md for how it was measured.
+#: call, for a team to form: in weights that are read, see `cost`.  A first estimate, which `Trial` puts right.
 SHARE = 25_000
 SHORT = 500_000
 
