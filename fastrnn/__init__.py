@@ -35,6 +35,7 @@ if _TYPE_CHECKING:
     from fastrnn.layers import RNN
     from fastrnn.reference import ReferenceRNN
     from fastrnn.reference_gated import ReferenceGRU, ReferenceLSTM
+    from fastrnn.sequence_model import SequenceModel
 
 __all__ = [
     "GRU",
@@ -48,6 +49,7 @@ __all__ = [
     "ReferenceGRU",
     "ReferenceLSTM",
     "ReferenceRNN",
+    "SequenceModel",
     "SimpleRNN",
     "TextError",
     "__version__",
@@ -71,6 +73,7 @@ _LAZY = {
     "ReferenceGRU": "fastrnn.reference_gated",
     "ReferenceLSTM": "fastrnn.reference_gated",
     "ReferenceRNN": "fastrnn.reference",
+    "SequenceModel": "fastrnn.sequence_model",
     "show_config": "fastrnn.config",
     "warmup": "fastrnn.config",
 }

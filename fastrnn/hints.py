@@ -20,6 +20,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypeA
 import numpy as np
 
 from fastrnn.cells import CellName, Nonlinearity
+from fastrnn.heads import HeadName
+from fastrnn.losses import LossName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +35,9 @@ __all__ = [
     "Clip",
     "Column",
     "Dtype",
+    "HeadName",
     "HistoryEntry",
+    "LossName",
     "Model",
     "NewLine",
     "Nonlinearity",
@@ -64,7 +68,7 @@ def __dir__() -> list[str]:
 
 BackendName: TypeAlias = Literal["cython", "numba", "numpy"]
 
-#: How `LanguageModel` and `CharRNN` clip gradients; None clips nothing.
+#: How `LanguageModel`, `SequenceModel` and `CharRNN` clip gradients; None clips nothing.
 Clip: TypeAlias = Literal["norm", "value"]
 
 #: How `SimpleRNN` does: ``"step"`` clamps after every time step, as the notes' listing.
@@ -124,7 +128,7 @@ class NotesModel(Protocol):
 
 
 class LayeredModel(Protocol):
-    """An `RNN`, a `GRU`, an `LSTM` or a `LanguageModel`."""
+    """An `RNN`, a `GRU`, an `LSTM`, a `LanguageModel` or a `SequenceModel`."""
 
     parameters: dict[str, np.ndarray]
 

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn import backends, threads
-from fastrnn.cells import CELL_NAMES
-from fastrnn.checks import (
-    BATCH_CLIP_MODES,
-    INDEX,
-    check_choice,
-    check_clip,
-    check_index_batch,
-    check_indices,
-    check_number,
-    check_rng,
-    check_size,
-    check_targets,
-    index_batch,
-)
-from fastrnn.kernels import CLIP_NONE, PACK_BOTH, PACK_FORWARD
-from fastrnn.layout import aligned
-from fastrnn.passes import Call, Net, Space, Span
+from fastrnn import backends
+from fastrnn.checks import INDEX, check_indices, check_number, check_rng, check_size, index_batch
+from fastrnn.kernels import PACK_FORWARD
+from fastrnn.passes import Call, Net, Space
 from fastrnn.random_stream import UniformDraws
 from fastrnn.sharing import changing, reading
-from fastrnn.stack import StackedModel
-from fastrnn.states import States, parts_of, public
+from fastrnn.states import parts_of, public
+from fastrnn.supervised import SupervisedModel
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -49,10 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LanguageModel"]
 
-_REDUCTIONS = ("mean", "sum")
 
-
-class LanguageModel(StackedModel):
+class LanguageModel(SupervisedModel):
     r"""Recurrent layers over class indices, with an output layer that predicts the next one.
 
     For each sequence of a batch :math:`h_t = f(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})` in every
@@ -150,60 +132,16 @@ class LanguageModel(StackedModel):
     ) -> None:
         q = check_size(vocab_size, "vocab_size")
         h = check_size(hidden_size, "hidden_size")
-        self._recompute_every = (
-            None if recompute_every is None else check_size(recompute_every, "recompute_every")
-        )
-        check_cell(cell, nonlinearity)
         super().__init__(
-            q,
-            h,
-            num_layers,
-            nonlinearity,
-            dropout,
-            dtype,
-            rng,
-            backend,
-            num_threads,
-            cell=cell,
-            output_size=q,
-        )
-
-    def _set_up(self) -> None:
-        super()._set_up()
-        self.grad_norm = math.nan
-        self._flat: np.ndarray | None = None
-        self._step_grads: dict[str, np.ndarray] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles carry the parameters, not the buffers."""
-        state = super().__getstate__()
-        for buffer in ("_flat", "_step_grads"):
-            del state[buffer]
-        return state
+            q, h, q, num_layers, cell=cell, nonlinearity=nonlinearity, directions=1, dropout=dropout, head="each",
+            loss="cross_entropy", dtype=dtype, rng=rng, backend=backend, num_threads=num_threads,
+            recompute_every=recompute_every,
+        )  # fmt: skip
 
     @property
     def vocab_size(self) -> int:
         """Number of classes q."""
         return self._q
-
-    @property
-    def cell(self) -> CellName:
-        """What the layers are made of: ``"rnn"``, ``"gru"`` or ``"lstm"``."""
-        return self._cell
-
-    @property
-    def nonlinearity(self) -> Nonlinearity:
-        """``"tanh"`` or ``"relu"``; of the cell "rnn" only."""
-        if self._cell != "rnn":
-            raise AttributeError(
-                f"nonlinearity is of the cell 'rnn' only, and the cell here is {self._cell!r}"
-            )
-        return self._nonlinearity
-
-    @property
-    def recompute_every(self) -> int | None:
-        """Time steps whose states are kept; None for all."""
-        return self._recompute_every
 
     def __repr__(self) -> str:
         cell = f"nonlinearity={self._nonlinearity!r}" if self._cell == "rnn" else f"cell={self._cell!r}"
@@ -212,35 +150,15 @@ class LanguageModel(StackedModel):
             f"{cell}, dropout={self._dropout}, dtype={self._dtype.name})"
         )
 
-    def initial_state(self, N: int) -> Any:
-        """State of `N` sequences before their first input.
-
-        Parameters
-        ----------
-        N : int
-            Number of sequences.
-
-        Returns
-        -------
-        ndarray, shape (num_layers, N, h)
-            Zeros, in the model's dtype; a new array.  Of an LSTM the pair of two.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `N` is not a positive integer.
-
-        Examples
-        --------
-        >>> LanguageModel(4, 16, num_layers=2, rng=0).initial_state(3).shape
-        (2, 3, 16)
-        """
-        shape = (self._num_layers, check_size(N, "N"), self._h)
-        return public([np.zeros(shape, self._dtype) for _ in self._kind.states])
-
     @changing
     def loss_and_grads(
-        self, x: ArrayLike, y: ArrayLike, h0: State | None = None, *, reduction: Reduction = "mean"
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        h0: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reduction: Reduction = "mean",
     ) -> tuple[float, dict[str, np.ndarray], Any]:
         """Cross-entropy of a batch (eqs. 5, 6) and its gradients by BPTT (eqs. 7 to 13).
 
@@ -252,6 +170,8 @@ class LanguageModel(StackedModel):
             Targets, class indices in ``[0, q)``; -100 where nothing counts, such as in padding.
         h0 : array, shape (num_layers, N, h), or None
             State before the first input; None for zeros.  Of an LSTM the pair (h0, c0) of such arrays.
+        lengths : sequence of N int, or None
+            Time steps of each sequence, from 1 to T; what follows them in `x` and `y` is not read.  None for T.
         reduction : {"mean", "sum"}, default "mean"
             Over all targets that count.
 
@@ -262,7 +182,7 @@ class LanguageModel(StackedModel):
         grads : dict of str to ndarray
             New arrays, also at `grads`; not clipped.
         h_n : ndarray, shape (num_layers, N, h)
-            State after the last input, a new array; of an LSTM the pair (h_n, c_n).
+            State after the last input of each sequence, a new array; of an LSTM the pair (h_n, c_n).
 
         Raises
         ------
@@ -278,11 +198,7 @@ class LanguageModel(StackedModel):
         >>> sorted(grads)[:2], h_n.shape
         (['bias_hh_l0', 'bias_ih_l0'], (1, 1, 16))
         """
-        check_choice(reduction, "reduction", _REDUCTIONS)
-        flat = aligned((self._layout.size,), self._dtype)
-        loss, h_n = self._gradients(x, y, h0, reduction, CLIP_NONE, math.inf, flat)
-        self.grads = self._layout.views(flat)
-        return loss, self.grads, h_n.copy()
+        return self._new_loss_and_grads(x, y, h0, lengths, None, reduction)
 
     @changing
     def train_step(
@@ -292,6 +208,7 @@ class LanguageModel(StackedModel):
         h0: State | None,
         optimizer: SupportsStep,
         *,
+        lengths: ArrayLike | None = None,
         clip: Clip | None = "norm",
         clip_threshold: float = 5.0,
     ) -> tuple[float, Any]:
@@ -306,6 +223,8 @@ class LanguageModel(StackedModel):
             As for `loss_and_grads`.
         optimizer : Optimizer, or object with a method ``step(parameters, grads)``
             It updates a dict of arrays in place: one of `fastrnn.optim`, or your own.
+        lengths : sequence of N int, or None
+            As for `loss_and_grads`.
         clip : {"norm", "value"} or None, default "norm"
             Rescale the gradients by the norm of all of them together (eq. 15); clamp every entry; nothing.
         clip_threshold : float, default 5.0
@@ -335,30 +254,23 @@ class LanguageModel(StackedModel):
         >>> losses[-1] < 0.1 < losses[0]
         True
         """
-        mode, threshold = check_clip(clip, clip_threshold, BATCH_CLIP_MODES)
-        try:
-            step = optimizer.step
-        except AttributeError:
-            raise TypeError(
-                f"optimizer must have a method step(parameters, grads), got {type(optimizer).__name__}"
-            ) from None
-        if self._flat is None:
-            self._flat = aligned((self._layout.size,), self._dtype)
-            self._step_grads = self._layout.views(self._flat)
-        loss, h_n = self._gradients(x, y, h0, "mean", mode, threshold, self._flat)
-        self.grads = dict(self._step_grads)  # an optimizer may put other arrays in it
-        threads.at_most(self._num_threads, step, self.parameters, self.grads)
-        return loss, h_n.public
+        return self._train_step(x, y, h0, optimizer, lengths, None, clip, clip_threshold)
 
     @reading
     def loss(
-        self, x: ArrayLike, y: ArrayLike, h0: State | None = None, *, reduction: Reduction = "mean"
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        h0: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reduction: Reduction = "mean",
     ) -> tuple[float, Any]:
         """Cross-entropy of a batch (eqs. 5, 6), without gradients and without dropout.
 
         Parameters
         ----------
-        x, y, h0, reduction
+        x, y, h0, lengths, reduction
             As for `loss_and_grads`.
 
         Returns
@@ -380,35 +292,32 @@ class LanguageModel(StackedModel):
         >>> loss == lm.loss_and_grads([[0], [1]], [[1], [2]])[0]
         True
         """
-        check_choice(reduction, "reduction", _REDUCTIONS)
-        _check_not_none(y)
-        kernels = backends.kernels(self._backend)
-        batch = self._batch(kernels, x, y, h0, gradients=False)
-        try:
-            loss = batch.loss()
-            return (loss / max(batch.counted, 1) if reduction == "mean" else loss), batch.space.h_n.copy()
-        finally:
-            self._spaces.give(batch.shape, batch.space)
+        return self._evaluate(x, y, h0, lengths, None, reduction)
 
     if TYPE_CHECKING:  # how `StackedModel` is called, told to type checkers
 
-        def __call__(self, x: ArrayLike, h0: State | None = None) -> tuple[np.ndarray, Any]: ...
+        def __call__(
+            self, x: ArrayLike, h0: State | None = None, *, lengths: ArrayLike | None = None
+        ) -> tuple[np.ndarray, Any]: ...
 
     @reading
-    def forward(self, x: ArrayLike, h0: State | None = None) -> tuple[np.ndarray, Any]:
+    def forward(
+        self, x: ArrayLike, h0: State | None = None, *, lengths: ArrayLike | None = None
+    ) -> tuple[np.ndarray, Any]:
         """Logits of a batch (eqs. 1, 2), without dropout.
 
         Parameters
         ----------
-        x, h0
+        x, h0, lengths
             As for `loss_and_grads`.
 
         Returns
         -------
         logits : ndarray, shape (T, N, q)
-            One row for each input; `functional.softmax` makes probabilities of them.
+            One row for each input, zeros beyond the length of a sequence; `functional.softmax` makes probabilities of
+            them.
         h_n : ndarray, shape (num_layers, N, h)
-            State after the last input.
+            State after the last input of each sequence.
 
         Raises
         ------
@@ -422,12 +331,7 @@ class LanguageModel(StackedModel):
         >>> logits.shape, h_n.shape
         ((2, 1, 4), (1, 1, 16))
         """
-        kernels = backends.kernels(self._backend)
-        batch = self._batch(kernels, x, None, h0, gradients=False)
-        try:
-            return batch.logits(), batch.space.h_n.copy()
-        finally:
-            self._spaces.give(batch.shape, batch.space)
+        return self._outputs(x, h0, lengths)
 
     @reading
     def sample(
@@ -534,78 +438,10 @@ class LanguageModel(StackedModel):
             )
         return out, public(states)
 
-    # -- what the methods share ------------------------------------------------------------------
-
-    def _batch(self, kernels: ModuleType, x: Any, y: Any, h0: Any, gradients: bool) -> _Batch:
-        """Check the arguments of a call and put them into a work space of their shape."""
-        given_x, given_y = x, y
+    def _check_inputs(self, x: Any) -> tuple[np.ndarray, bool]:
         if not (type(x) is np.ndarray and x.dtype is INDEX and x.ndim == 2 and x.flags.carray and x.size):
             x = index_batch(x, "x")
-        shape = x.shape
-        T, N = shape
-        if y is not None:
-            if not (type(y) is np.ndarray and y.dtype is INDEX and y.ndim == 2 and y.flags.carray and y.size):
-                y = index_batch(y, "y")
-            if y.shape != shape:
-                raise ValueError(f"y must have the shape of x, {shape}, got {y.shape}")
-        h0 = self._check_state(h0, "h0", N)
-        arrays = self._checked_parameters()
-        key = gradients, kernels.NAME, shape
-        space: _BatchSpace = self._spaces.take(key) or _BatchSpace(
-            self, kernels, T, N, min(self._recompute_every or T, T), gradients
-        )
-        try:
-            check_index_batch(x, "x", self._q, kernels, space.flat_x, given_x)
-            counted = 0
-            if y is not None:
-                counted = check_targets(y, "y", self._q, kernels, space.flat_y, given_y)
-            if h0 is None:
-                space.chunk_states[0].clear()
-            else:
-                space.chunk_states[0].put(h0)
-            drops = gradients and space.masks and self._training
-            batch = _Batch(
-                space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]),
-                key=self._dropout_key() if drops else None, pack=PACK_BOTH if gradients else PACK_FORWARD,
-                num_threads=self._num_threads,
-            )  # fmt: skip
-            batch.counted, batch.shape = counted, key
-            return batch
-        except BaseException:
-            self._spaces.give(key, space)
-            raise
-
-    def _gradients(
-        self, x: Any, y: Any, h0: Any, reduction: str, mode: int, threshold: float, flat: np.ndarray
-    ) -> tuple[float, States]:
-        """Loss and last state of a batch; the gradients are written to `flat`, clipped."""
-        kernels = backends.kernels(self._backend)
-        _check_not_none(y)
-        batch = self._batch(kernels, x, y, h0, gradients=True)
-        space = batch.space
-        try:
-            scale = 1 / max(batch.counted, 1) if reduction == "mean" else 1.0
-            loss = batch.gradients(scale)
-            sums, members = space.gradients.sums, space.sweepers(self._num_threads)
-            self.grad_norm = kernels.reduce_gradients(sums, mode, threshold, flat, members)
-            return loss * scale, space.h_n
-        finally:
-            self._spaces.give(batch.shape, space)
-
-
-def check_cell(cell: Any, nonlinearity: Any) -> None:
-    """Refuse a cell that there is not, and a nonlinearity for one that has its own."""
-    check_choice(cell, "cell", CELL_NAMES)
-    if cell != "rnn" and nonlinearity != "tanh":
-        raise ValueError(
-            f"nonlinearity is for cell='rnn': the gates of cell={cell!r} have their own, got {nonlinearity!r}"
-        )
-
-
-def _check_not_none(y: Any) -> None:
-    """Refuse a missing `y`: `LanguageModel._batch` takes None for no targets."""
-    if y is None:
-        raise TypeError("y must be an array of class indices, got None")
+        return x, True
 
 
 def _sampling_space(kernels: ModuleType, net: Net, N: int) -> Space:
@@ -614,116 +450,3 @@ def _sampling_space(kernels: ModuleType, net: Net, N: int) -> Space:
         space.work_size, kernels.sample_size(N, space.rows, net.q, net.h, net.q, net.cell.code)
     )
     return space
-
-
-class _BatchSpace(Space):
-    """Work space of a `LanguageModel` for batches of one shape."""
-
-    def __init__(
-        self, model: LanguageModel, kernels: ModuleType, T: int, N: int, steps: int, gradients: bool
-    ) -> None:
-        net = model._net
-        super().__init__(
-            kernels, net, T, N, one_hot=True, steps=steps, backward=gradients, dropout=model._dropout
-        )
-        self.flat_x, self.flat_y = np.empty(T * N, INDEX), np.empty(T * N, INDEX)
-        self.x, self.y = self.flat_x.reshape(T, N), self.flat_y.reshape(T, N)
-        #: States before the first time step of each chunk.
-        self.chunks = -(-T // steps)
-        self.chunk_states = [self.states() for _ in range(self.chunks if gradients else 1)]
-        self.h_n = self.states()
-        if gradients:
-            self.other_h_n = self.states()
-            self.carry = self.states().places
-            self.no_carry, self.no_dx = [self.no_states] * net.L, [self.none]
-            self.gradients = model._new_gradients(self)
-
-
-class _Batch(Call):
-    """One call of a `LanguageModel` over a batch."""
-
-    __slots__ = ("counted", "shape")
-
-    space: _BatchSpace
-    #: Targets that count.
-    counted: int
-    #: Under which the model keeps the space.
-    shape: tuple[Any, ...]
-
-    def gradients(self, scale: float) -> float:
-        """The loss; leaves its gradients times `scale` in the space, and the last state in ``h_n``.
-
-        With states kept of a chunk of time steps only, a first pass keeps those before each chunk; then
-        the chunks are run again, from the last one to the first, each backward as soon as it is there.
-        """
-        space = self.space
-        space.h_n, space.other_h_n = space.other_h_n, space.h_n
-        steps, x, y, h_n, carry = space.steps, space.x, space.y, space.h_n.places, space.carry
-        states = [state.places for state in space.chunk_states]
-        none, last = space.none, space.chunks - 1
-        losses = [0.0] * len(space.shares)
-
-        def of_part(part: int, slot: int) -> None:
-            layer_gradients, output_gradients = space.gradients.layers[part], space.gradients.output[part]
-            for chunk in range(last):
-                t0 = chunk * steps
-                self.forward(
-                    space.span(steps), x[t0 : t0 + steps], none, states[chunk], states[chunk + 1], part, slot,
-                    t0,
-                )  # fmt: skip
-            loss = 0.0
-            for chunk in range(last, -1, -1):
-                t0 = chunk * steps
-                t1 = min(t0 + steps, space.T)
-                span, classes, h0, later = space.span(t1 - t0), x[t0:t1], states[chunk], chunk < last
-                self.forward(span, classes, none, h0, states[chunk + 1] if later else h_n, part, slot, t0)
-                loss += self.loss_of(
-                    span, y[t0:t1], scale, span.dout, output_gradients, part, slot, accumulate=later
-                )
-                self.backward(
-                    span, classes, none, h0, carry if later else space.no_carry, carry, space.no_dx, layer_gradients,
-                    part, slot, accumulate=later,
-                )  # fmt: skip
-            losses[part] = loss
-
-        passes = 3 if space.chunks == 1 else 4
-        self.run(of_part, passes * space.multiply_adds)
-        return sum(losses)
-
-    def loss(self) -> float:
-        """The loss, without gradients."""
-        space = self.space
-        losses = [0.0] * len(space.shares)
-        no_gradients = np.empty((0, 0), space.net.dtype), np.empty(0, space.net.dtype)
-
-        def of_part(part: int, slot: int) -> None:
-            loss = 0.0
-            for span, t0, t1 in self._states_of_part(part, slot):
-                loss += self.loss_of(span, space.y[t0:t1], 1.0, space.none, no_gradients, part, slot)
-            losses[part] = loss
-
-        self.run(of_part, space.multiply_adds)
-        return sum(losses)
-
-    def logits(self) -> np.ndarray:
-        """Logits, shape (T, N, q)."""
-        space = self.space
-        logits = np.empty((space.T, space.N, space.net.q), space.net.dtype)
-
-        def of_part(part: int, slot: int) -> None:
-            for span, t0, t1 in self._states_of_part(part, slot):
-                self.logits_of(span, logits[t0:t1], part, slot)
-
-        self.run(of_part, space.multiply_adds)
-        return logits
-
-    def _states_of_part(self, part: int, slot: int) -> Iterator[tuple[Span, int, int]]:
-        """States of the last layer, a chunk of time steps after the other."""
-        space = self.space
-        h0 = space.chunk_states[0].places
-        for t0 in range(0, space.T, space.steps):
-            t1 = min(t0 + space.steps, space.T)
-            span = space.span(t1 - t0)
-            self.forward(span, space.x[t0:t1], space.none, h0, space.h_n.places, part, slot, t0)
-            h0 = space.h_n.places
-            yield span, t0, t1

@@ -148,6 +148,8 @@ class Space:
     pack : bool or None
         Whether the weights are brought into the order in which the kernels read them; None does so unless there
         are too few rows, `steps` times `N`, to pay for it.
+    one_output : bool
+        Whether there is one output for a sequence, and not one for each time step.
     take : callable
         Makes the arrays.
     """
@@ -155,7 +157,7 @@ class Space:
     def __init__(
         self, kernels: ModuleType, net: Net, T: int, N: int, one_hot: bool, *, steps: int | None = None,
         keep: bool = False, backward: bool = False, dropout: float = 0.0, hs: list[np.ndarray] | None = None,
-        pack: bool | None = None, take: _Take = aligned,
+        pack: bool | None = None, one_output: bool = False, take: _Take = aligned,
     ) -> None:  # fmt: skip
         self.kernels, self.net, self.T, self.N = kernels, net, T, N
         self.steps = steps = T if steps is None else steps
@@ -185,7 +187,7 @@ class Space:
         self.packed = [self.buffer(packed if self.packs else 0) for packed, _ in sizes]
         self.work_size: int = max(work for _, work in sizes)
         if net.q:
-            packed, work = kernels.output_sizes(steps, N, rows, h, net.q)
+            packed, work = kernels.output_sizes(1 if one_output else steps, N, rows, h * D, net.q)
             self.packed_output = self.buffer(packed)
             self.work_size = max(self.work_size, work)
         #: Of the calls that pack for each pass.
@@ -238,9 +240,10 @@ class Space:
         self._spans: dict[int, Span] = {}
         inputs = sum(widths[D:] if one_hot else widths)
         #: Of a forward pass.
-        self.multiply_adds = float(T) * N * (net.columns * (inputs + h * L * D) + h * net.q)
+        outputs = h * D * net.q / (T if one_output else 1)
+        self.multiply_adds = float(T) * N * (net.columns * (inputs + h * L * D) + outputs)
         #: Weights of all layers, biases aside.
-        self.weights = net.columns * (sum(widths) + h * L * D) + h * net.q
+        self.weights = net.columns * (sum(widths) + h * L * D) + h * D * net.q
         #: What a time step of one layer and one part costs, as `fastrnn.threads.team` takes it.
         self.step = threads.cost(net.columns * (inputs / (L * D) + h), rows)
         #: Whether the size of the batch and of the weights lets threads share a call, a pass over the weights, and a
@@ -449,13 +452,16 @@ class Call:
 
     def forward(
         self, span: Span, indices: np.ndarray, x: np.ndarray, h0: Any, h_n: Any, part: int, slot: int,
-        t0: int = 0,
+        t0: int = 0, lengths: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         """States of every layer for the sequences of a part (eq. 1).
 
-        `h0` and `h_n` hold a tuple of (N, h) arrays for each place; `t0` is the first of the time steps.
+        `h0` and `h_n` hold a tuple of (N, h) arrays for each place; `t0` is the first of the time steps.  `lengths` are
+        the numbers of these that the sequences have, where those are not the call's.
         """
-        space, lengths, layers, key = self.space, self.lengths, self._layers, self.key
+        space, layers, key = self.space, self._layers, self.key
+        if lengths is None:
+            lengths = self.lengths
         net, packed, hs, kept = space.net, space.packed, span.hs, span.kept
         rows, work, members = space.shares[part], space.work(slot), self.members
         layer_forward, cell, reverse = space.kernels.layer_forward, net.cell.code, net.reverse
@@ -489,14 +495,18 @@ class Call:
         self, span: Span, indices: np.ndarray, x: np.ndarray, h0: Any, dh_n: Any, dh0: Any,
         dx: list[np.ndarray], gradients: list[tuple[np.ndarray, ...]], part: int, slot: int, *,
         accumulate: bool = False, lowest: int = 0, d_states: Sequence[tuple[np.ndarray, ...]] | None = None,
+        lengths: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         """Gradients of every layer from the last one down to `lowest`, from those in ``span.dout`` (eqs. 9 to 13).
 
         For the sequences of a part.  `dh_n`, `dh0` and `gradients` have an entry for each place, as has
         `d_states`, where the gradients of all states go; without elements where they are not wanted.  `dx` holds
-        one for the gradient of the inputs by each direction: the sum of both is written to the first.
+        one for the gradient of the inputs by each direction: the sum of both is written to the first.  `lengths` as for
+        `forward`.
         """
-        space, lengths = self.space, self.lengths
+        space = self.space
+        if lengths is None:
+            lengths = self.lengths
         net, dropped, none = space.net, self.key is not None, space.none
         rows, work = space.shares[part], space.work(slot)
         layer_backward, cell, (start, stop) = space.kernels.layer_backward, net.cell.code, space.extents[part]
@@ -530,24 +540,24 @@ class Call:
                 _multiply(gradient, span.masks[layer - 1][part], gradient)
 
     def loss_of(
-        self, span: Span, targets: np.ndarray, scale: float, dout: np.ndarray,
+        self, features: np.ndarray, goal: tuple[Any, ...], scale: float, d_features: np.ndarray,
         gradients: tuple[np.ndarray, ...], part: int, slot: int, *, accumulate: bool = False,
     ) -> float:  # fmt: skip
-        """Cross-entropy of the outputs for a part (eqs. 2, 5, 6), its gradients times `scale` (eqs. 7, 8)."""
+        """Loss of the outputs for a part (eqs. 2, 5, 6), its gradients times `scale` (eqs. 7, 8)."""
         space = self.space
         loss: float = space.kernels.output_loss(
-            self._output, space.packed_output, span.hs[-1], targets, scale, dout, gradients, accumulate,
+            self._output, space.packed_output, features, goal, scale, d_features, gradients, accumulate,
             space.shares[part], space.work(slot), self.members,
         )  # fmt: skip
         return loss
 
-    def logits_of(self, span: Span, out: np.ndarray, part: int, slot: int) -> None:
-        """Logits of a part (eq. 2)."""
+    def logits_of(self, features: np.ndarray, out: np.ndarray, part: int, slot: int) -> None:
+        """Outputs of a part (eq. 2)."""
         space = self.space
         space.kernels.output_logits(
             self._output,
             space.packed_output,
-            span.hs[-1],
+            features,
             out,
             space.shares[part],
             space.work(slot),

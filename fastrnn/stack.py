@@ -1,4 +1,4 @@
-"""What `RNN` and `LanguageModel` share: parameters under PyTorch's names, settings, modes and state."""
+"""What all models made of layers share: parameters under PyTorch's names, settings, modes and state."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class StackedModel(Steppable):
         for names, d in zip(self._layer_names, widths, strict=False):
             shapes.update(zip(names, ((rows, d), (rows, h), (rows,), (rows,)), strict=True))
         if q:
-            shapes.update(weight_out=(q, h), bias_out=(q,))
+            shapes.update(weight_out=(q, h * self._directions), bias_out=(q,))
         return Layout(shapes, self._dtype)
 
     def _draw_parameters(self) -> dict[str, np.ndarray]:

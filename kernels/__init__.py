@@ -30,6 +30,10 @@ GATES = (1, 1, 3, 4)
 STATES = (1, 1, 1, 2)
 KEPT = (0, 0, 4, 5)
 
+#: What the output layer is trained for: the cross-entropy of its softmax, the squared error of its values, or the
+#: negative log-likelihood of a normal distribution, of which the outputs are the means, then the log-variances.
+CROSS_ENTROPY, SQUARED_ERROR, GAUSSIAN = range(3)
+
 #: Time steps of one sequence from which on its matrices are packed, in the order in which they are read; and rows,
 #: time steps times sequences, from which on those of a layer are.  For fewer, they are used as they are.
 PACK_FROM = 8
@@ -66,12 +70,12 @@ CONTRACT = {
         "layer", "packed", "batch", "states", "upstream", "wanted", "grads", "accumulate", "rows", "cell",
         "work", "threads",
     ),
-    # the output of a language model
+    # the output layer of a batch
     "output_sizes": ("T", "N", "rows", "h", "q"),
     "pack_output": ("output", "N", "packed", "threads"),
     "output_logits": ("output", "packed", "hs", "logits", "rows", "work", "threads"),
     "output_loss": (
-        "output", "packed", "hs", "targets", "scale", "dhs", "grads", "accumulate", "rows", "work", "threads",
+        "output", "packed", "hs", "goal", "scale", "dhs", "grads", "accumulate", "rows", "work", "threads",
     ),
     # sampling in batches
     "sample_size": ("N", "rows", "d", "h", "q", "cell"),

@@ -6,6 +6,7 @@ cdef extern from "csrc/dispatch.h" nogil:
         FLOAT32, FLOAT64
         CLIP_NONE, CLIP_STEP, CLIP_VALUE, CLIP_NORM
         PACK_FROM, PACK_FORWARD, PACK_BACKWARD
+        CROSS_ENTROPY, SQUARED_ERROR, GAUSSIAN, LOSSES
     enum:
         STATES
     ctypedef struct cell_numbers:
@@ -80,7 +81,10 @@ cdef extern from "csrc/dispatch.h" nogil:
         const void *b
         void *packed
         const void *hs
-        const int64_t *targets
+        int loss
+        const int64_t *classes
+        const void *values
+        const void *weights
         void *logits
         int probabilities
         double scale

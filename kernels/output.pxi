@@ -1,4 +1,4 @@
-# The output of a language model: see `fastrnn.kernels.numpy_kernels.output` for the functions.
+# The output layer: see `fastrnn.kernels.numpy_kernels.output` for the functions.
 
 
 cdef int fill_output(output_arguments *a, tuple output, object packed) except -1:
@@ -67,7 +67,7 @@ def pack_output(tuple output, Py_ssize_t N, packed, int threads=1):
 
 
 def output_logits(tuple output, packed, hs, logits, tuple rows, work, int threads=1):
-    """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
+    """Outputs ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     cdef output_arguments a
     cdef batch_parts parts
     cdef int loops = fill_output(&a, output, packed)
@@ -78,15 +78,34 @@ def output_logits(tuple output, packed, hs, logits, tuple rows, work, int thread
         fastrnn_batched(loops).output_logits(&a)
 
 
-def output_loss(tuple output, packed, hs, targets, double scale, dhs, tuple grads, bint accumulate, tuple rows,
+cdef int fill_goal(output_arguments *a, int loops, tuple goal) except -1:
+    """The loss, and what is wanted of the outputs."""
+    cdef int typenum = typenum_of(loops)
+    loss, classes, values, weights = goal
+    a.loss = loss
+    if not 0 <= a.loss < LOSSES:
+        raise ValueError(f"kernels know losses 0 to {LOSSES - 1}, got {loss}")
+    if a.loss == GAUSSIAN and a.q % 2:
+        raise ValueError(f"kernels take as many log-variances as means, got {a.q} outputs")
+    a.classes = NULL
+    a.values = NULL
+    a.weights = data_or_null(weights, typenum, a.T * a.N)
+    if a.loss != CROSS_ENTROPY:
+        a.values = data(values, typenum, a.T * a.N * (a.q // 2 if a.loss == GAUSSIAN else a.q))
+        return 0
+    a.classes = <const int64_t *>data(classes, cnp.NPY_INT64, a.T * a.N)
+    return 0
+
+
+def output_loss(tuple output, packed, hs, tuple goal, double scale, dhs, tuple grads, bint accumulate, tuple rows,
                 work, int threads=1):
-    """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9)."""
+    """The loss, summed over steps and sequences, and its gradients (eqs. 8, 9)."""
     cdef output_arguments a
     cdef batch_parts parts
     cdef int loops = fill_output(&a, output, packed), typenum = typenum_of(loops), i
     cdef double loss
     fill_states(&a, &parts, loops, hs, rows, work, threads)
-    a.targets = <const int64_t *>data(targets, cnp.NPY_INT64, a.T * a.N)
+    fill_goal(&a, loops, goal)
     a.scale = scale
     a.dhs = data_or_null(dhs, typenum, a.T * a.N * a.h)
     if a.dhs != NULL and a.parts == NULL:

@@ -19,11 +19,14 @@ from fastrnn.kernels import (
     CLIP_NONE,
     CLIP_NORM,
     CLIP_VALUE,
+    CROSS_ENTROPY,
     GATES,
+    GAUSSIAN,
     GRU,
     KEPT,
     LSTM,
     RELU,
+    SQUARED_ERROR,
     STATES,
     TANH,
     numpy_kernels,
@@ -54,6 +57,7 @@ class Case:
     def __init__(
         self, kernels, dtype, seed=0, *, T=5, N=7, d=6, h=16, q=9, one_hot=True, cell=TANH, reverse=False,
         ragged=False, with_dx=True, with_dh_all=True, with_dh_n=True, offset=0, fill=math.nan, packs=True,
+        loss=CROSS_ENTROPY, weighted=False,
     ):  # fmt: skip
         self.kernels, self.T, self.N, self.d, self.h, self.q = kernels, T, N, d, h, q
         self.cell, self.reverse, self.packs, self.keeps = cell, reverse, packs, KEPT[cell] > 0
@@ -79,6 +83,10 @@ class Case:
         self.lengths = m.given(rng.integers(1, T + 1, N if ragged else 0), np.int64)
         self.batch = self.indices, self.x, self.lengths, reverse
         self.targets = m.given(rng.integers(0, q, (T, N)), np.int64)
+        self.code, classes = loss, loss == CROSS_ENTROPY
+        self.values = m.given(rng.normal(size=(0 if classes else T, N, q // 2 if loss == GAUSSIAN else q)))
+        self.weights = m.given(rng.choice([0, 0.25, 1, 1, 3], size=(T if weighted else 0, N)))
+        self.goal = loss, self.targets if classes else np.empty((0, 0), np.int64), self.values, self.weights
         self.h0 = m.given(rng.normal(size=(N, h)) * 0.5)
         self.dhs = m.given(rng.normal(size=(T, N, h)))
         self.dh_n = m.given(rng.normal(size=(N, h) if with_dh_n else (0, h)))
@@ -147,7 +155,7 @@ class Case:
             m.poison(work)
         dhs = self.output_dhs if with_grads else m.new((0, self.N, self.h))
         return k.output_loss(
-            self.output, packed, self.hs, self.targets, scale, dhs, self.output_grads, accumulate,
+            self.output, packed, self.hs, self.goal, scale, dhs, self.output_grads, accumulate,
             (start, stop), work,
         )  # fmt: skip
 
@@ -368,31 +376,53 @@ def test_sequences_do_not_depend_on_the_range(cell, T, N, h, one_hot, packs, ker
         assert sum(parts_of_loss) == pytest.approx(loss, rel=TOLERANCE[np.dtype(dtype)])
 
 
+def loss_by_hand(code, y, target):
+    """The loss of the outputs y of one step, and its gradient, from the equations."""
+    if code == SQUARED_ERROR:
+        return float(((y - target) ** 2).sum()), 2 * (y - target)
+    if code == GAUSSIAN:
+        mean, log_variance = np.split(y, 2)
+        variance = np.exp(log_variance)
+        error = target - mean
+        log_likelihood = -(error**2) / (2 * variance) - np.log(np.sqrt(2 * math.pi * variance))
+        d_variance = (1 / variance - error**2 / variance**2) / 2
+        return -float(log_likelihood.sum()), np.concatenate((-error / variance, d_variance * variance))
+    top = y.max()
+    log_p = y - top - math.log(sum(math.exp(v - top) for v in y))
+    return -log_p[target], np.exp(log_p) - np.eye(len(y))[target]
+
+
 def output_one_by_one(case, start, stop, scale):
-    (W, b), hs = case.widened("output", "hs")
+    (W, b), hs, values, weights = case.widened("output", "hs", "values", "weights")
     logits, dhs = np.zeros((case.T, case.N, case.q)), np.zeros_like(hs)
     dW, db, loss = np.zeros_like(W), np.zeros_like(b), 0.0
     for t in range(case.T):
         for n in range(start, stop):
             y = logits[t, n] = W @ hs[t, n] + b
-            if case.targets[t, n] < 0:
+            weight = weights[t, n] if len(weights) else 1
+            if weight == 0 or (case.code == CROSS_ENTROPY and case.targets[t, n] < 0):
                 continue
-            top = y.max()
-            log_p = y - top - math.log(sum(math.exp(v - top) for v in y))
-            loss -= log_p[case.targets[t, n]]
-            dy = np.exp(log_p)
-            dy[case.targets[t, n]] -= 1
-            dy *= scale
+            target = case.targets[t, n] if case.code == CROSS_ENTROPY else values[t, n]
+            own, dy = loss_by_hand(case.code, y, target)
+            loss += weight * own
+            dy *= weight * scale
             dhs[t, n] = W.T @ dy
             dW += np.outer(dy, hs[t, n])
             db += dy
     return loss, logits, dhs, dW, db
 
 
+@pytest.mark.parametrize(
+    "loss", [CROSS_ENTROPY, SQUARED_ERROR, GAUSSIAN], ids=["classes", "squares", "gaussian"]
+)
 @pytest.mark.parametrize("seed", range(30))
-def test_output(seed, kernels, dtype):
+def test_output(seed, loss, kernels, dtype):
     options, start, stop, accumulate = random_options(seed + 1000)
-    case = Case(kernels, dtype, seed, **options)
+    if loss == GAUSSIAN:
+        options["q"] *= 2
+    case = Case(kernels, dtype, seed, **options, loss=loss, weighted=seed % 2 > 0)
+    if len(case.weights) and loss != CROSS_ENTROPY:
+        case.values[case.weights == 0] = math.nan  # which is not read
     case.hs[...] = case.rng.normal(size=case.hs.shape)
     # None of the targets, half of them, all of them count for nothing.
     case.targets[case.rng.random(case.targets.shape) < (seed % 3) / 2] = -1
@@ -432,6 +462,19 @@ def test_loss_of_what_has_no_probability(kernels, dtype):
     assert case.loss() == pytest.approx(6 * (5000 + log_total), rel=1e-6)
     case.targets[...] = 2
     assert case.loss(with_grads=False) == pytest.approx(6 * (log_total - 3), rel=1e-6)
+
+
+def test_a_certain_error_is_an_infinite_loss_and_no_more(kernels, dtype):
+    """A variance that underflows, and outputs that are infinite: what NumPy makes of them."""
+    for loss, bias in ((GAUSSIAN, (0.0, -1e4)), (SQUARED_ERROR, (math.inf,))):
+        case = Case(kernels, dtype, 3, T=2, N=3, h=4, q=len(bias), loss=loss)
+        case.hs[...] = 0
+        case.output[1][...] = bias
+        case.values[...] = 1
+        assert case.loss() == math.inf
+        case.values[1, 2] = math.nan
+        assert math.isnan(case.loss())
+        case.memory.check()
 
 
 def test_long_batch_takes_more_than_one_logarithm(kernels, dtype):
@@ -729,7 +772,9 @@ def test_no_time_steps_are_refused_where_memory_is_not_checked(kernels, dtype):
     with pytest.raises(ValueError, match="at least one time step, got 0"):
         kernels.output_logits(*output, np.empty((0, 2, 4), dtype), (0, 2), packed)
     with pytest.raises(ValueError, match="at least one time step, got 0"):
-        kernels.output_loss(*output, no_indices, 1.0, none, (), False, (0, 2), packed)
+        kernels.output_loss(
+            *output, (CROSS_ENTROPY, no_indices, none, none), 1.0, none, (), False, (0, 2), packed
+        )
 
 
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
@@ -882,12 +927,12 @@ def test_what_the_compiled_kernels_refuse_of_several_parts(kernels, dtype):
                 case.layer, case.packed, case.batch, states, (case.hs, (none,)), (none, (case.h_n,), (none,)), given,
                 False, rows, TANH, work, 2,
             )  # fmt: skip
-    output, targets = case.output, np.zeros((2, 20), np.int64)
+    output, goal = case.output, (CROSS_ENTROPY, np.zeros((2, 20), np.int64), none, none)
     packed = np.empty(kernels.output_sizes(2, 20, 20, 3, 4)[0], dtype)
     kernels.pack_output(output, 20, packed)
     with pytest.raises(ValueError, match="the gradients of each of 2 parts, got 1"):
         kernels.output_loss(
-            output, packed, case.hs, targets, 1.0, case.hs.copy(), (tuple(map(np.zeros_like, output)),), False, rows,
+            output, packed, case.hs, goal, 1.0, case.hs.copy(), (tuple(map(np.zeros_like, output)),), False, rows,
             [np.empty(kernels.output_sizes(2, 20, 20, 3, 4)[1], dtype) for _ in range(2)], 2,
         )  # fmt: skip
 

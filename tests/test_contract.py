@@ -13,7 +13,9 @@ from fastrnn.kernels import (
     CLIP_STEP,
     CLIP_VALUE,
     CONTRACT,
+    CROSS_ENTROPY,
     GATES,
+    GAUSSIAN,
     GRU,
     KEPT,
     LSTM,
@@ -212,10 +214,18 @@ class Random:
 
     def output_loss(self, kernels):
         output, packed, hs, rows, work = self.output(kernels)
-        targets = self.rng.integers(-1, self.q, (self.T, self.N))
+        loss = int(self.rng.integers(2 if self.q % 2 else 3))
+        classes, values, weights = np.empty((0, 0), np.int64), self.reals(0, 0, 0), self.reals(0, 0)
+        if loss == CROSS_ENTROPY:
+            classes = self.rng.integers(-1, self.q, (self.T, self.N))
+        else:
+            values = self.reals(self.T, self.N, self.q // 2 if loss == GAUSSIAN else self.q)
+        if self.yes():
+            weights = self.rng.integers(0, 3, (self.T, self.N)).astype(self.dtype)
+        goal = loss, classes, values, weights
         dhs = np.zeros((self.T if self.yes() else 0, self.N, self.h), self.dtype)
         grads = tuple(self.reals(*W.shape) for W in output) if dhs.size else ()
-        loss = kernels.output_loss(output, packed, hs, targets, 0.5, dhs, grads, self.yes(), rows, work)
+        loss = kernels.output_loss(output, packed, hs, goal, 0.5, dhs, grads, self.yes(), rows, work)
         return loss, dhs, *grads
 
     def sample_batch(self, kernels):

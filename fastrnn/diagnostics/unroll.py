@@ -34,6 +34,7 @@ from fastrnn.checks import (
 )
 from fastrnn.errors import not_fitted
 from fastrnn.functional.norms import norms_of
+from fastrnn.goals import of_classes
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, Memory
 from fastrnn.passes import Call, Gradients, Layer, Net, Space
@@ -510,8 +511,10 @@ def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tup
     gradients = Gradients(layout, [], ("weight_out", "bias_out"), space)
     losses = [0.0] * len(space.shares)
 
+    goal = of_classes(targets, m.dtype)
+
     def loss_of_part(part: int, slot: int) -> None:
-        losses[part] = u.call.loss_of(span, targets, scale, dhs, gradients.output[part], part, slot)
+        losses[part] = u.call.loss_of(span.outputs[-1], goal, scale, dhs, gradients.output[part], part, slot)
 
     u.call.run(loss_of_part, 3.0 * T * N * space.net.h * space.net.q)
     return sum(losses) * scale, dhs, tuple(_total(u, gradients, layout).values())

@@ -15,9 +15,10 @@ from fastrnn import backends
 from fastrnn._version import __version__
 from fastrnn.cells import Cell, cell_of
 from fastrnn.checks import LARGEST_SIZE, OwnsArrays, check_choice, check_dtype, check_size
-from fastrnn.language_model import LanguageModel, check_cell
+from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.states import State, map_state, parts_of, public
+from fastrnn.supervised import check_cell
 from fastrnn.text.checkpoint import brief
 from fastrnn.text.history import History
 from fastrnn.text.vocabulary import Vocabulary, check_unknown

@@ -100,13 +100,19 @@ typedef struct {
     batch_parts *parts; /* or NULL: then start, stop and work hold */
 } layer_arguments;
 
-/* The output layer of a language model over N sequences. */
+/* What the output layer is trained for: see losses.h. */
+enum { CROSS_ENTROPY, SQUARED_ERROR, GAUSSIAN, LOSSES };
+
+/* The output layer over N sequences. */
 typedef struct {
     ptrdiff_t T, N, h, q;
     const void *W, *b;
     void *packed;
     const void *hs;         /* (T,N,h) */
-    const int64_t *targets; /* (T,N), negative where nothing counts */
+    int loss;
+    const int64_t *classes; /* (T,N), negative where nothing counts */
+    const void *values;     /* (T,N,q), or for GAUSSIAN (T,N,q/2) */
+    const void *weights;    /* (T,N) of each row's loss, or NULL for ones */
     void *logits;           /* (T,N,q) */
     int probabilities;      /* whether their softmax is to stand there */
     double scale;

@@ -6,6 +6,7 @@
 #include "products.h"
 #include "gradients.h"
 #include "layer.h"
+#include "losses.h"
 #include "output.h"
 #include "sampling.h"
 #include "sequence.h"

@@ -1,33 +1,10 @@
-/* The output of a language model over a batch: logits, loss and gradients.
+/* The output layer over a batch: outputs, loss and gradients.
  *
- *     y_t = W h_t + b,  L = -sum log softmax(y_t)[target_t],  dy_t = softmax(y_t) - p_t   (2), (5) to (7)
+ *     y_t = W h_t + b,  L = sum of what losses.h makes of y_t, and dy_t                   (2)
  *     dW = sum dy_t h_t',  db = sum dy_t,  d output_t = W' dy_t                           (8), (9)
  *
  * See numpy_kernels/output.py for the arguments, layer.h for how a thread takes its rows through the time steps.
  */
-
-/* ---- softmax -------------------------------------------------------------------------------------------- */
-
-/* exp(y - max y), in place; returns the sum.  `top` is the maximum. */
-ALWAYS_INLINE REAL FN(exponentials)(REAL *y, ptrdiff_t ldq, REAL *top) {
-    V most = FN(load)(y), total = K(0);
-    for (ptrdiff_t j = VL; j < ldq; j += VL) most = FN(at_least)(most, FN(load)(y + j));
-    *top = FN(largest)(most);
-    most = FN(splat)(*top);
-    for (ptrdiff_t j = 0; j < ldq; j += VL) {
-        V e = FN(exponential)(FN(load)(y + j) - most);
-        total += e;
-        FN(store)(y + j, e);
-    }
-    return FN(sum)(total);
-}
-
-/* y (ldq, padding -inf) becomes softmax(y), in place (eqs. 16, 17). */
-ALWAYS_INLINE void FN(softmax)(REAL *y, ptrdiff_t ldq) {
-    REAL top;
-    V total = FN(splat)(FN(exponentials)(y, ldq, &top));
-    for (ptrdiff_t j = 0; j < ldq; j += VL) FN(store)(y + j, FN(load)(y + j) / total);
-}
 
 #define CHUNK 16 /* rows (time steps x sequences) whose losses are summed up at once */
 
@@ -113,7 +90,7 @@ static void FN(share_rows)(const team_member *member, ptrdiff_t rows, ptrdiff_t 
     *end = *end * CHUNK < rows ? *end * CHUNK : rows;
 }
 
-/* ---- logits --------------------------------------------------------------------------------------------- */
+/* ---- outputs --------------------------------------------------------------------------------------------- */
 
 /* Place in the batch of row r of a block that begins with step t0. */
 ALWAYS_INLINE ptrdiff_t FN(output_place)(const output_arguments *a, ptrdiff_t t0, ptrdiff_t r) {
@@ -166,40 +143,26 @@ static double FN(logits_part)(const output_arguments *a) {
 
 /* ---- loss ----------------------------------------------------------------------------------------------- */
 
-/* -log softmax(y)[wanted] of some rows (eqs. 5, 6), in a chunk: the logarithm of the product of their totals is taken
- * at once.  Chunks are added up in their order, whoever handled them. */
-typedef struct {
-    double sum, product;
-} FN(loss_sum);
-
-/* exp(y - max y) is left in y, and its sum is returned. */
-ALWAYS_INLINE REAL FN(add_loss)(FN(loss_sum) *loss, REAL *y, ptrdiff_t ldq, int64_t wanted) {
-    REAL top;
-    double chosen = (double)y[wanted];
-    REAL total = FN(exponentials)(y, ldq, &top);
-    loss->sum += (double)top - chosen;
-    loss->product *= (double)total; /* 1 <= total <= q */
-    return total;
-}
-
-/* The loss of a chunk of rows; logits y (rows, ldy) become their gradients, unless dhs is NULL. */
+/* The loss of a chunk of rows; outputs y (rows, ldy) become their gradients, unless dhs is NULL. */
 ALWAYS_INLINE double FN(loss_chunk)(const FN(output_pass) *f, ptrdiff_t t0, ptrdiff_t from, ptrdiff_t end, ptrdiff_t ldy) {
     const output_arguments *a = f->a;
-    ptrdiff_t ldq = FN(padded)(a->q);
-    const REAL scale = (REAL)a->scale;
+    ptrdiff_t q = a->q, ldq = FN(padded)(q), values = a->loss == GAUSSIAN ? q / 2 : q;
     FN(loss_sum) loss = {0, 1};
     for (ptrdiff_t r = from; r < end; r++) {
         REAL *y = f->s.y + r * ldy;
-        int64_t wanted = a->targets[FN(output_place)(a, t0, r)];
-        if (wanted < 0) { /* does not count */
+        ptrdiff_t place = FN(output_place)(a, t0, r);
+        FN(row_of_loss) row = {q, a->weights ? ((const REAL *)a->weights)[place] : 1, (REAL)a->scale, a->dhs != NULL};
+        row.scale *= row.weight;
+        if (row.weight == 0 || (a->loss == CROSS_ENTROPY && a->classes[place] < 0)) { /* does not count */
             if (a->dhs) FN(fill)(y, ldq, 0);
-            continue;
+        } else if (a->loss == CROSS_ENTROPY) {
+            FN(cross_entropy)(&loss, &row, y, a->classes[place]);
+        } else {
+            const REAL *wanted = (const REAL *)a->values + place * values;
+            if (a->loss == GAUSSIAN) FN(gaussian)(&loss, &row, y, wanted);
+            else FN(squared_error)(&loss, &row, y, wanted);
+            if (a->dhs) FN(fill)(y + q, ldq - q, 0);
         }
-        REAL total = FN(add_loss)(&loss, y, ldq, wanted);
-        if (!a->dhs) continue;
-        V by = FN(splat)(scale / total);
-        for (ptrdiff_t j = 0; j < ldq; j += VL) FN(store)(y + j, FN(load)(y + j) * by);
-        y[wanted] -= scale; /* eq. 7 */
     }
     return loss.sum + log(loss.product);
 }

@@ -1,13 +1,13 @@
-"""The output layer of a language model in batches, compiled by Numba: logits, loss and gradients.
+"""The output layer in batches, compiled by Numba: outputs, loss and gradients.
 
 The functions, their arguments and the equations are those of `fastrnn.kernels.numpy_kernels.output`::
 
-    y_t = W h_t + b,  L = -sum log softmax(y_t)[target_t],  dy_t = softmax(y_t) - p_t   (2), (5) to (7)
+    y_t = W h_t + b,  L = sum of the losses of `losses`, and dy_t                       (2)
     dW = sum dy_t h_t',  db = sum dy_t,  d output_t = W' dy_t                           (8), (9)
 
 ``output = (W (q,h), b (q))``, ``grads = (dW, db)`` alike; ``hs (T,N,h)`` are the states of the last layer; `layer` says
 what the other arrays are, how a batch is worked on, and what `copy` and `multiply` do.  ``ldq`` is q rounded up to
-whole vectors; rows of logits are ``ldy`` apart, an odd number of vectors.
+whole vectors; rows of outputs are ``ldy`` apart, an odd number of vectors.
 """
 
 import functools
@@ -15,15 +15,17 @@ import math
 
 import numpy as np
 
+from fastrnn.kernels import CROSS_ENTROPY, GAUSSIAN
 from fastrnn.kernels.numba_kernels.batch import ROWS, groups, pieces
-from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_tile, exponentials, fill, largest, scale
+from fastrnn.kernels.numba_kernels.elementary import add, copy, copy_tile, fill
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
 from fastrnn.kernels.numba_kernels.jit import all_ready, inlined, inlined_and_python, kernel, ready
+from fastrnn.kernels.numba_kernels.losses import cross_entropy, gaussian, squared_error
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
 from fastrnn.kernels.numba_kernels.packing import pack_for_gemm, pack_for_gemv, pack_rows, padded_to_panels
 from fastrnn.kernels.numba_kernels.products import multiply
 
-_NO_TARGETS = np.empty((0, 0), np.int64)
+_NO_CLASSES = np.empty((0, 0), np.int64)
 
 # ---- memory -----------------------------------------------------------------------------------------
 
@@ -61,7 +63,7 @@ def _layout(T, rows, h, q, lanes, start):
     ldq = padded(q, lanes)
     ldy = (ldq // lanes | 1) * lanes  # an odd number of vectors
     steps = min(T, max(1, ROWS // rows))
-    dy = start  # (steps * rows, ldy) logits, then their gradient
+    dy = start  # (steps * rows, ldy) outputs, then their gradient
     panels = after(dy, steps * rows * ldy)  # (steps * rows, >= h) states of a block
     sums = after(panels, steps * rows * padded_to_panels(h, lanes))  # (1, ldq) db
     end = sums + ldq
@@ -96,18 +98,18 @@ def pack_output(output, N, packed, threads=1):
     _pack(all_ready(output), N, packed)
 
 
-# ---- logits, loss and gradients ---------------------------------------------------------------------
+# ---- outputs, loss and gradients --------------------------------------------------------------------
 
 
 @kernel
-def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, work):
-    """Logits where ``logits (T,N,q)`` has elements; else the loss, and its gradients times `factor` where ``dhs
+def _output(packed, hs, logits, goal, factor, dhs, grads, accumulate, rows, work):
+    """Outputs where ``logits (T,N,q)`` has elements; else the loss, and its gradients times `factor` where ``dhs
     (T,N,h)`` has some.
 
-    `y` has a row for each of the n steps of a block and the `count` sequences: logits, and then, in their place, dy.
+    `y` has a row for each of the n steps of a block and the `count` sequences: outputs, and then, in their place, dy.
     `more` is 1 once there are sums of weights to add to.
     """
-    (dW, db), (start, stop), (T, N, h) = grads, rows, hs.shape
+    (code, classes, values, weights), (dW, db), (start, stop), (T, N, h) = goal, grads, rows, hs.shape
     q, wants_gradients = len(db), len(dhs) > 0
     count, lanes = stop - start, VECTOR_BYTES // work.itemsize
     bias, forward, back, _ = output_panels(packed, N, h, q)
@@ -129,24 +131,28 @@ def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, w
                 copy_tile(logits[t0 + k, start:stop], of_step)
         if len(logits) > 0:
             continue
-        # With top = max(y_t) and total = sum exp(y_t - top):
-        # L = -sum log softmax(y_t)[target_t] = sum (top - y_t[target_t] + log total)  (eqs. 5, 6, 17)
-        # dy_t = softmax(y_t) - p_t = exp(y_t - top) / total - p_t  (eqs. 7, 16, 17);  db = sum dy_t  (eq. 8)
+        # L and dy_t, by `losses`;  db = sum dy_t  (eq. 8)
         for r in range(n * count):
-            row, target = y[r, :ldq], targets[t0 + r // count, start + r % count]
-            if target < 0:  # does not count
+            row, t, s = y[r, :ldq], t0 + r // count, start + r % count
+            weight = weights[t, s] if len(weights) > 0 else work.dtype.type(1)
+            if weight == 0 or (code == CROSS_ENTROPY and classes[t, s] < 0):  # does not count
                 fill(row, 0.0)
                 continue
-            chosen, top = row[target], largest(row)
-            total = exponentials(row, top)
-            loss += np.float64(top) - np.float64(chosen)
-            product *= np.float64(total)
-            if product > 1e200:  # sum log total = log of their product: one logarithm for many rows
-                loss += math.log(product)
-                product = 1.0
+            if code == CROSS_ENTROPY:
+                rest, total = cross_entropy(row, classes[t, s], factor * weight)
+                loss += weight * rest
+                if weight == 1:
+                    product *= total
+                else:
+                    loss += weight * math.log(total)
+                if product > 1e200:  # sum log total = log of their product: one logarithm for many rows
+                    loss += math.log(product)
+                    product = 1.0
+            elif code == GAUSSIAN:
+                loss += weight * gaussian(row, q, values[t, s], factor * weight)
+            else:
+                loss += weight * squared_error(row, q, values[t, s], factor * weight)
             if wants_gradients:
-                scale(row, row, factor / total)
-                row[target] -= factor
                 add(sums, sums, row)
         # d output_t = W' dy_t  (eq. 9);  dW = sum dy_t h_t'  (eq. 8), for all steps of the block at once
         if wants_gradients:
@@ -164,26 +170,32 @@ def _output(packed, hs, logits, targets, factor, dhs, grads, accumulate, rows, w
 
 
 def output_logits(output, packed, hs, logits, rows, work, threads=1):
-    """Logits ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
+    """Outputs ``y_t = W h_t + b`` (eq. 2), written to ``logits (T,N,q)``."""
     hs = ready(hs)
     nothing, factor = hs[:0], hs.dtype.type(0)
+    goal = CROSS_ENTROPY, _NO_CLASSES, nothing, nothing[0:0, 0:0, 0]
     for group in groups(rows):  # `output` in the place of gradients, which are not written
-        _output(packed, hs, logits, _NO_TARGETS, factor, nothing, output, False, group, work)
+        _output(packed, hs, logits, goal, factor, nothing, output, False, group, work)
 
 
-def output_loss(output, packed, hs, targets, scale, dhs, grads, accumulate, rows, work, threads=1):
-    """Cross-entropy in nats, summed over steps and sequences (eqs. 2, 5, 6), and its gradients (eqs. 7 to 9).
+def output_loss(output, packed, hs, goal, scale, dhs, grads, accumulate, rows, work, threads=1):
+    """The loss, summed over steps and sequences, and its gradients (eqs. 8, 9).
 
-    ``targets (T,N)`` are class indices in [0,q), or negative where nothing counts: no loss, and zeros as
-    the logits' gradient.  Gradients are multiplied by `scale`: writes ``dhs (T,N,h)``, and the sums over
-    ``start <= n < stop`` to `grads`, or adds them there where `accumulate`.  A `dhs` without elements asks
-    for the loss alone.  Returns the loss, not scaled.
+    ``goal = (loss, classes, values, weights)``: a code, and what is wanted of the outputs.  For CROSS_ENTROPY
+    ``classes (T,N)`` are indices in [0,q), or negative where nothing counts; for the others ``values`` are ``(T,N,q)``,
+    of GAUSSIAN ``(T,N,q/2)``.  What is not read has no elements.  ``weights (T,N)`` are the factors of the steps'
+    losses, without elements ones.  Where a step counts for nothing, there is no loss, zeros are the gradient of its
+    outputs, and its values are not read.
+
+    Gradients are multiplied by `scale`: writes ``dhs (T,N,h)``, and the sums over ``start <= n < stop`` to `grads`, or
+    adds them there where `accumulate`.  A `dhs` without elements asks for the loss alone.  Returns the loss, not scaled.
     """
-    hs, targets, factor = ready(hs), ready(targets), hs.dtype.type(scale)
+    code, *arrays = goal
+    hs, goal, factor = ready(hs), (code, *map(ready, arrays)), hs.dtype.type(scale)
     if not dhs.size:
         grads = output  # not written then
     loss = 0.0
     for group in groups(rows):
         more = bool(accumulate) or group[0] > rows[0]
-        loss += _output(packed, hs, hs[:0], targets, factor, dhs, grads, more, group, work)
+        loss += _output(packed, hs, hs[:0], goal, factor, dhs, grads, more, group, work)
     return float(loss)

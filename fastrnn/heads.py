@@ -1,0 +1,183 @@
+"""Heads: which of a net's states its output layer reads.
+
+A head is a class, of which each work space has an object with the memory that it takes.  The passes of
+`fastrnn.supervised` call it: after a piece of the forward pass, `add`; after the last one, `finish`; then the output layer
+reads `features`, and writes their gradient to `d_features`; before a piece of the backward pass, `spread`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fastrnn.passes import Space, Span
+
+__all__ = ["HEADS", "Each", "Head", "HeadName", "Last", "Mean"]
+
+#: Heads of a `SequenceModel`.
+HeadName: TypeAlias = Literal["each", "last", "mean"]
+
+
+class Head:
+    """What the output layer reads, H = h * D numbers of a sequence at once.
+
+    Parameters
+    ----------
+    space : Space
+        Whose states they are.
+    backward : bool
+        Whether there will be a backward pass.
+
+    Attributes
+    ----------
+    dh_n : list of tuple of ndarray
+        Gradients of the last states of each place, as the kernels take them: those that come from the outputs.
+    """
+
+    #: As users write it.
+    name: ClassVar[str]
+    #: Whether there is an output for each time step, and not one for a sequence.
+    per_step: ClassVar[bool] = False
+
+    def __init__(self, space: Space, backward: bool) -> None:
+        # Not the space itself, which has this object: neither would go before the garbage collector comes.
+        self._net, self._extents, self._T = space.net, space.extents, space.T
+        net = space.net
+        self._width = net.h * net.D
+        self.dh_n: list[tuple[np.ndarray, ...]] = [space.no_states] * (net.L * net.D)
+
+    def features(self, span: Span, h_n: Any) -> np.ndarray:
+        """What the output layer reads: shape (T, N, H), or (1, N, H); `h_n` are the last states of all places."""
+        raise NotImplementedError
+
+    def d_features(self, span: Span) -> np.ndarray:
+        """Where the gradient of that goes."""
+        raise NotImplementedError
+
+    def add(self, span: Span, share: int, first: bool) -> None:
+        """Take in the outputs of some time steps, for the sequences of a share; `first` tells the first ones."""
+
+    def finish(self, share: int, h_n: Any, lengths: np.ndarray) -> None:
+        """Complete the features of a share, from the last states and the numbers of time steps."""
+
+    def spread(self, span: Span, share: int, first: bool) -> None:
+        """Give each output of the last layer its gradient, and each place that of its last state.
+
+        `first` tells the first piece of a backward pass, which has the last time steps.
+        """
+
+
+class Each(Head):
+    """The states of every time step."""
+
+    name = "each"
+    per_step = True
+
+    def features(self, span: Span, h_n: Any) -> np.ndarray:
+        return span.outputs[-1]
+
+    def d_features(self, span: Span) -> np.ndarray:
+        return span.dout
+
+
+class Last(Head):
+    """The last state of every sequence; in two directions, that of each."""
+
+    name = "last"
+
+    def __init__(self, space: Space, backward: bool) -> None:
+        super().__init__(space, backward)
+        net = space.net
+        if net.D == 2:
+            self._joined = space.buffer(1, space.N, self._width)
+        if not backward:
+            return
+        self._gradient = space.buffer(1, space.N, self._width)
+        parts = [self._gradient[0]]
+        if net.D == 2:
+            parts = [space.buffer(space.N, net.h) for _ in range(2)]
+        self._parts = parts
+        self.dh_n[-net.D :] = [(part, *space.no_states[1:]) for part in parts]
+        for dout in space.douts:
+            dout.fill(0)
+
+    def features(self, span: Span, h_n: Any) -> np.ndarray:
+        if self._net.D == 2:
+            return self._joined
+        last: np.ndarray = h_n.arrays[0][-1:]
+        return last
+
+    def d_features(self, span: Span) -> np.ndarray:
+        return self._gradient
+
+    def finish(self, share: int, h_n: Any, lengths: np.ndarray) -> None:
+        if self._net.D == 2:
+            start, stop = self._extents[share]
+            for direction, columns in enumerate(self._halves()):
+                self._joined[0, start:stop, columns] = h_n.places[direction - 2][0][start:stop]
+
+    def spread(self, span: Span, share: int, first: bool) -> None:
+        start, stop = self._extents[share]
+        if self._net.L > 2 or not first:  # where lower layers have left gradients of theirs
+            span.dout[:, start:stop] = 0
+        if first and self._net.D == 2:
+            for part, columns in zip(self._parts, self._halves(), strict=True):
+                part[start:stop] = self._gradient[0, start:stop, columns]
+
+    def _halves(self) -> tuple[slice, slice]:
+        h = self._net.h
+        return slice(0, h), slice(h, 2 * h)
+
+
+class Mean(Head):
+    """The mean over the time steps of a sequence."""
+
+    name = "mean"
+
+    def __init__(self, space: Space, backward: bool) -> None:
+        super().__init__(space, backward)
+        self._mean = space.buffer(1, space.N, self._width)
+        self._sum = space.buffer(space.N, self._width) if space.steps < space.T else self._mean[0]
+        self._by = space.buffer(space.N, 1)
+        if backward:
+            self._gradient = space.buffer(1, space.N, self._width)
+
+    def features(self, span: Span, h_n: Any) -> np.ndarray:
+        return self._mean
+
+    def d_features(self, span: Span) -> np.ndarray:
+        return self._gradient
+
+    def add(self, span: Span, share: int, first: bool) -> None:
+        start, stop = self._extents[share]
+        outputs, mean = span.outputs[-1][:, start:stop], self._mean[0, start:stop]
+        with np.errstate(all="ignore"):
+            if first:
+                np.add.reduce(outputs, axis=0, out=mean)
+                return
+            np.add.reduce(outputs, axis=0, out=self._sum[start:stop])
+            mean += self._sum[start:stop]
+
+    def finish(self, share: int, h_n: Any, lengths: np.ndarray) -> None:
+        start, stop = self._extents[share]
+        by, mean = self._by[start:stop], self._mean[0, start:stop]
+        if lengths.size:
+            np.divide(1, lengths[start:stop, None], out=by, casting="same_kind")
+        else:
+            by.fill(1 / self._T)
+        with np.errstate(all="ignore"):
+            mean *= by
+
+    def spread(self, span: Span, share: int, first: bool) -> None:
+        start, stop = self._extents[share]
+        gradient = self._gradient[0, start:stop]
+        with np.errstate(all="ignore"):
+            if first:
+                gradient *= self._by[start:stop]
+            span.dout[:, start:stop] = gradient
+
+
+#: All by their names.
+HEADS: dict[str, type[Head]] = {head.name: head for head in (Each, Last, Mean)}
