@@ -27,7 +27,7 @@ from fastrnn.errors import BackendUnavailable, CheckpointError, NotFittedError, 
 from fastrnn.simple import SimpleRNN
 
 if _TYPE_CHECKING:
-    from fastrnn import diagnostics, functional, optim
+    from fastrnn import diagnostics, functional, init, optim
     from fastrnn.char_rnn import CharRNN
     from fastrnn.config import show_config, warmup
     from fastrnn.gated import GRU, LSTM
@@ -56,6 +56,7 @@ __all__ = [
     "backend",
     "diagnostics",
     "functional",
+    "init",
     "optim",
     "set_backend",
     "show_config",
@@ -79,7 +80,7 @@ _LAZY = {
 }
 
 #: Modules that are imported when they are first asked for.
-_SUBMODULES = ("diagnostics", "functional", "optim")
+_SUBMODULES = ("diagnostics", "functional", "init", "optim")
 
 
 def __getattr__(name: str) -> object:

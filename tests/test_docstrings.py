@@ -9,7 +9,9 @@ import pytest
 
 import fastrnn
 
-SUBMODULES = [importlib.import_module(f"fastrnn.{name}") for name in ("functional", "optim", "diagnostics")]
+SUBMODULES = [
+    importlib.import_module(f"fastrnn.{name}") for name in ("functional", "init", "optim", "diagnostics")
+]
 HEADINGS = "Parameters|Attributes|Returns|Yields|Raises|Warns|Notes|References|Examples"
 
 #: Without checks of their arguments.
