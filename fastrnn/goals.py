@@ -139,6 +139,8 @@ class Goal:
             if y.shape != self._shape:
                 raise ValueError(f"y must have the shape of x, {self._shape}, got {y.shape}")
             return y
+        if type(y) is np.ndarray and y.dtype is INDEX and y.shape == self._shape[1:] and y.flags.carray:
+            return y[None]
         array, N = as_array(y, "y"), self._shape[1]
         if array.shape != (N,):
             came = f"shape {array.shape}" if array.ndim else describe(y)
