@@ -27,8 +27,9 @@ __all__ = ["Call", "Gradients", "Layer", "Net", "Space", "Spaces", "Span"]
 #: Arrays of one layer in one direction, as kernels take them: W_ih, W_hh, b_ih, b_hh.
 Layer = tuple[np.ndarray, ...]
 
-#: Batch shapes whose work space a model keeps: those of training and of validation.
-KEPT_SHAPES = 2
+#: Batch shapes whose work space a model keeps: those of training and of validation; and more, up to `MOST_SHAPES`, while
+#: all together take no more than `KEPT_BYTES`: those of sequences whose lengths differ.
+KEPT_SHAPES, MOST_SHAPES, KEPT_BYTES = 2, 32, 32 * 2**20
 
 _Take = Callable[[Shape, np.dtype], np.ndarray]
 
@@ -160,6 +161,8 @@ class Space:
         pack: bool | None = None, one_output: bool = False, take: _Take = aligned,
     ) -> None:  # fmt: skip
         self.kernels, self.net, self.T, self.N = kernels, net, T, N
+        #: Of all buffers.
+        self.nbytes = 0
         self.steps = steps = T if steps is None else steps
         self.one_hot, self.p = one_hot, dropout
         self.bounds = threads.parts(N)
@@ -259,7 +262,9 @@ class Space:
 
     def buffer(self, *shape: int) -> np.ndarray:
         """A new array."""
-        return self._take(shape, self.net.dtype)
+        array = self._take(shape, self.net.dtype)
+        self.nbytes += array.nbytes
+        return array
 
     def members(self, num_threads: int | None, steps: int) -> int:
         """Threads that share a call of a kernel, where `teams` may."""
@@ -315,7 +320,7 @@ class Space:
 class Spaces:
     """Work spaces of a model that no call uses, under what they are for.
 
-    Those of the shapes used last are kept.  One thread at a time may take a space; each step is one that
+    Those of the shapes used last are kept, see `KEPT_SHAPES`.  One thread at a time may take a space; each step is one that
     other threads cannot come into, so there is no lock.
     """
 
@@ -327,14 +332,26 @@ class Spaces:
         free = self._free.get(key)
         if free is None:
             free = self._free.setdefault(key, [])
-            for old in list(self._free)[:-KEPT_SHAPES]:
-                self._free.pop(old, None)
+            self._let_go()
         elif len(self._free) > 1:  # the last one is the one used last
             self._free[key] = self._free.pop(key, free)
         try:
             return free.pop()
         except IndexError:
             return None
+
+    def _let_go(self) -> None:
+        """Drop those of the shapes that were used longest ago."""
+        kept = [
+            (key, sum(space.nbytes for space in list(spaces))) for key, spaces in list(self._free.items())
+        ]
+        total = sum(nbytes for _, nbytes in kept)
+        for number, (key, nbytes) in enumerate(kept):
+            left = len(kept) - number
+            if left <= KEPT_SHAPES or (left <= MOST_SHAPES and total <= KEPT_BYTES):
+                return
+            self._free.pop(key, None)
+            total -= nbytes
 
     def give(self, key: Any, space: Any, most: int | None = None) -> None:
         """Keep a space for the next call, unless there are `most` of that shape."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from support import bits
 
-from fastrnn import LanguageModel, backends, optim
+from fastrnn import LanguageModel, backends, optim, passes
 from fastrnn.layout import ALIGNMENT
-from fastrnn.passes import KEPT_SHAPES
+from fastrnn.passes import KEPT_SHAPES, MOST_SHAPES
 
 #: Transient Python objects: tuples, views, what Numba makes of its arguments, and what helper threads have
 #: not yet looked at.  The smallest array over time steps that is tested takes 12 800.
@@ -103,7 +103,9 @@ def test_training_and_validation_take_turns(compiled):
     assert growth(calls)[0] < OBJECTS
 
 
-def test_what_is_kept_does_not_grow_with_the_number_of_shapes(backend):
+@pytest.mark.parametrize("kept_bytes", [0, passes.KEPT_BYTES])
+def test_what_is_kept_does_not_grow_with_the_number_of_shapes(backend, kept_bytes, monkeypatch):
+    monkeypatch.setattr(passes, "KEPT_BYTES", kept_bytes)
     lm = LanguageModel(10, 16, rng=0, backend=backend)
     sgd, held = optim.SGD(0.1, backend=backend), []
     tracemalloc.start()
@@ -114,14 +116,33 @@ def test_what_is_kept_does_not_grow_with_the_number_of_shapes(backend):
                 lm.loss(*batch(10, T, 3))
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
-            assert len(lm._spaces) <= KEPT_SHAPES, round_
+            assert len(lm._spaces) <= (MOST_SHAPES if kept_bytes else KEPT_SHAPES), round_
     finally:
         tracemalloc.stop()
     assert held[-1] - held[1] < 10_000
 
 
-def test_no_old_space_is_held_while_a_new_one_is_made(backend):
+def test_shapes_that_fit_a_budget_are_kept_together(compiled, monkeypatch):
+    """Batches of many lengths, in any order, have their memory after the first round."""
+    lm = LanguageModel(10, 16, rng=0, backend=compiled)
+    sgd, batches = optim.SGD(0.1, backend=compiled), [batch(10, T, 3) for T in range(20, 30)]
+
+    def calls():
+        for x, y in batches:
+            lm.train_step(x, y, None, sgd)
+
+    calls()
+    assert len(lm._spaces) == len(batches)
+    assert growth(calls)[0] < OBJECTS
+    spaces = [space for kept in lm._spaces._free.values() for space in kept]
+    monkeypatch.setattr(passes, "KEPT_BYTES", sum(space.nbytes for space in spaces[-5:]))
+    lm.train_step(*batch(10, 40, 3), None, sgd)
+    assert len(lm._spaces) == 6, "the five that fit, and the new one"
+
+
+def test_no_old_space_is_held_while_a_new_one_is_made(backend, monkeypatch):
     """The peak of a step of a new shape is two spaces, not three."""
+    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
     lm = LanguageModel(10, 32, rng=0, backend=backend)
     sgd = optim.SGD(0.1, backend=backend)
     lm.train_step(*batch(10, 20, 2), None, sgd)
