@@ -133,12 +133,14 @@ class Goal:
         return self._kept_weights
 
     def _check_classes(self, y: Any) -> np.ndarray:
+        """Class indices (T, N) or (1, N), whose range is not yet checked."""
         if self._per_step:
+            grid: np.ndarray = y
             if not (type(y) is np.ndarray and y.dtype is INDEX and y.ndim == 2 and y.flags.carray and y.size):
-                y = index_batch(y, "y", may_be_empty="" if self._shape[1] else "N")
-            if y.shape != self._shape:
-                raise ValueError(f"y must have the shape of x, {self._shape}, got {y.shape}")
-            return y
+                grid = index_batch(y, "y", may_be_empty="" if self._shape[1] else "N")
+            if grid.shape != self._shape:
+                raise ValueError(f"y must have the shape of x, {self._shape}, got {grid.shape}")
+            return grid
         if type(y) is np.ndarray and y.dtype is INDEX and y.shape == self._shape[1:] and y.flags.carray:
             return y[None]
         array, N = as_array(y, "y"), self._shape[1]
@@ -157,7 +159,7 @@ class Goal:
         return check_real_array(y, "y", self._dtype, (self._shape[1], self._size))[None]
 
     def _check_weights(self, weights: Any) -> np.ndarray:
-        shapes = [(self._shape[1],)]
+        shapes: list[tuple[int, ...]] = [(self._shape[1],)]
         if self._per_step:
             shapes.append(self._shape)
         factors = check_real_array(weights, "weights", self._dtype, *shapes)

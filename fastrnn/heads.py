@@ -37,7 +37,7 @@ class Head:
     """
 
     #: As users write it.
-    name: ClassVar[str]
+    name: ClassVar[HeadName]
     #: Whether there is an output for each time step, and not one for a sequence.
     per_step: ClassVar[bool] = False
 
@@ -72,7 +72,7 @@ class Head:
 class Each(Head):
     """The states of every time step."""
 
-    name = "each"
+    name: ClassVar[HeadName] = "each"
     per_step = True
 
     def features(self, span: Span, h_n: Any) -> np.ndarray:
@@ -85,7 +85,7 @@ class Each(Head):
 class Last(Head):
     """The last state of every sequence; in two directions, that of each."""
 
-    name = "last"
+    name: ClassVar[HeadName] = "last"
 
     def __init__(self, space: Space, backward: bool) -> None:
         super().__init__(space, backward)
@@ -134,7 +134,7 @@ class Last(Head):
 class Mean(Head):
     """The mean over the time steps of a sequence."""
 
-    name = "mean"
+    name: ClassVar[HeadName] = "mean"
 
     def __init__(self, space: Space, backward: bool) -> None:
         super().__init__(space, backward)

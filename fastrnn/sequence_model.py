@@ -177,8 +177,7 @@ class SequenceModel(SupervisedModel):
     @property
     def head(self) -> HeadName:
         """What is predicted from: ``"each"``, ``"last"`` or ``"mean"``."""
-        name: HeadName = self._head.name
-        return name
+        return self._head.name
 
     def __repr__(self) -> str:
         cell = f"nonlinearity={self._nonlinearity!r}" if self._cell == "rnn" else f"cell={self._cell!r}"

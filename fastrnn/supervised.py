@@ -399,17 +399,16 @@ class _Batch(Call):
         """Outputs, shape (T, N, k) or (N, k); zeros beyond the ends of the sequences."""
         space = self.space
         per_step = space.head.per_step
-        outputs = np.empty((space.T if per_step else 1, space.N, space.net.q), space.net.dtype)
+        outputs: np.ndarray = np.empty((space.T if per_step else 1, space.N, space.net.q), space.net.dtype)
 
         def of_part(part: int, slot: int) -> None:
             for features, t0, t1 in self._features_of_part(part, slot):
                 self.logits_of(features, outputs[t0:t1], part, slot)
 
         self.run(of_part, space.multiply_adds)
-        if not per_step:
-            return outputs[0]
-        space.rest.fill(outputs, 0)
-        return outputs
+        if per_step:
+            space.rest.fill(outputs, 0)
+        return outputs if per_step else outputs.reshape(outputs.shape[1:])
 
     def _features_of_part(self, part: int, slot: int) -> Iterator[tuple[np.ndarray, int, int]]:
         """What the output layer reads, and the bounds of its time steps, a chunk after the other."""
