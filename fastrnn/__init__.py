@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from fastrnn import diagnostics, functional, init, optim
     from fastrnn.char_rnn import CharRNN
     from fastrnn.config import show_config, warmup
+    from fastrnn.files import load, save
     from fastrnn.gated import GRU, LSTM
     from fastrnn.language_model import LanguageModel
     from fastrnn.layers import RNN
@@ -57,7 +58,9 @@ __all__ = [
     "diagnostics",
     "functional",
     "init",
+    "load",
     "optim",
+    "save",
     "set_backend",
     "show_config",
     "use_backend",
@@ -75,6 +78,8 @@ _LAZY = {
     "ReferenceLSTM": "fastrnn.reference_gated",
     "ReferenceRNN": "fastrnn.reference",
     "SequenceModel": "fastrnn.sequence_model",
+    "load": "fastrnn.files",
+    "save": "fastrnn.files",
     "show_config": "fastrnn.config",
     "warmup": "fastrnn.config",
 }

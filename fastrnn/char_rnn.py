@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from fastrnn.checks import check_choice, own_arrays, warn_user
-from fastrnn.errors import CheckpointError, TextError, not_fitted
-from fastrnn.language_model import LanguageModel
-from fastrnn.optim import OPTIMIZERS, Optimizer
-from fastrnn.sharing import being_read, changed, changing, reading
-from fastrnn.stack import warn_of_dropout
-from fastrnn.text.batches import Streams, cut_text
-from fastrnn.text.checkpoint import (
+from fastrnn.checkpoint import (
     all_finite,
     check_is_no_text,
     check_writable,
@@ -24,6 +16,14 @@ from fastrnn.text.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from fastrnn.checks import check_choice, own_arrays, warn_user
+from fastrnn.contents import fitting, misfits
+from fastrnn.errors import CheckpointError, TextError, not_fitted
+from fastrnn.language_model import LanguageModel
+from fastrnn.optim import OPTIMIZERS, Optimizer
+from fastrnn.sharing import being_read, changed, changing, reading
+from fastrnn.stack import warn_of_dropout
+from fastrnn.text.batches import Streams, cut_text
 from fastrnn.text.html import char_rnn_html
 from fastrnn.text.reading import parts_of, read_indexed
 from fastrnn.text.resuming import (
@@ -37,7 +37,7 @@ from fastrnn.text.resuming import (
 from fastrnn.text.sampling import Sampling
 from fastrnn.text.scoring import Scoring
 from fastrnn.text.settings import DEFAULTS, OF_MODEL, OF_RUN, Settings, generator, whole
-from fastrnn.text.snapshot import Misfit, Progress, Run, misfits, pack, run_of_attributes, unpack
+from fastrnn.text.snapshot import Progress, Run, pack, run_of_attributes, unpack
 from fastrnn.text.training import Limits, Training
 from fastrnn.text.vocabulary import Vocabulary, check_unknown
 
@@ -541,7 +541,7 @@ class CharRNN(Settings, Scoring, Sampling):
         Raises
         ------
         CheckpointError
-            If the file is truncated, altered, of a newer format, or no model; the message says which.
+            If the file is truncated, altered, of a newer format, or no model of this class; the message says which.
         OSError
             If it cannot be read.
         BackendUnavailable
@@ -572,10 +572,8 @@ class CharRNN(Settings, Scoring, Sampling):
             check_unchanged(OF_MODEL, followed, model._as_json)
             return *model._new_model(vocab_size, np.random.default_rng(0)), followed
 
-        try:
+        with fitting(path, "CharRNN"):
             model._run = unpack(content, arrays, DEFAULTS, make, params)
-        except Misfit as error:
-            raise CheckpointError(f"{os.fsdecode(path)!r} is not a model of CharRNN: {error}") from None
         return model
 
     # -- a new run, and one that goes on ---------------------------------------------------------

@@ -124,7 +124,7 @@ def check_dtype(dtype: Any) -> np.dtype:
     """Return `dtype` as NumPy's float32 or float64."""
     try:
         wanted = np.dtype(dtype)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):  # the last of a text that is nearly one
         raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
     for supported in (np.dtype(np.float64), np.dtype(np.float32)):
         if dtype is not None and wanted == supported:

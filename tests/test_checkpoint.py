@@ -16,14 +16,14 @@ import hypothesis
 import numpy as np
 import pytest
 import safetensors.numpy
+from checkpoint_files import deep, header_of, signed, with_header
 from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import BackendUnavailable, CharRNN, CheckpointError, backends
-from fastrnn.text.checkpoint import (
+from fastrnn.checkpoint import (
     FORMAT_VERSION,
     MOST_ARRAYS,
-    _digest,
     check_writable,
     is_finite,
     read_checkpoint,
@@ -60,16 +60,6 @@ def fitted():
 def file(tmp_path):
     write_checkpoint(tmp_path / "model", CONTENT, ARRAYS)
     return tmp_path / "model"
-
-
-def header_of(content):
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
-
-
-def with_header(header, data):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
 
 
 # -- the format ------------------------------------------------------------------------------------
@@ -432,20 +422,6 @@ def test_arrays_that_do_not_cover_the_file(file):
         read_checkpoint(file)
 
 
-def signed(path, content, arrays):
-    """A file with a digest that is right, of content that is text already."""
-    entries, place = {}, 0
-    for name, array in arrays.items():
-        entries[name] = {"dtype": {4: "F32", 8: "F64"}[array.itemsize], "shape": array.shape,
-                         "data_offsets": [place, place + array.nbytes]}  # fmt: skip
-        place += array.nbytes
-    metadata = {"format": "fastrnn", "format_version": str(FORMAT_VERSION), "content": content,
-                "sha256": _digest(content, arrays)}  # fmt: skip
-    path.write_bytes(
-        with_header({"__metadata__": metadata, **entries}, b"".join(map(bytes, arrays.values())))
-    )
-
-
 def test_more_arrays_than_a_model_has(tmp_path, monkeypatch):
     arrays = {f"a{i}": np.zeros(0, np.float32) for i in range(MOST_ARRAYS + 1)}
     with pytest.raises(OSError, match="20001 arrays, and a file takes 20000"):
@@ -644,16 +620,11 @@ def drop(d, key):
     del d[key]
 
 
-def deep(n):
-    nested = {}
-    for _ in range(n):
-        nested = {"a": nested}
-    return nested
-
-
 #: Changes to what a file of a model holds, under a digest that is right, and what is said of them.
 CRAFTED = {
     "class": (lambda c, a: c.update({"class": "Other"}), "it holds a 'Other'"),
+    "class of ours": (lambda c, a: c.update({"class": "GRU"}), "a model of GRU, which fastrnn.load reads"),
+    "class list": (lambda c, a: c.update({"class": ["CharRNN"]}), "it does not say of which class it is"),
     "version": (lambda c, a: c.update(fastrnn="1.0\x1b[2J"), "is no version of fastrnn"),
     "long version": (lambda c, a: c.update(fastrnn="1" * 200), "is no version of fastrnn"),
     "unknown": (lambda c, a: c["params"].update(unknown="Z"), "unknown must be a character of the vocab"),
@@ -681,6 +652,7 @@ CRAFTED = {
     "hidden size text": (lambda c, a: c["params"].update(hidden_size="8"), "hidden_size must be an integer"),
     "layers": (lambda c, a: c["params"].update(num_layers=2**47), "num_layers = 140737488355328"),
     "dtype": (lambda c, a: c["params"].update(dtype="float64"), "is float32, and dtype = 'float64'"),
+    "dtype no Python": (lambda c, a: c["params"].update(dtype="(1,f4"), "hyper-parameters: "),
     "dtype nonsense": (lambda c, a: c["params"].update(dtype="int8"), "dtype must be float32 or float64"),
     "optimizer": (lambda c, a: c["params"].update(optimizer="sgd"), "optimizer"),
     "optimizer nonsense": (lambda c, a: c["params"].update(optimizer="x"), "optimizer must be one of"),

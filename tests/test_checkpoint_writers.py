@@ -16,8 +16,8 @@ from support import package_environment, run_python
 
 from fastrnn import CharRNN
 from fastrnn import char_rnn as char_rnn_module
-from fastrnn.text import checkpoint as checkpoint_module
-from fastrnn.text.checkpoint import only_writer
+from fastrnn import checkpoint as checkpoint_module
+from fastrnn.checkpoint import only_writer
 
 TEXT = "the cat sat on the mat. " * 60
 SMALL = ["--hidden-size", "16", "--seq-len", "8", "--batch-size", "4", "--random-state", "3"]
@@ -247,7 +247,7 @@ def test_one_that_another_user_made(text, tmp_path):
 
 FORKED = """
 import os, sys, time
-from fastrnn.text.checkpoint import only_writer
+from fastrnn.checkpoint import only_writer
 with only_writer(sys.argv[1]):
     child = os.fork()
     if not child:
@@ -294,7 +294,7 @@ def test_a_child_that_was_forked_keeps_no_lock_of_a_parent_that_was_killed(tmp_p
 IN_TURN = """
 import errno, sys, time
 from pathlib import Path
-from fastrnn.text.checkpoint import only_writer
+from fastrnn.checkpoint import only_writer
 inside, done = Path(sys.argv[1] + ".inside"), 0
 while done < int(sys.argv[2]):
     try:

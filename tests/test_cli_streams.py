@@ -147,7 +147,7 @@ def test_nothing_is_written_into_the_model_that_was_meant_for_a_closed_stream(fo
     """A file that is opened gets the number of a closed stream, and libraries write to numbers."""
     program = (
         "import os, sys\n"
-        "from fastrnn import cli; from fastrnn.text import checkpoint\n"
+        "from fastrnn import cli; from fastrnn import checkpoint\n"
         "fsync = os.fsync\n"
         "def meddle(file):\n"
         f"    try: os.write({number}, b'a library says something')\n"

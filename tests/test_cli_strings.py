@@ -9,8 +9,8 @@ import pytest
 from cli_support import invoke, on_a_terminal
 
 from fastrnn import CharRNN
+from fastrnn.checkpoint import read_checkpoint, write_checkpoint
 from fastrnn.terminal import printable
-from fastrnn.text.checkpoint import read_checkpoint, write_checkpoint
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n" * 20
 

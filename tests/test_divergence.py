@@ -10,8 +10,8 @@ import pytest
 from cli_support import invoke, run
 
 from fastrnn import CharRNN, CheckpointError
+from fastrnn.checkpoint import is_finite, previous_of, read_checkpoint, write_checkpoint
 from fastrnn.language_model import LanguageModel
-from fastrnn.text.checkpoint import is_finite, previous_of, read_checkpoint, write_checkpoint
 
 TEXT = "the cat sat on the mat. " * 60
 SMALL = ["--hidden-size", "16", "--seq-len", "8", "--batch-size", "4", "--random-state", "3"]

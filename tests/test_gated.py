@@ -23,9 +23,9 @@ from fastrnn import (
     functional,
     optim,
 )
+from fastrnn.checkpoint import read_checkpoint, write_checkpoint
 from fastrnn.kernels import GRU as GRU_CODE
 from fastrnn.kernels import LSTM as LSTM_CODE
-from fastrnn.text.checkpoint import read_checkpoint, write_checkpoint
 
 LAYERS = {"gru": GRU, "lstm": LSTM}
 REFERENCES = {"gru": ReferenceGRU, "lstm": ReferenceLSTM}

@@ -19,9 +19,9 @@ import pytest
 from support import package_environment, run_python
 
 from fastrnn import CharRNN, CheckpointError, TextError
+from fastrnn.checkpoint import read_checkpoint, write_checkpoint
 from fastrnn.text import display as progress_module
 from fastrnn.text import training as training_module
-from fastrnn.text.checkpoint import read_checkpoint, write_checkpoint
 
 #: Most runs go on in the same object, and what they come to is looked at there.
 pytestmark = pytest.mark.filterwarnings("ignore:checkpoint is None")

@@ -250,7 +250,7 @@ def describe_model(model: CharRNN) -> dict[str, Any]:
     """What `fastrnn info --json` says of a model."""
     import numpy as np
 
-    from fastrnn.text.snapshot import plain
+    from fastrnn.contents import plain
 
     hidden = ("checkpoint", "backend", "verbose")  # which are those of a call, not of the model
     last: dict[str, Any] = {**model.history_[-1]} if model.history_ else {}

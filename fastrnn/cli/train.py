@@ -240,7 +240,7 @@ def train(
 
 def _refuse_texts(checkpoint: str, texts: tuple[str, ...]) -> None:
     """Refuse to put the model in the place of a text, before anything is read."""
-    from fastrnn.text.checkpoint import check_is_no_text
+    from fastrnn.checkpoint import check_is_no_text
 
     try:
         check_is_no_text(checkpoint, [sys.stdin if name == "-" else Path(name) for name in texts])
@@ -253,8 +253,8 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
     import numpy as np
 
     from fastrnn.char_rnn import CharRNN
+    from fastrnn.checkpoint import check_writable, only_writer
     from fastrnn.errors import CheckpointError, TextError
-    from fastrnn.text.checkpoint import check_writable, only_writer
 
     text = texts[0] if len(texts) == 1 else texts
     with only_writer(checkpoint):  # from before it is looked at, so that no other run is lost

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.checkpoint import all_finite, is_finite, previous_of
 from fastrnn.errors import CheckpointError, TextError
 from fastrnn.text.batches import Streams
-from fastrnn.text.checkpoint import all_finite, is_finite, previous_of
 from fastrnn.text.snapshot import Run
 
 if TYPE_CHECKING:

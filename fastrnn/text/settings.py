@@ -11,8 +11,8 @@ import numpy as np
 from fastrnn import backends
 from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import OwnsArrays, check_choice, check_dtype, check_number, check_size, show_integer
+from fastrnn.contents import plain
 from fastrnn.optim import OPTIMIZERS
-from fastrnn.text.snapshot import plain
 from fastrnn.text.vocabulary import check_newline, check_unknown
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,21 +14,30 @@ from fastrnn import backends
 from fastrnn._version import __version__
 from fastrnn.cells import Cell, cell_of
 from fastrnn.checks import LARGEST_SIZE, OwnsArrays, check_choice, check_dtype, check_size
+from fastrnn.contents import (
+    Misfit,
+    brief,
+    check_class,
+    check_members,
+    check_unknown_settings,
+    check_version,
+    misfits,
+    plain,
+    random_state_of,
+    restored_generator,
+    stack_shapes,
+)
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.states import State, map_state, parts_of, public
 from fastrnn.supervised import check_cell
-from fastrnn.text.checkpoint import brief
 from fastrnn.text.history import History
 from fastrnn.text.vocabulary import Vocabulary, check_unknown
 
 if TYPE_CHECKING:
     from fastrnn.hints import OptimizerState, Weights
 
-__all__ = ["Misfit", "Progress", "Run", "misfits", "pack", "plain", "run_of_attributes", "unpack"]
-
-#: Kinds of generators whose state can be in a file.
-_BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+__all__ = ["Progress", "Run", "pack", "run_of_attributes", "unpack"]
 
 #: Hyper-parameters of the first files.  One that came later is in a file only where it has not its
 #: default, so that versions which do not know it read all others.
@@ -39,16 +47,6 @@ _FIRST_PARAMS = frozenset({
     "validate_every", "patience", "dtype", "random_state", "num_threads", "backend", "checkpoint_every",
     "diagnostics_every", "unknown", "verbose",
 })  # fmt: skip
-
-#: What versions of fastrnn look like.
-_VERSION = re.compile(r"\d[0-9A-Za-z.+!_-]{0,99}")
-
-#: Unknown hyper-parameters that a message names.
-_NAMED = 5
-
-
-class Misfit(Exception):
-    """What in a file does not fit together."""
 
 
 @dataclasses.dataclass
@@ -149,15 +147,6 @@ def run_of_attributes(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name not in _ATTRIBUTES} | {"_run": run}
 
 
-def plain(value: Any) -> Any:
-    """A hyper-parameter as JSON has it."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return np.dtype(value).name  # dtype is the only one that may be anything else
-
-
 def pack(
     run: Run, params: dict[str, Any], defaults: dict[str, Any], *, is_checkpoint: bool = False
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -204,7 +193,7 @@ def pack(
         "vocabulary": run.vocabulary.characters,
         "progress": dataclasses.asdict(run.progress),
         "optimizer": optimizer,
-        "random_state": _plain_state(run.model.rng.bit_generator.state),
+        "random_state": random_state_of(run.model.rng),
         "history": run.history,
         "weights": run.weights,
         "is_checkpoint": is_checkpoint,
@@ -226,7 +215,7 @@ def unpack(
     Parameters
     ----------
     content, arrays
-        As `fastrnn.text.checkpoint.read_checkpoint` returns them.
+        As `fastrnn.checkpoint.read_checkpoint` returns them.
     defaults : dict
         Every hyper-parameter, with the value of those that came after the file was written.
     make : callable
@@ -244,18 +233,10 @@ def unpack(
     Misfit
         If a part is missing, has another type, or does not fit the others.
     """
-    _check_members(content, _CONTENT, "the file")
-    if content["class"] != "CharRNN":
-        raise Misfit(f"it holds a {brief(content['class'])}")
-    if not _VERSION.fullmatch(content["fastrnn"]):
-        raise Misfit(f"{brief(content['fastrnn'])} is no version of fastrnn")
-    unknown = sorted(content["params"].keys() - defaults.keys())
-    if unknown:
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        raise Misfit(
-            f"hyper-parameters that are not known: {', '.join(map(brief, unknown[:_NAMED]))}{more} "
-            f"(fastrnn {content['fastrnn']} wrote it, this is {__version__})"
-        )
+    check_class(content, "CharRNN")
+    check_members(content, _CONTENT, "the file")
+    check_version(content)
+    check_unknown_settings(content["params"], defaults, "hyper-parameters", content)
     if "checkpoint" in content["params"]:
         raise Misfit("it names a place to write checkpoints to, which a file must not")
     params = defaults | content["params"]
@@ -269,19 +250,20 @@ def unpack(
         vocabulary = Vocabulary(content["vocabulary"])
         # The first versions wrote whatever `set_params` had set; that can be mended in loading.
         check_unknown(params["unknown"], None if "unknown" in replaced else vocabulary)
-    _check_members(content["progress"], _PROGRESS, "the progress")
+    check_members(content["progress"], _PROGRESS, "the progress")
     progress = Progress(**content["progress"])
     _check_progress(progress)
     for entry in content["history"]:
-        _check_members(entry, _HISTORY, "an entry of the history", more=True)
+        check_members(entry, _HISTORY, "an entry of the history", more=True)
     with misfits("the random state"):
-        rng = _restored_generator(content["random_state"])
+        rng = restored_generator(content["random_state"])
 
     if sum(name.startswith("last.") for name in arrays) != 4 * num_layers + 2:
         raise Misfit(f"num_layers = {num_layers}, and the weights are those of another number of layers")
     cell = cell_of(params["cell"], "tanh")
     endings = _endings(cell)
-    shapes = _shapes(len(vocabulary), hidden_size, num_layers, len(cell.gates))
+    q = len(vocabulary)
+    shapes = dict(stack_shapes(q, hidden_size, num_layers, gates=len(cell.gates), outputs=q))
     shapes_of_starts = dict.fromkeys(
         (f"{which}{ending}" for which in ("last", "best") for ending in endings), (num_layers, 1, hidden_size)
     )
@@ -344,18 +326,6 @@ def unpack(
     return run
 
 
-@contextlib.contextmanager
-def misfits(what: str) -> Iterator[None]:
-    """Tell errors about a part of a file as such."""
-    try:
-        yield
-    except (TypeError, ValueError, LookupError, OverflowError, RecursionError) as error:
-        said = str(error)
-        if not said.isprintable() or len(said) > 500:  # it may repeat what the file says, and all of that
-            said = brief(said, 500)
-        raise Misfit(f"{what}: {said}") from None
-
-
 #: Types of the members of a file's parts.
 _CONTENT = {
     "class": str, "fastrnn": str, "params": dict, "vocabulary": str, "progress": dict, "optimizer": dict,
@@ -369,20 +339,6 @@ _HISTORY = {
     "step": int, "epoch": int, "train_nats": float, "valid_nats": (float, type(None)), "grad_norm": float,
     "lr": float, "chars_per_second": float,
 }  # fmt: skip
-
-
-def _check_members(members: Any, types: dict[str, Any], what: str, *, more: bool = False) -> None:
-    """Refuse anything but a dict of these members of these types, and `more` if that is allowed."""
-    if (
-        not isinstance(members, dict)
-        or not members.keys() >= types.keys()
-        or (not more and len(members) > len(types))
-    ):
-        raise Misfit(f"{what} must have the members {', '.join(types)}")
-    for name, wanted in types.items():
-        value = members[name]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            raise Misfit(f"{name!r} of {what} is a {type(value).__name__}")
 
 
 def _check_progress(progress: Progress) -> None:
@@ -406,47 +362,3 @@ def _endings(cell: Cell) -> list[str]:
 def _state_named(name: str, state: State, cell: Cell) -> dict[str, np.ndarray]:
     """The arrays of a state under the names that they have in a file."""
     return {f"{name}{ending}": array for ending, array in zip(_endings(cell), parts_of(state), strict=True)}
-
-
-def _shapes(q: int, h: int, num_layers: int, gates: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a `LanguageModel`'s parameters."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    rows = gates * h
-    for layer in range(num_layers):
-        shapes[f"weight_ih_l{layer}"] = (rows, h if layer else q)
-        shapes[f"weight_hh_l{layer}"] = (rows, h)
-        shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (rows,)
-    return shapes | {"weight_out": (q, h), "bias_out": (q,)}
-
-
-def _plain_state(value: Any) -> Any:
-    """State of a bit generator as JSON has it."""
-    if isinstance(value, dict):
-        return {key: _plain_state(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):  # of MT19937 and Philox
-        return {"dtype": value.dtype.name, "values": value.tolist()}
-    return plain(value)
-
-
-def _state_arrays(value: Any) -> Any:
-    """Inverse of `_plain_state`."""
-    if isinstance(value, dict):
-        if value.keys() == {"dtype", "values"}:
-            return np.array(value["values"], check_choice(value["dtype"], "dtype", ("uint32", "uint64")))
-        return {key: _state_arrays(item) for key, item in value.items()}
-    return value
-
-
-def _restored_generator(state: dict[str, Any]) -> np.random.Generator:
-    name = check_choice(state.get("bit_generator"), "bit_generator", _BIT_GENERATORS)
-    bit_generator = getattr(np.random, name)()
-    bit_generator.state = _state_arrays(state)
-    # NumPy reads beyond the numbers that it has in store if the place of the next one says so.
-    place, in_store = 0, 0
-    if name == "MT19937":
-        place, in_store = state["state"]["pos"], 624
-    elif name == "Philox":
-        place, in_store = state["buffer_pos"], 4
-    if not 0 <= place <= in_store or _plain_state(bit_generator.state) != state:
-        raise ValueError(f"it is not one of {name}")
-    return np.random.Generator(bit_generator)

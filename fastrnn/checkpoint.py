@@ -35,8 +35,8 @@ from fastrnn._version import __version__
 from fastrnn.errors import CheckpointError
 
 __all__ = [
-    "CheckpointError", "all_finite", "brief", "check_is_no_text", "check_writable", "is_finite", "only_writer",
-    "previous_of", "read_checkpoint", "write_checkpoint",
+    "CheckpointError", "all_finite", "brief", "check_is_no_text", "check_writable", "content_of", "is_finite",
+    "only_writer", "previous_of", "read_checkpoint", "write_checkpoint",
 ]  # fmt: skip
 
 FORMAT = "fastrnn"
@@ -570,6 +570,19 @@ def is_finite(path: str | os.PathLike[str]) -> bool | None:
     except (CheckpointError, OSError, ValueError):
         return None
     return True
+
+
+def content_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What a checkpoint holds beside its arrays, which are not read; None if there is none to be read.
+
+    The digest is not looked at: this tells who is to read the file, and nothing more.
+    """
+    try:
+        with _open(Path(path)) as file:
+            content = _parse(_read_header(file)[0]["content"])
+    except (CheckpointError, OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def all_finite(arrays: Iterable[np.ndarray]) -> bool:
