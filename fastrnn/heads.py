@@ -1,8 +1,9 @@
 """Heads: which of a net's states its output layer reads.
 
-A head is a class, of which each work space has an object with the memory that it takes.  The passes of
-`fastrnn.supervised` call it: after a piece of the forward pass, `add`; after the last one, `finish`; then the output layer
-reads `features`, and writes their gradient to `d_features`; before a piece of the backward pass, `spread`.
+A head is a class, of which each work space has an object with the memory that it takes.  Where there is one output for a
+sequence, the passes of `fastrnn.supervised` call it: after a piece of the forward pass, `add`; after the last one,
+`finish`; then the output layer reads `features`, and writes their gradient to `gradient`; before a piece of the backward
+pass, `spread`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 if TYPE_CHECKING:
     from fastrnn.passes import Space, Span
 
-__all__ = ["HEADS", "Each", "Head", "HeadName", "Last", "Mean"]
+__all__ = ["HEADS", "Head", "HeadName", "Last", "Mean"]
 
 #: Heads of a `SequenceModel`.
 HeadName: TypeAlias = Literal["each", "last", "mean"]
 
 
 class Head:
-    """What the output layer reads, H = h * D numbers of a sequence at once.
+    """What the output layer reads, H = h * D numbers of a sequence at once: here, the outputs of each time step.
 
     Parameters
     ----------
@@ -34,12 +35,15 @@ class Head:
     ----------
     dh_n : list of tuple of ndarray
         Gradients of the last states of each place, as the kernels take them: those that come from the outputs.
+    gradient : ndarray, shape (1, N, H)
+        That of the features.
     """
 
     #: As users write it.
-    name: ClassVar[HeadName]
+    name: ClassVar[HeadName] = "each"
     #: Whether there is an output for each time step, and not one for a sequence.
-    per_step: ClassVar[bool] = False
+    per_step: ClassVar[bool] = True
+    gradient: np.ndarray
 
     def __init__(self, space: Space, backward: bool) -> None:
         # Not the space itself, which has this object: neither would go before the garbage collector comes.
@@ -48,12 +52,8 @@ class Head:
         self._width = net.h * net.D
         self.dh_n: list[tuple[np.ndarray, ...]] = [space.no_states] * (net.L * net.D)
 
-    def features(self, span: Span, h_n: Any) -> np.ndarray:
-        """What the output layer reads: shape (T, N, H), or (1, N, H); `h_n` are the last states of all places."""
-        raise NotImplementedError
-
-    def d_features(self, span: Span) -> np.ndarray:
-        """Where the gradient of that goes."""
+    def features(self, h_n: Any) -> np.ndarray:
+        """What the output layer reads, shape (1, N, H); `h_n` are the last states of all places."""
         raise NotImplementedError
 
     def add(self, span: Span, share: int, first: bool) -> None:
@@ -69,23 +69,11 @@ class Head:
         """
 
 
-class Each(Head):
-    """The states of every time step."""
-
-    name: ClassVar[HeadName] = "each"
-    per_step = True
-
-    def features(self, span: Span, h_n: Any) -> np.ndarray:
-        return span.outputs[-1]
-
-    def d_features(self, span: Span) -> np.ndarray:
-        return span.dout
-
-
 class Last(Head):
     """The last state of every sequence; in two directions, that of each."""
 
     name: ClassVar[HeadName] = "last"
+    per_step = False
 
     def __init__(self, space: Space, backward: bool) -> None:
         super().__init__(space, backward)
@@ -94,8 +82,8 @@ class Last(Head):
             self._joined = space.buffer(1, space.N, self._width)
         if not backward:
             return
-        self._gradient = space.buffer(1, space.N, self._width)
-        parts = [self._gradient[0]]
+        self.gradient = space.buffer(1, space.N, self._width)
+        parts = [self.gradient[0]]
         if net.D == 2:
             parts = [space.buffer(space.N, net.h) for _ in range(2)]
         self._parts = parts
@@ -103,14 +91,11 @@ class Last(Head):
         for dout in space.douts:
             dout.fill(0)
 
-    def features(self, span: Span, h_n: Any) -> np.ndarray:
+    def features(self, h_n: Any) -> np.ndarray:
         if self._net.D == 2:
             return self._joined
         last: np.ndarray = h_n.arrays[0][-1:]
         return last
-
-    def d_features(self, span: Span) -> np.ndarray:
-        return self._gradient
 
     def finish(self, share: int, h_n: Any, lengths: np.ndarray) -> None:
         if self._net.D == 2:
@@ -124,7 +109,7 @@ class Last(Head):
             span.dout[:, start:stop] = 0
         if first and self._net.D == 2:
             for part, columns in zip(self._parts, self._halves(), strict=True):
-                part[start:stop] = self._gradient[0, start:stop, columns]
+                part[start:stop] = self.gradient[0, start:stop, columns]
 
     def _halves(self) -> tuple[slice, slice]:
         h = self._net.h
@@ -135,6 +120,7 @@ class Mean(Head):
     """The mean over the time steps of a sequence."""
 
     name: ClassVar[HeadName] = "mean"
+    per_step = False
 
     def __init__(self, space: Space, backward: bool) -> None:
         super().__init__(space, backward)
@@ -142,13 +128,10 @@ class Mean(Head):
         self._sum = space.buffer(space.N, self._width) if space.steps < space.T else self._mean[0]
         self._by = space.buffer(space.N, 1)
         if backward:
-            self._gradient = space.buffer(1, space.N, self._width)
+            self.gradient = space.buffer(1, space.N, self._width)
 
-    def features(self, span: Span, h_n: Any) -> np.ndarray:
+    def features(self, h_n: Any) -> np.ndarray:
         return self._mean
-
-    def d_features(self, span: Span) -> np.ndarray:
-        return self._gradient
 
     def add(self, span: Span, share: int, first: bool) -> None:
         start, stop = self._extents[share]
@@ -172,7 +155,7 @@ class Mean(Head):
 
     def spread(self, span: Span, share: int, first: bool) -> None:
         start, stop = self._extents[share]
-        gradient = self._gradient[0, start:stop]
+        gradient = self.gradient[0, start:stop]
         with np.errstate(all="ignore"):
             if first:
                 gradient *= self._by[start:stop]
@@ -180,4 +163,4 @@ class Mean(Head):
 
 
 #: All by their names.
-HEADS: dict[str, type[Head]] = {head.name: head for head in (Each, Last, Mean)}
+HEADS: dict[str, type[Head]] = {head.name: head for head in (Head, Last, Mean)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -176,7 +176,7 @@ class SupervisedModel(StackedModel):
             loss = batch.loss()
             return loss * batch.scale(reduction), batch.space.h_n.copy()
         finally:
-            self._spaces.give(batch.shape, batch.space)
+            self._give_back(batch.shape, batch.space)
 
     def _outputs(self, x: Any, h0: Any, lengths: Any) -> tuple[np.ndarray, Any]:
         """Outputs and last state of a batch, without dropout."""
@@ -184,7 +184,7 @@ class SupervisedModel(StackedModel):
         try:
             return batch.outputs(), batch.space.h_n.copy()
         finally:
-            self._spaces.give(batch.shape, batch.space)
+            self._give_back(batch.shape, batch.space)
 
     def _gradients(
         self, x: Any, y: Any, h0: Any, lengths: Any, weights: Any, reduction: str, mode: int, threshold: float,
@@ -202,7 +202,7 @@ class SupervisedModel(StackedModel):
             self.grad_norm = kernels.reduce_gradients(sums, mode, threshold, flat, members)
             return loss * scale, space.h_n
         finally:
-            self._spaces.give(batch.shape, space)
+            self._give_back(batch.shape, space)
 
     # -- arguments -------------------------------------------------------------------------------
 
@@ -224,17 +224,15 @@ class SupervisedModel(StackedModel):
             self, kernels, T, N, classes, min(self._recompute_every or T, T), gradients
         )
         try:
-            rest = space.rest
-            rest.put(ends)
-            kept = rest.without(inputs, "inputs", 0)
+            given = x
+            if ends.size:
+                inputs = given = space.rest.cover(inputs, ends)
             if classes:
-                check_index_batch(
-                    kept, "x", self._d, kernels, space.flat_indices, x if kept is inputs else kept
-                )
+                check_index_batch(inputs, "x", self._d, kernels, space.flat_indices, given)
             else:
-                space.x = kept
+                space.x = inputs
             if y is not None:
-                space.goal.put(y, weights, kernels)
+                space.goal.put(y, weights, ends, kernels)
             if h0 is None:
                 space.chunk_states[0].clear()
             else:
@@ -246,11 +244,15 @@ class SupervisedModel(StackedModel):
                 num_threads=self._num_threads,
             )  # fmt: skip
             batch.shape = key
-            batch.cut()
             return batch
         except BaseException:
-            self._spaces.give(key, space)
+            self._give_back(key, space)
             raise
+
+    def _give_back(self, key: tuple[Any, ...], space: _BatchSpace) -> None:
+        """Keep a space for the next call, without what the caller of this one gave."""
+        space.x, space.goal.whole = space.none, ()
+        self._spaces.give(key, space)
 
 
 def check_cell(cell: Any, nonlinearity: Any) -> None:
@@ -287,7 +289,11 @@ class _BatchSpace(Space):
         if one_hot:
             self.flat_indices = np.empty(T * N, INDEX)
             self.indices = self.flat_indices.reshape(T, N)
-        self.goal = Goal(model._loss, head.per_step, net.q, model.output_size, net.dtype, T, N, self.rest)
+        self.goal = Goal(model._loss, head.per_step, net.q, model.output_size, net.dtype, self.rest)
+        #: All time steps, where nothing of them changes from call to call.
+        self.whole_pieces: list[_Piece] = []
+        if one_hot and steps == T:
+            self.whole_pieces = [_Piece(0, T, self.span(T), self.indices, self.none, NO_LENGTHS, NO_LENGTHS)]
         #: States before the first time step of each chunk.
         self.chunks = -(-T // steps)
         self.chunk_states = [self.states() for _ in range(self.chunks if gradients else 1)]
@@ -301,37 +307,36 @@ class _BatchSpace(Space):
             self.gradients = model._new_gradients(self)
 
 
-class _Batch(Call):
-    """One call of a `SupervisedModel` over a batch, whose time steps are run in chunks."""
+class _Piece(NamedTuple):
+    """Some time steps of a batch, all of which are kept at once.
 
-    __slots__ = ("_cuts", "shape")
+    A sequence that has ended before them is given one step, as kernels know no shorter ones; what that leaves behind is
+    taken back by `_Batch._forward_piece` and `_Batch._backward_piece`.
+    """
+
+    t0: int
+    t1: int
+    span: Span
+    indices: np.ndarray
+    x: np.ndarray
+    lengths: np.ndarray
+    #: Sequences that have ended before.
+    ended: np.ndarray
+
+
+class _Batch(Call):
+    """One call of a `SupervisedModel` over a batch."""
+
+    __slots__ = ("shape",)
 
     space: _BatchSpace
     #: Under which the model keeps the space.
     shape: tuple[Any, ...]
-    #: Of each chunk, the lengths that are left of the sequences, and those that have ended before it; see `cut`.
-    _cuts: list[tuple[np.ndarray, np.ndarray]]
-
-    def cut(self) -> None:
-        """Cut the lengths of the sequences as the time steps are cut.
-
-        A sequence that has ended before a chunk is given one step there, as kernels know no shorter ones; what that
-        leaves behind is taken back by `_forward_chunk` and `_backward_chunk`.
-        """
-        space, lengths = self.space, self.lengths
-        steps, T = space.steps, space.T
-        if steps == T or not lengths.size:
-            self._cuts = [(lengths, NO_LENGTHS)] * (-(-T // steps))
-            return
-        self._cuts = [
-            (np.clip(lengths - t0, 1, min(steps, T - t0)), np.flatnonzero(lengths <= t0))
-            for t0 in range(0, T, steps)
-        ]
 
     def scale(self, reduction: str) -> float:
         """What makes the loss of the sum of all that counts."""
-        counted = self.space.goal.counted
-        return 1 / counted if reduction == "mean" and counted else 1.0
+        goal = self.space.goal
+        return goal.unit if reduction == "sum" else 1 / goal.counted if goal.counted else 1.0
 
     def gradients(self, scale: float) -> float:
         """The loss; leaves its gradients times `scale` in the space, and the last state in ``h_n``.
@@ -344,38 +349,45 @@ class _Batch(Call):
             space.gradients.sums.fill(0)
             return 0.0
         space.h_n, space.other_h_n = space.other_h_n, space.h_n
-        h_n, carry, last = space.h_n.places, space.carry, space.chunks - 1
+        pieces, last, per_step, goal = self._pieces(), space.chunks - 1, head.per_step, space.goal
         states = [state.places for state in space.chunk_states]
+        after = [*states[1:], space.h_n.places]
         losses = [0.0] * len(space.shares)
 
         def of_part(part: int, slot: int) -> None:
             layer_gradients, output_gradients = space.gradients.layers[part], space.gradients.output[part]
-            for chunk in range(last):
-                span = self._forward_chunk(chunk, states[chunk], states[chunk + 1], part, slot)
-                head.add(span, part, not chunk)
-            span = self._forward_chunk(last, states[last], h_n, part, slot)
-            loss = 0.0
-            if not head.per_step:
-                head.add(span, part, not last)
+            for chunk, piece in enumerate(pieces):
+                self._forward_piece(piece, states[chunk], after[chunk], part, slot)
+                if not per_step:
+                    head.add(piece.span, part, not chunk)
+            terms = [0.0] * len(pieces)
+            if not per_step:
                 head.finish(part, space.h_n, self.lengths)
-                loss = self.loss_of(
-                    head.features(span, space.h_n), space.goal.part(0, 1), scale, head.d_features(span),
-                    output_gradients, part, slot,
-                )  # fmt: skip
-            for chunk in range(last, -1, -1):
-                later = chunk < last
-                if later:
-                    span = self._forward_chunk(chunk, states[chunk], states[chunk + 1], part, slot)
-                if head.per_step:
-                    loss += self.loss_of(
-                        head.features(span, space.h_n), self._goal(chunk), scale, head.d_features(span),
-                        output_gradients, part, slot, accumulate=later,
-                    )  # fmt: skip
-                head.spread(span, part, not later)
-                self._backward_chunk(
-                    chunk, span, states[chunk], carry if later else head.dh_n, layer_gradients, part, slot
+                terms[0] = self.loss_of(
+                    head.features(space.h_n),
+                    goal.part(0, 1),
+                    scale,
+                    head.gradient,
+                    output_gradients,
+                    part,
+                    slot,
                 )
-            losses[part] = loss
+            for chunk in range(last, -1, -1):
+                piece, later = pieces[chunk], chunk < last
+                if later:
+                    self._forward_piece(piece, states[chunk], after[chunk], part, slot)
+                if per_step:
+                    span = piece.span
+                    wanted = goal.whole if not last else goal.part(piece.t0, piece.t1)
+                    terms[chunk] = self.loss_of(
+                        span.outputs[-1], wanted, scale, span.dout, output_gradients, part,
+                        slot, accumulate=later,
+                    )  # fmt: skip
+                else:
+                    head.spread(piece.span, part, not later)
+                dh_n = space.carry if later else head.dh_n
+                self._backward_piece(piece, states[chunk], dh_n, layer_gradients, part, slot, later)
+            losses[part] = sum(terms)  # in their order, as `loss` adds them
 
         passes = 3 if space.chunks == 1 else 4
         self.run(of_part, passes * space.multiply_adds)
@@ -406,71 +418,70 @@ class _Batch(Call):
                 self.logits_of(features, outputs[t0:t1], part, slot)
 
         self.run(of_part, space.multiply_adds)
-        if per_step:
+        if not per_step:
+            return outputs.reshape(outputs.shape[1:])
+        if self.lengths.size:
             space.rest.fill(outputs, 0)
-        return outputs if per_step else outputs.reshape(outputs.shape[1:])
+        return outputs
 
     def _features_of_part(self, part: int, slot: int) -> Iterator[tuple[np.ndarray, int, int]]:
         """What the output layer reads, and the bounds of its time steps, a chunk after the other."""
         space, head = self.space, self.space.head
         h0, h_n = space.chunk_states[0].places, space.h_n.places
-        for chunk in range(space.chunks):
-            span = self._forward_chunk(chunk, h0, h_n, part, slot)
+        for chunk, piece in enumerate(self._pieces()):
+            self._forward_piece(piece, h0, h_n, part, slot)
             h0 = h_n
             if head.per_step:
-                yield head.features(span, space.h_n), *self._bounds(chunk)
+                yield piece.span.outputs[-1], piece.t0, piece.t1
             else:
-                head.add(span, part, not chunk)
+                head.add(piece.span, part, not chunk)
         if not head.per_step:
             head.finish(part, space.h_n, self.lengths)
-            yield head.features(span, space.h_n), 0, 1
+            yield head.features(space.h_n), 0, 1
 
     # -- chunks of time steps --------------------------------------------------------------------
 
-    def _bounds(self, chunk: int) -> tuple[int, int]:
-        t0 = chunk * self.space.steps
-        return t0, min(t0 + self.space.steps, self.space.T)
-
-    def _goal(self, chunk: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-        return self.space.goal.part(*self._bounds(chunk))
-
-    def _inputs(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
-        space = self.space
+    def _pieces(self) -> list[_Piece]:
+        """The time steps as they are run."""
+        space, lengths, T = self.space, self.lengths, self.space.T
         if space.chunks == 1:
-            return space.indices, space.x
-        steps = slice(*self._bounds(chunk))
-        return space.indices[steps], space.x[steps]
+            if space.one_hot and not lengths.size:
+                return space.whole_pieces
+            return [_Piece(0, T, space.span(T), space.indices, space.x, lengths, NO_LENGTHS)]
+        pieces, ended = [], NO_LENGTHS
+        for t0 in range(0, T, space.steps):
+            t1 = min(t0 + space.steps, T)
+            of_piece = lengths
+            if lengths.size:
+                of_piece, ended = np.clip(lengths - t0, 1, t1 - t0), np.flatnonzero(lengths <= t0)
+            pieces.append(
+                _Piece(t0, t1, space.span(t1 - t0), space.indices[t0:t1], space.x[t0:t1], of_piece, ended)
+            )
+        return pieces
 
-    def _ended(self, chunk: int, part: int) -> np.ndarray:
-        """Sequences of a part that have ended before a chunk."""
-        ended = self._cuts[chunk][1]
+    def _forward_piece(self, piece: _Piece, h0: Any, h_n: Any, part: int, slot: int) -> None:
+        """States of a piece, from those in `h0`, which may be `h_n`."""
+        t0, _, span, indices, x, lengths, ended = piece
         if not ended.size:
-            return ended
-        start, stop = self.space.extents[part]
-        return ended[(ended >= start) & (ended < stop)]
-
-    def _forward_chunk(self, chunk: int, h0: Any, h_n: Any, part: int, slot: int) -> Span:
-        """States of a chunk, from those in `h0`, which may be `h_n`."""
-        t0, t1 = self._bounds(chunk)
-        span, (indices, x) = self.space.span(t1 - t0), self._inputs(chunk)
-        ended = self._ended(chunk, part)
-        kept = [[state[ended] for state in place] for place in h0] if ended.size else []
-        self.forward(span, indices, x, h0, h_n, part, slot, t0, lengths=self._cuts[chunk][0])
-        for place, states in zip(h_n, kept, strict=False):
+            self.forward(span, indices, x, h0, h_n, part, slot, t0, lengths)
+            return
+        ended = self._of_share(ended, part)
+        kept = [[state[ended] for state in place] for place in h0]
+        self.forward(span, indices, x, h0, h_n, part, slot, t0, lengths)
+        for place, states in zip(h_n, kept, strict=True):
             for state, before in zip(place, states, strict=True):
                 state[ended] = before
-        if ended.size:
-            span.outputs[-1][0, ended] = 0
-        return span
+        span.outputs[-1][0, ended] = 0
 
-    def _backward_chunk(
-        self, chunk: int, span: Span, h0: Any, dh_n: Any, gradients: Any, part: int, slot: int
+    def _backward_piece(
+        self, piece: _Piece, h0: Any, dh_n: Any, gradients: Any, part: int, slot: int, accumulate: bool
     ) -> None:
-        """Gradients of a chunk, whose own are added to those of the chunks behind it; `carry` becomes that of `h0`."""
-        space, ended = self.space, self._ended(chunk, part)
-        carry, (indices, x) = space.carry, self._inputs(chunk)
+        """Gradients of a piece; that of `h0` goes to ``carry``."""
+        space, (_, _, span, indices, x, lengths, ended) = self.space, piece
+        carry = space.carry
         kept = []
         if ended.size:
+            ended = self._of_share(ended, part)
             span.dout[0, ended] = 0
             for place in dh_n:
                 kept.append([state[ended] if state.size else 0 for state in place])
@@ -478,9 +489,13 @@ class _Batch(Call):
                     if state.size:
                         state[ended] = 0
         self.backward(
-            span, indices, x, h0, dh_n, carry, space.no_dx, gradients, part, slot,
-            accumulate=chunk < space.chunks - 1, lengths=self._cuts[chunk][0],
+            span, indices, x, h0, dh_n, carry, space.no_dx, gradients, part, slot, accumulate=accumulate,
+            lengths=lengths,
         )  # fmt: skip
         for place, states in zip(carry, kept, strict=False):
             for state, after in zip(place, states, strict=True):
                 state[ended] = after
+
+    def _of_share(self, sequences: np.ndarray, share: int) -> np.ndarray:
+        start, stop = self.space.extents[share]
+        return sequences[(sequences >= start) & (sequences < stop)]
