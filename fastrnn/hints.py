@@ -137,7 +137,7 @@ class LayeredModel(Protocol):
 
 
 class TextModel(Protocol):
-    """A `CharRNN`."""
+    """A `CharRNN`, an `RNNRegressor` or an `RNNClassifier`."""
 
     @property
     def model_(self) -> LayeredModel: ...
@@ -146,7 +146,8 @@ class TextModel(Protocol):
 #: What `diagnostics` looks at.
 Model: TypeAlias = NotesModel | LayeredModel | TextModel
 
-#: Targets there: of an `RNN` the gradient of the loss by the outputs, or a function that makes it of them.
+#: Targets there, as the model's own loss takes them; of an `RNN` the gradient of the loss by the outputs, or a function
+#: that makes it of them.
 Targets: TypeAlias = "ArrayLike | Callable[[np.ndarray], ArrayLike] | None"
 
 

@@ -4,8 +4,8 @@ Backpropagation through time multiplies a gradient with one Jacobian, ``diag(f'(
 step that it goes back.  If these shrink it, what happened early has no effect on what is learned
 (vanishing gradients); if they stretch it, one step of training can throw the weights away (exploding
 gradients).  The functions here measure which of the two happens in a model, with the model's own
-kernels and without hooks.  They take a `SimpleRNN`, `RNN`, `LanguageModel` or fitted `CharRNN`, leave
-it unchanged, and draw no random numbers.  Dropout is left out.  For a model whose weights hold NaN or
+kernels and without hooks.  They take a `SimpleRNN`, `RNN`, `GRU`, `LSTM`, `LanguageModel` or `SequenceModel`, or a
+fitted `CharRNN`, `RNNRegressor` or `RNNClassifier`, leave it unchanged, and draw no random numbers.  Dropout is left out.  For a model whose weights hold NaN or
 infinity `gradient_flow`, `clip_report` and `training_summary` give NaN, `hidden_states` shows what there
 is, and the other functions raise a ValueError.
 

@@ -98,7 +98,7 @@ def clip_report(
     ----------
     model, inputs, targets, h0
         As for `gradient_flow`; the loss is the model's own (a sum for a `SimpleRNN`, a mean for a
-        `LanguageModel`).
+        `LanguageModel` or a `SequenceModel`).
     threshold : float, default 5.0
         Positive.
 

@@ -13,7 +13,7 @@ import numpy as np
 from fastrnn.checks import IGNORED, check_number, check_rng, check_size
 from fastrnn.diagnostics.gradients import given_gradient
 from fastrnn.diagnostics.results import open_finite
-from fastrnn.diagnostics.unroll import OpenModel, forward, open_batch, output_gradient
+from fastrnn.diagnostics.unroll import Batch, OpenModel, forward, open_batch, output_gradient, wanted_of
 from fastrnn.sharing import changing_model
 from fastrnn.shown import Shown
 from fastrnn.simple_weights import PARAMETERS
@@ -106,8 +106,8 @@ def gradcheck(
     """Compare a model's own gradients with central differences of its own loss, in float64.
 
     For whoever changes a model, a kernel or a loss, by a subclass too: in a float64 model both sides
-    come from the methods of `model` itself (``loss_and_grads``, or ``forward`` and ``backward`` of an
-    `RNN`).  A float32 model has too few digits for differences: its gradients are compared with the
+    come from the methods of `model` itself (``loss_and_grads``, of a `SequenceModel` also ``loss``, or ``forward`` and
+    ``backward`` of an `RNN`).  A float32 model has too few digits for differences: its gradients are compared with the
     differences of the same net in float64.  Gradients are not clipped.  Dropout is switched off.
 
     Parameters
@@ -214,9 +214,8 @@ def check_gradients(
     )
     generator = check_rng(rng) or np.random.default_rng()
     batch = open_batch(m, inputs, targets, h0)
-    own = _SimpleMethods if m.kind == "SimpleRNN" else _RNNMethods if m.kind == "layer" else _LanguageMethods
     with _no_dropout(m.model), np.errstate(all="ignore"):
-        methods = own(m, batch, targets)
+        methods = _METHODS[m.kind](m, batch, targets)
         analytic = {name: np.asarray(g, np.float64) for name, g in methods.gradients().items()}
         if m.dtype == np.float64:
             weights, loss = methods.weights(), methods.loss
@@ -309,10 +308,10 @@ def _no_dropout(model: Any) -> Iterator[None]:
 class _SimpleMethods:
     d_outputs: np.ndarray | None = None
 
-    def __init__(self, m: OpenModel, batch: Any, targets: Any) -> None:
+    def __init__(self, m: OpenModel, batch: Batch, targets: Any) -> None:
         self.model = m.model
         inputs = batch.indices[:, 0] if batch.indices.size else batch.x[:, 0]
-        self.arguments = (inputs, batch.targets[:, 0], batch.h0[0][0].T.copy())
+        self.arguments = (inputs, wanted_of(m, batch)[:, 0], batch.h0[0][0].T.copy())
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: getattr(self.model, name) for name in PARAMETERS}
@@ -328,10 +327,12 @@ class _SimpleMethods:
 class _LanguageMethods:
     d_outputs: np.ndarray | None = None
 
-    def __init__(self, m: OpenModel, batch: Any, targets: Any) -> None:
+    def __init__(self, m: OpenModel, batch: Batch, targets: Any) -> None:
         self.model = m.model
-        targets = np.where(batch.targets < 0, IGNORED, batch.targets)
-        self.arguments = (batch.indices, targets, public(batch.h0))
+        inputs, wanted = batch.indices if batch.indices.size else batch.x, wanted_of(m, batch)
+        if m.loss.takes_classes:
+            wanted = np.where(wanted < 0, IGNORED, wanted)
+        self.arguments = (inputs, wanted if m.head.per_step else wanted[0], public(batch.h0))
 
     def weights(self) -> dict[str, np.ndarray]:
         return dict(self.model.parameters)
@@ -344,10 +345,15 @@ class _LanguageMethods:
         return {name: g.copy() for name, g in grads.items()}
 
 
+class _SequenceMethods(_LanguageMethods):
+    def loss(self) -> float:
+        return float(self.model.loss(*self.arguments)[0])
+
+
 class _RNNMethods:
     """The loss whose gradient by the outputs is constant: their scalar product with that gradient."""
 
-    def __init__(self, m: OpenModel, batch: Any, targets: Any) -> None:
+    def __init__(self, m: OpenModel, batch: Batch, targets: Any) -> None:
         self.model = m.model
         swap = m.batch_first and batch.batched
         self.d_outputs = given_gradient(forward(m, batch), targets)
@@ -374,10 +380,19 @@ class _RNNMethods:
         return {name: g.copy() for name, g in self.model.grads.items()}
 
 
+#: Of each kind of model.
+_METHODS: dict[str, Callable[[OpenModel, Batch, Any], _SimpleMethods | _LanguageMethods | _RNNMethods]] = {
+    "SimpleRNN": _SimpleMethods,
+    "LanguageModel": _LanguageMethods,
+    "SequenceModel": _SequenceMethods,
+    "layer": _RNNMethods,
+}
+
+
 # -- the same net in float64 -------------------------------------------------------------------------
 
 
-def _open_loss(m: OpenModel, batch: Any, d_outputs: np.ndarray | None) -> Callable[[], float]:
+def _open_loss(m: OpenModel, batch: Batch, d_outputs: np.ndarray | None) -> Callable[[], float]:
     wide = batch.astype(m.dtype)
 
     def loss() -> float:

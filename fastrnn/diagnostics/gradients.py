@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,8 @@ from fastrnn.diagnostics.unroll import (
 )
 from fastrnn.diagnostics.words import EXPLODED, VANISHED, about, headline, in_steps, number, percent
 from fastrnn.functional.norms import norm
+from fastrnn.heads import HEADS
+from fastrnn.losses import LOSSES
 from fastrnn.sharing import reading_model
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ class GradientFlow(Measured):
         Norm of dL/dh_t, L the whole loss (eqs. 9, 12): through the output of step t and through all
         later states.  Of an LSTM, of the gradient by both states, h_t and c_t.
     from_last_step : ndarray, shape (T,)
-        The same for the loss of the last time step alone.
+        The same for the loss of the last time step alone; where a head reads all steps of a sequence or its end, for
+        what the loss reads of the last time step alone.
     share : ndarray, shape (T,)
         `from_last_step` divided by its last value: how much of the final loss's gradient reaches
         each step.  1 at the last step; beyond 1 it has grown on its way.  NaN where the last step's
@@ -79,11 +82,13 @@ class GradientFlow(Measured):
     dWhh_norm : float
         Norm of that sum.
     loss : float
-        In nats, summed or averaged as `reduction` says; NaN for an `RNN`, which has no loss.
+        In nats but for squared errors, summed or averaged as `reduction` says; NaN for an `RNN`, which has no loss.
     reduction : {"sum", "mean"}
     layer, direction : int
     model, read : str
         What was measured in what, in words, for titles.  Empty where that is not known.
+    head, loss_name : str
+        What the loss is of, as a `SequenceModel` names it.
     """
 
     total: np.ndarray
@@ -95,6 +100,9 @@ class GradientFlow(Measured):
     reduction: str
     layer: int
     direction: int
+    _: KW_ONLY
+    head: str = "each"
+    loss_name: str = "cross_entropy"
 
     def _sentences(self) -> list[str]:
         return _flow_sentences(self)
@@ -129,14 +137,16 @@ def gradient_flow(
 
     Parameters
     ----------
-    model : SimpleRNN, RNN, GRU, LSTM, LanguageModel or fitted CharRNN
+    model : SimpleRNN, RNN, GRU, LSTM, LanguageModel, SequenceModel or fitted CharRNN, RNNRegressor or RNNClassifier
     inputs : array
         As the model takes them: ``(T,)`` or ``(T, d)`` for a `SimpleRNN`, ``(T, N)`` for a
         `LanguageModel` (``(T,)`` is one sequence), as `RNN.forward` takes them for an `RNN`, and for a
-        `CharRNN` also a text.
+        `CharRNN` also a text.  For a `SequenceModel` ``(T, N, d)``, or ``(T, N)`` class indices; an estimator is looked
+        at as its ``model_`` is.
     targets : array or callable
         Class indices in the shape of the inputs, for a `LanguageModel` -100 where nothing counts; a
-        text as inputs has its next characters as targets when none are given.  For an `RNN`, whose
+        text as inputs has its next characters as targets when none are given.  For a `SequenceModel` as
+        `SequenceModel.loss` takes them: class indices or values, of each step or of each sequence.  For an `RNN`, whose
         loss is the user's, the gradient of the loss by the outputs, in their shape, or a function that
         makes it of the outputs.
     h0 : array or None
@@ -144,10 +154,10 @@ def gradient_flow(
     layer : int, default -1
         Which layer's states, the top one by default.
     direction : {0, 1}, default 0
-        1 for the reverse direction of a bidirectional `RNN`.  Its last step is time step 0.
+        1 for the reverse direction of a bidirectional model.  Its last step is time step 0.
     reduction : {"sum", "mean"} or None
-        Of the cross-entropy over steps and sequences; None means the model's own: the sum for a
-        `SimpleRNN`, the mean for a `LanguageModel`.
+        Of the loss over all that counts; None means the model's own: the sum for a `SimpleRNN`, the mean for a
+        `LanguageModel` or a `SequenceModel`.
 
     Returns
     -------
@@ -192,7 +202,7 @@ def gradient_flow(
         size = norm(reached.grads[1])
     return GradientFlow(
         total, from_last, share, terms, size, loss, over, number, direction,
-        **about_model(m, number, direction, batch),
+        **about_model(m, number, direction, batch), head=m.head.name, loss_name=m.loss.name,
     )  # fmt: skip
 
 
@@ -219,8 +229,6 @@ def loss_gradient(
     loss = math.nan
     if u.m.output is None:
         d_outputs = given_gradient(u, targets)
-    elif u.batch.targets is None:
-        raise TypeError("targets must be class indices, one for each input, got None")
     else:
         loss, d_outputs, output = output_gradient(u, reduction)
     if u.m.not_finite():
@@ -270,8 +278,7 @@ def _flow_sentences(r: GradientFlow) -> list[str]:
     first, last = (T - 1, 0) if r.direction else (0, T - 1)
     lines = [headline("Gradients on their way back", r, in_steps(T))]
     if not math.isnan(r.loss):
-        how = "mean over" if r.reduction == "mean" else "sum over"
-        lines.append(f"The loss is {number(r.loss)} nats, the {how} the steps.")
+        lines.append(_loss_sentence(r))
     lines += _what_is_left(r, T, float(r.share[first]))
     lines.append(
         f"Of the whole loss, the gradient dL/dh has norm {number(float(r.total[first]))} at the first step "
@@ -288,19 +295,28 @@ def _flow_sentences(r: GradientFlow) -> list[str]:
     return lines
 
 
+def _loss_sentence(r: GradientFlow) -> str:
+    unit = "" if r.loss_name == "mse" else " nats"
+    of = "steps" if HEADS[r.head].per_step else "sequences"
+    if not LOSSES[r.loss_name].takes_classes:
+        of = "values"
+    return f"The loss is {number(r.loss)}{unit}, the {r.reduction} over the {of}."
+
+
 def _what_is_left(r: GradientFlow, T: int, left: float) -> list[str]:
     """How much of the last step's gradient reaches the first, and the word for it."""
+    last = "the last step's loss" if HEADS[r.head].per_step else "what the loss reads of the last step"
     if not float(r.from_last_step.max()) > 0 and not np.isnan(r.from_last_step).any():
-        return ["The loss of the last step sends no gradient back at all: it is 0."]
+        return [f"{last[0].upper()}{last[1:]} sends no gradient back at all: it is 0."]
     if not np.isfinite(r.share).all():
-        return ["The gradient of the last step's loss is beyond all numbers at some step: NaN or infinity."]
+        return [f"The gradient of {last} is beyond all numbers at some step: NaN or infinity."]
     if T == 1:
         return ["With one step there is none to go back to."]
-    reaches = f"Of the gradient of the last step's loss, {percent(left)} reaches the first step"
+    reaches = f"Of the gradient of {last}, {percent(left)} reaches the first step"
     largest = float(r.share.max())
     if largest > EXPLODED:
         return [
-            f"The gradient of the last step's loss grows on its way back, to {number(largest)} times its size; "
+            f"The gradient of {last} grows on its way back, to {number(largest)} times its size; "
             f"at the first step, {in_steps(T - 1)} back, it is {number(left)} times.",
             "It explodes: one update can undo many. Clip the gradients by their norm.",
         ]
@@ -337,7 +353,8 @@ def plot_gradient_flow(flow: GradientFlow, *, ax: Any = None) -> Figure:
     steps = np.arange(1, len(flow.total) + 1)
     style = line_style(len(steps))
     ax.plot(steps, drawable(flow.total), color=BLUE, label="whole loss: |dL/dh$_t$|", **style)
-    ax.plot(steps, drawable(flow.from_last_step), color=RED, label="loss of the last step alone", **style)
+    last = "loss of" if HEADS[flow.head].per_step else "what it reads of"
+    ax.plot(steps, drawable(flow.from_last_step), color=RED, label=f"{last} the last step alone", **style)
     # The first term is zero where the first state is: a logarithmic axis has no place for it.
     terms = drawable(np.where(flow.dWhh_terms > 0, flow.dWhh_terms, np.nan))
     ax.plot(steps, terms, color=GREEN, linestyle="--", label="term of dW$_{hh}$", **style)

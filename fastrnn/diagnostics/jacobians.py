@@ -116,7 +116,7 @@ def jacobian_norms(
 
     Parameters
     ----------
-    model : SimpleRNN, RNN, GRU, LSTM, LanguageModel or fitted CharRNN
+    model : SimpleRNN, RNN, GRU, LSTM, LanguageModel, SequenceModel or fitted CharRNN, RNNRegressor or RNNClassifier
     inputs : array
         At least two time steps, as for `gradient_flow`.
     h0 : array or None
@@ -133,7 +133,7 @@ def jacobian_norms(
     layer : int, default -1
         Which layer's states; the product is that of the recurrence of this layer alone.
     direction : {0, 1}, default 0
-        1 for the reverse direction of a bidirectional `RNN`; lags count backwards in time then.
+        1 for the reverse direction of a bidirectional model; lags count backwards in time then.
     on_progress : callable or None
         Is called after each lag with the share of the work that is done, up to 1.
 

@@ -34,8 +34,7 @@ DEAD_SLOPE = 1e-3
 
 def about_model(m: OpenModel, layer: int, direction: int, batch: Batch | None = None) -> dict[str, str]:
     """What the pictures and the sentences of a result say of the model, and of what it read."""
-    name = "CharRNN" if m.vocabulary is not None else type(m.model).__name__
-    count = len(m.layers)
+    name, count = m.name, len(m.layers)
     kind = m.cell.name.upper() if m.cell.slope is None else m.cell.name
     model = f"{name}, {m.hidden_size} {'' if kind == name else f'{kind} '}units"
     if count > 1:

@@ -7,6 +7,7 @@ kernels, so that each diagnostic is written once.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from fastrnn.cells import TANH, Cell, Linear, cell_of
 from fastrnn.checks import (
     INDEX,
     NO_INDICES,
+    NO_LENGTHS,
     as_array,
     check_index_batch,
     check_indices,
@@ -29,15 +31,19 @@ from fastrnn.checks import (
     check_size,
     check_steps,
     check_targets,
+    describe,
     index_batch,
     kernel_array,
 )
 from fastrnn.errors import not_fitted
 from fastrnn.functional.norms import norms_of
 from fastrnn.goals import of_classes
+from fastrnn.heads import Head
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, Memory
+from fastrnn.losses import CROSS_ENTROPY, Loss
 from fastrnn.passes import Call, Gradients, Layer, Net, Space
+from fastrnn.sequence_model import SequenceModel
 from fastrnn.simple_weights import PARAMETERS
 from fastrnn.states import States, check_state
 from fastrnn.text.vocabulary import Vocabulary
@@ -58,6 +64,7 @@ __all__ = [
     "open_model",
     "output_gradient",
     "term_norms",
+    "wanted_of",
 ]
 
 
@@ -68,8 +75,10 @@ class OpenModel:
     Attributes
     ----------
     model : object
-        The model itself; of a `CharRNN` its `LanguageModel`.
-    kind : {"SimpleRNN", "LanguageModel", "layer"}
+        The model itself; of a `CharRNN` its `LanguageModel`, of an estimator its `SequenceModel`.
+    name : str
+        The class of what the user gave.
+    kind : {"SimpleRNN", "LanguageModel", "SequenceModel", "layer"}
     kernels : module
         Of the model's backend.
     dtype : dtype
@@ -77,8 +86,12 @@ class OpenModel:
     cell : Cell
     layers : tuple of tuple of Layer
         For each layer its one or two directions.
-    output : tuple of ndarray, shapes (q, h) and (q,), or None
+    output : tuple of ndarray, shapes (q, directions * h) and (q,), or None
         The output layer; an `RNN` has none.
+    head : type of Head
+        Which states that reads.
+    loss : Loss
+        Of its outputs.
     batch_first, batched : bool
         How an `RNN` takes its arrays.
     vocabulary : Vocabulary or None
@@ -89,12 +102,15 @@ class OpenModel:
     """
 
     model: Any
+    name: str
     kind: str
     kernels: ModuleType
     dtype: np.dtype
     cell: Cell
     layers: tuple[tuple[Layer, ...], ...]
     output: tuple[np.ndarray, np.ndarray] | None = None
+    head: type[Head] = Head
+    loss: Loss = CROSS_ENTROPY
     batch_first: bool = False
     vocabulary: Vocabulary | None = None
     unknown: str | None = None
@@ -115,7 +131,7 @@ class OpenModel:
     @property
     def reduction(self) -> str:
         """How the model's own loss is made of those of the time steps."""
-        return "mean" if self.kind == "LanguageModel" else "sum"
+        return "mean" if self.kind in ("LanguageModel", "SequenceModel") else "sum"
 
     def recurrent_weights(self, layer: int, direction: int = 0) -> np.ndarray:
         """W_hh of a layer, shape (h, h), or (G*h, h) with gates, in float64."""
@@ -157,14 +173,15 @@ class OpenModel:
 
 
 def open_model(model: Any) -> OpenModel:
-    """Read the weights of a `SimpleRNN`, `ReferenceRNN`, `RNN`, `GRU`, `LSTM`, `LanguageModel` or fitted `CharRNN`.
+    """Read the weights of a model: a `SimpleRNN`, `ReferenceRNN`, `RNN`, `GRU`, `LSTM`, `LanguageModel` or
+    `SequenceModel`, or a fitted `CharRNN`, `RNNRegressor` or `RNNClassifier`.
 
     Raises
     ------
     TypeError
         If it is none of these.
     NotFittedError
-        If it is a `CharRNN` that was not fitted.
+        If it is one of the last three, and was not fitted.
     """
     if isinstance(model, OpenModel):
         return model
@@ -174,16 +191,15 @@ def open_model(model: Any) -> OpenModel:
     if isinstance(parameters, dict) and "weight_hh_l0" in parameters and hasattr(model, "num_layers"):
         return _open_layers(model, parameters)
     if hasattr(model, "model_"):
-        return replace(
-            open_model(model.model_),
-            vocabulary=model.vocabulary_,
-            unknown=model.unknown,
-            newline=model.newline,
-        )
-    if hasattr(model, "partial_fit"):
+        opened = replace(open_model(model.model_), name=type(model).__name__)
+        if not hasattr(model, "vocabulary_"):
+            return opened
+        return replace(opened, vocabulary=model.vocabulary_, unknown=model.unknown, newline=model.newline)
+    if hasattr(model, "fit") and hasattr(model, "hidden_size"):
         raise not_fitted(f"model must be fitted before it can be looked at: call {type(model).__name__}.fit")
     raise TypeError(
-        f"model must be a SimpleRNN, RNN, GRU, LSTM, LanguageModel or fitted CharRNN, got {type(model).__name__}"
+        f"model must be a SimpleRNN, RNN, GRU, LSTM, LanguageModel or fitted CharRNN, a SequenceModel, or a fitted "
+        f"RNNRegressor or RNNClassifier, got {type(model).__name__}"
     )
 
 
@@ -196,8 +212,8 @@ def _open_simple(model: Any) -> OpenModel:
 
     layer = (ready(model.Wxh), ready(model.Whh), ready(model.bh).reshape(h), np.zeros(h, dtype))
     return OpenModel(
-        model, "SimpleRNN", backends.kernels(getattr(model, "_backend", None)), dtype, TANH, ((layer,),),
-        (ready(model.Why), ready(model.by).reshape(-1)),
+        model, type(model).__name__, "SimpleRNN", backends.kernels(getattr(model, "_backend", None)), dtype, TANH,
+        ((layer,),), (ready(model.Why), ready(model.by).reshape(-1)),
     )  # fmt: skip
 
 
@@ -218,18 +234,25 @@ def _open_layers(model: Any, parameters: dict[str, np.ndarray]) -> OpenModel:
         output = (kernel_array(parameters["weight_out"], dtype), kernel_array(parameters["bias_out"], dtype))
     return OpenModel(
         model,
-        "layer" if output is None else "LanguageModel",
+        type(model).__name__,
+        "layer"
+        if output is None
+        else "SequenceModel"
+        if isinstance(model, SequenceModel)
+        else "LanguageModel",
         backends.kernels(getattr(model, "_backend", None)),
         dtype,
         _cell_of(model),
         tuple(tuple(layer(number, ending) for ending in endings) for number in range(model.num_layers)),
         output,
+        getattr(model, "_head", Head),
+        getattr(model, "_loss", CROSS_ENTROPY),
         bool(getattr(model, "batch_first", False)),
     )
 
 
 def _cell_of(model: Any) -> Cell:
-    """The cell of a layer or a `LanguageModel`."""
+    """The cell of a model with layers."""
     kind = getattr(model, "_kind", None)
     return kind if isinstance(kind, Cell) else cell_of("rnn", model.nonlinearity)
 
@@ -247,8 +270,9 @@ class Batch:
     x : ndarray, shape (T, N, d), or without elements
     h0 : tuple of ndarray, shape (layers * directions, N, h)
         One for each kind of state.
-    targets : ndarray of int64, shape (T, N), or None
-        Class indices, where the model has an output layer; -1 where nothing counts.
+    targets : ndarray of int64, shape (T, N), or of real numbers, shape (T, N, k); or None
+        Of a model with an output layer: class indices, -1 where nothing counts, or values.  T is 1 where there is one
+        output for a sequence.
     batched : bool
         False where the user gave one sequence without a batch dimension.
     """
@@ -267,11 +291,15 @@ class Batch:
 
     def astype(self, dtype: np.dtype) -> Batch:
         """The same with real numbers of another dtype."""
-        return replace(self, x=self.x.astype(dtype), h0=tuple(state.astype(dtype) for state in self.h0))
+        targets = self.targets
+        if targets is not None and targets.dtype.kind == "f":
+            targets = targets.astype(dtype)
+        h0 = tuple(state.astype(dtype) for state in self.h0)
+        return replace(self, x=self.x.astype(dtype), h0=h0, targets=targets)
 
 
 def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -> Batch:
-    """Check inputs, class targets and first states for a model.
+    """Check inputs, targets and first states for a model.
 
     Parameters
     ----------
@@ -280,7 +308,7 @@ def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -
         As the model's own methods take them; for a `CharRNN` a text as well, whose characters but
         the last are the inputs and but the first the targets where none are given.
     targets : array or None
-        Class indices, as the model's own methods take them.
+        Class indices or values, as the model's own methods take them.
     h0 : array or None
         First states, zeros where None.
 
@@ -305,8 +333,8 @@ def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -
         indices, x = NO_INDICES, grid
     wanted = None
     if m.output is not None and targets is not None:
-        wanted = _target_grid(m, targets, len(m.output[1]))
-        if wanted.shape != (T, N):
+        wanted = (_sequence_targets if m.kind == "SequenceModel" else _target_grid)(m, targets, T, N)
+        if wanted.shape[:2] != (T if m.head.per_step else 1, N):
             raise ValueError(
                 f"targets must hold one class index for each input, {T} time steps of {N} sequences, "
                 f"got {wanted.shape[0]} of {wanted.shape[1]}"
@@ -317,7 +345,8 @@ def open_batch(m: OpenModel, inputs: Any, targets: Any = None, h0: Any = None) -
 def _encode(m: OpenModel, text: str, name: str) -> np.ndarray:
     if m.vocabulary is None:
         raise TypeError(
-            f"{name} can be text for a CharRNN only; a {type(m.model).__name__} takes class indices"
+            f"{name} can be text for a CharRNN only; {m.name} takes "
+            f"{'class indices' if m.kind == 'LanguageModel' else 'vectors or class indices'}"
         )
     if not text:
         raise ValueError(f"{name} must hold at least two characters of text")
@@ -330,9 +359,11 @@ def _input_grid(m: OpenModel, inputs: Any) -> tuple[np.ndarray, bool]:
     if m.kind == "SimpleRNN":
         indices, x = check_inputs(inputs, d, m.dtype, m.kernels)
         return (x.reshape(len(x), 1, d) if len(x) else indices.reshape(-1, 1)), False
-    if m.kind != "layer":
+    if m.kind == "LanguageModel":
         return _index_grid(inputs, "inputs", d, m.kernels)
-    steps, classes, batched = check_steps(inputs, "inputs", d, m.dtype, batch_first=m.batch_first)
+    steps, classes, batched = check_steps(
+        inputs, "inputs", d, m.dtype, batch_first=m.batch_first, one=m.kind == "layer"
+    )
     if not steps.shape[1]:
         raise ValueError(f"inputs must have at least one sequence, got shape {np.shape(inputs)}")
     if not classes:
@@ -355,17 +386,42 @@ def _index_grid(value: Any, name: str, bound: int, kernels: ModuleType) -> tuple
     return out, True
 
 
-def _target_grid(m: OpenModel, targets: Any, bound: int) -> np.ndarray:
+def _target_grid(m: OpenModel, targets: Any, T: int, N: int) -> np.ndarray:
     """Targets (T,) or (T, N) as (T, N), read as the model's own methods read them."""
-    array = as_array(targets, "targets")
+    array, bound = as_array(targets, "targets"), _outputs_of(m)
     if m.kind == "SimpleRNN":
         if array.ndim == 2 and array.dtype.kind != "b":
             return _index_grid(targets, "targets", bound, m.kernels)[0]
         return check_sequence_targets(targets, bound, m.kernels).reshape(-1, 1)
-    grid = index_batch(array[:, None] if array.ndim == 1 else array, "targets")
+    return _classes_of(m, index_batch(array[:, None] if array.ndim == 1 else array, "targets"), targets)
+
+
+def _sequence_targets(m: OpenModel, targets: Any, T: int, N: int) -> np.ndarray:
+    """Targets of a `SequenceModel` as in `Batch`: of each time step, or of each sequence."""
+    per_step = m.head.per_step
+    if not m.loss.takes_classes:
+        size = _outputs_of(m) // m.loss.outputs
+        values = check_real_array(targets, "targets", m.dtype, (T, N, size) if per_step else (N, size))
+        return values if per_step else values[None]
+    if per_step:
+        return _classes_of(m, index_batch(targets, "targets"), targets)
+    array = as_array(targets, "targets")
+    if array.shape != (N,):
+        came = f"shape {array.shape}" if array.ndim else describe(targets)
+        raise ValueError(f"targets must have shape ({N},), one class for each sequence, got {came}")
+    return _classes_of(m, index_batch(array[None], "targets"), targets)
+
+
+def _classes_of(m: OpenModel, grid: np.ndarray, given: Any) -> np.ndarray:
+    """Class indices, -1 where nothing counts."""
     wanted = np.empty(grid.shape, INDEX)
-    check_targets(grid, "targets", bound, m.kernels, wanted.reshape(-1), targets)
+    check_targets(grid, "targets", _outputs_of(m), m.kernels, wanted.reshape(-1), given)
     return wanted
+
+
+def _outputs_of(m: OpenModel) -> int:
+    assert m.output is not None
+    return len(m.output[1])
 
 
 def _first_states(m: OpenModel, h0: Any, N: int, batched: bool) -> tuple[np.ndarray, ...]:
@@ -409,6 +465,8 @@ class Unrolled:
         ``hs[layer][direction]``.
     kept : list of list of ndarray, shape (T, N, K, h)
         Likewise, what a cell with gates has kept, see `Cell.kept`.
+    h_n : States
+        The last ones.
     memory : Memory
         Where large arrays are.
     """
@@ -418,6 +476,7 @@ class Unrolled:
     call: Call
     hs: list[list[np.ndarray]]
     kept: list[list[np.ndarray]]
+    h_n: States
     memory: Memory
 
     def new_states(self) -> np.ndarray:
@@ -482,14 +541,16 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     arrays = L * D * ((2 if D == 2 else 1) + kept) + more * states
     memory = Memory(arrays * (T * N * h + 16), m.dtype)
     net = Net(m.dtype, m.cell, m.input_size, h, 0 if m.output is None else len(m.output[1]), L, D)
-    space = Space(m.kernels, net, T, N, bool(batch.indices.size), keep=True, take=memory.take)
+    space = Space(
+        m.kernels, net, T, N, bool(batch.indices.size), keep=True, one_output=not m.head.per_step, take=memory.take
+    )  # fmt: skip
     layers = [layer for directions in m.layers for layer in directions]
     call = Call(space, layers, m.output, num_threads=_threads_of(m))
     hs = [space.hs[layer * D : (layer + 1) * D] for layer in range(L)]
     kept_of = [space.kept[layer * D : (layer + 1) * D] for layer in range(L)]
-    unrolled = Unrolled(m, batch, call, hs, kept_of, memory)
-    h_n = States(np.empty((L * D, N, h), m.dtype) for _ in m.cell.states).places
-    h0, span = States(batch.h0).places, space.span(T)
+    last = States(np.empty((L * D, N, h), m.dtype) for _ in m.cell.states)
+    unrolled = Unrolled(m, batch, call, hs, kept_of, last, memory)
+    h0, h_n, span = States(batch.h0).places, last.places, space.span(T)
 
     def forward_part(part: int, slot: int) -> None:
         call.forward(span, batch.indices, batch.x, h0, h_n, part, slot)
@@ -498,26 +559,59 @@ def forward(m: OpenModel, batch: Batch, more: int = 0) -> Unrolled:
     return unrolled
 
 
+def wanted_of(m: OpenModel, batch: Batch) -> np.ndarray:
+    """The targets of a batch for a model with an output layer.
+
+    Raises
+    ------
+    TypeError
+        If there are none.
+    """
+    if batch.targets is not None:
+        return batch.targets
+    what = "class indices, one" if m.loss.takes_classes else "an array of values, a row"
+    raise TypeError(f"targets must be {what} for each {'input' if m.head.per_step else 'sequence'}, got None")
+
+
 def output_gradient(u: Unrolled, reduction: str) -> tuple[float, np.ndarray, tuple[np.ndarray, ...]]:
-    """Cross-entropy, its gradient by the outputs of the top layer (T, N, h), and by the output layer."""
-    m, batch, space = u.m, u.batch, u.call.space
+    """The model's own loss, its gradient by the outputs of the top layer, and that by the output layer.
+
+    The first of the two is (T, N, directions * h): what reaches a last state by the head is at that state's time step.
+    """
+    m, space = u.m, u.call.space
+    targets, classes = wanted_of(m, u.batch), m.loss.takes_classes
     assert m.output is not None
-    assert batch.targets is not None
-    T, N = batch.shape
-    targets = batch.targets
-    scale = 1 / max(int(np.count_nonzero(targets >= 0)), 1) if reduction == "mean" else 1.0
-    dhs, span = u.new_states(), space.span(T)
+    T, N = u.batch.shape
+    counted = int(np.count_nonzero(targets >= 0)) if classes else targets.size
+    scale = 1 / max(counted, 1) if reduction == "mean" else 1.0
+    goal: tuple[Any, ...] = of_classes(targets, m.dtype)
+    if not classes:
+        goal = m.loss.code, np.empty((0, 0), INDEX), targets, goal[-1]
     layout = Layout({"weight_out": m.output[0].shape, "bias_out": m.output[1].shape}, m.dtype)
     gradients = Gradients(layout, [], ("weight_out", "bias_out"), space)
     losses = [0.0] * len(space.shares)
-
-    goal = of_classes(targets, m.dtype)
+    head, h, per_step = m.head(space, True), space.net.h, m.head.per_step
+    span = copy.copy(space.span(T))
+    span.dout = u.memory.take((T, N, m.directions * h), m.dtype)
+    if not per_step:
+        span.dout.fill(0)
 
     def loss_of_part(part: int, slot: int) -> None:
-        losses[part] = u.call.loss_of(span.outputs[-1], goal, scale, dhs, gradients.output[part], part, slot)
+        features, d_features = span.outputs[-1], span.dout
+        if not per_step:
+            head.add(span, part, True)
+            head.finish(part, u.h_n, NO_LENGTHS)
+            features, d_features = head.features(u.h_n), head.gradient
+        losses[part] = u.call.loss_of(features, goal, scale, d_features, gradients.output[part], part, slot)
+        if not per_step:
+            head.spread(span, part, True)
 
-    u.call.run(loss_of_part, 3.0 * T * N * space.net.h * space.net.q)
-    return sum(losses) * scale, dhs, tuple(_total(u, gradients, layout).values())
+    u.call.run(loss_of_part, 3.0 * len(targets) * N * m.directions * h * space.net.q)
+    for direction, (dh, *_) in enumerate(head.dh_n[-m.directions :]):
+        if dh.size:
+            last = 0 if space.net.reverse[direction] else T - 1
+            span.dout[last, :, direction * h : (direction + 1) * h] += dh
+    return sum(losses) * scale, span.dout, tuple(_total(u, gradients, layout).values())
 
 
 def _total(u: Unrolled, gradients: Gradients, layout: Layout) -> dict[str, np.ndarray]:
