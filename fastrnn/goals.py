@@ -108,10 +108,10 @@ class Goal:
         """Take the targets and weights that a user gives; `lengths` are those that the rest has taken."""
         ragged, values = self._per_step and lengths.size > 0, self._no_values
         if self._loss.takes_classes:
-            targets, given = self._check_classes(y), y
+            targets = self._check_classes(y)
             if ragged:
-                targets = given = self._rest.without(targets, "targets", IGNORED)
-            counted: float = check_targets(targets, "y", self._outputs, kernels, self._flat, given)
+                targets = self._rest.without(targets, "targets", IGNORED)
+            counted: float = check_targets(targets, "y", self._outputs, kernels, self._flat, y)
             weighted = weights is not None
         else:
             values = self._check_values(y)

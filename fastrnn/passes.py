@@ -505,7 +505,7 @@ class Call:
             if key is not None and layer + 1 < net.L:
                 masks = self._draw_masks(span, layer, part, slot, key, t0)
                 dropped = span.dropped[layer]
-                _multiply(x[:, start:stop], masks, dropped[:, start:stop])
+                _by_step(np.multiply, x[:, start:stop], masks, dropped[:, start:stop])
                 x = dropped
 
     def backward(
@@ -550,11 +550,11 @@ class Call:
                     gradients[i], accumulate, rows, cell, work, self.members,
                 )  # fmt: skip
             if net.D == 2 and below[0].size:
-                with np.errstate(all="ignore"):
-                    below[0][:, start:stop] += below[1][:, start:stop]
+                gradient = below[0][:, start:stop]
+                _by_step(np.add, gradient, below[1][:, start:stop], gradient)
             if layer and dropped:
                 gradient = below[0][:, start:stop]
-                _multiply(gradient, span.masks[layer - 1][part], gradient)
+                _by_step(np.multiply, gradient, span.masks[layer - 1][part], gradient)
 
     def loss_of(
         self, features: np.ndarray, goal: tuple[Any, ...], scale: float, d_features: np.ndarray,
@@ -627,8 +627,8 @@ class Call:
         return masks
 
 
-def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """``out = a * b``, time step by time step: of all at once, which are not contiguous, NumPy makes copies."""
+def _by_step(ufunc: np.ufunc, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """``out = ufunc(a, b)``, time step by time step: of all at once, which are not contiguous, NumPy makes copies."""
     with np.errstate(all="ignore"):
         for a_t, b_t, out_t in zip(a, b, out, strict=True):
-            np.multiply(a_t, b_t, out=out_t)
+            ufunc(a_t, b_t, out=out_t)

@@ -224,11 +224,10 @@ class SupervisedModel(StackedModel):
             self, kernels, T, N, classes, min(self._recompute_every or T, T), gradients
         )
         try:
-            given = x
             if ends.size:
-                inputs = given = space.rest.cover(inputs, ends)
+                inputs = space.rest.cover(inputs, ends)
             if classes:
-                check_index_batch(inputs, "x", self._d, kernels, space.flat_indices, given)
+                check_index_batch(inputs, "x", self._d, kernels, space.flat_indices, x)
             else:
                 space.x = inputs
             if y is not None:

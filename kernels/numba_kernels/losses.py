@@ -32,7 +32,7 @@ def squared_error(y, q, values, factor):
     loss = 0.0
     for j in range(q):
         error = y[j] - values[j]
-        loss += np.float64(error) * np.float64(error)
+        loss += np.float64(error * error)
         y[j] = factor * (error + error)
     fill(y[q:], 0.0)
     return loss
