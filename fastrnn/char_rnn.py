@@ -21,6 +21,7 @@ from fastrnn.contents import fitting, misfits
 from fastrnn.errors import CheckpointError, TextError, not_fitted
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
+from fastrnn.random_stream import generator
 from fastrnn.sharing import being_read, changed, changing, reading
 from fastrnn.stack import warn_of_dropout
 from fastrnn.text.batches import Streams, cut_text
@@ -36,7 +37,7 @@ from fastrnn.text.resuming import (
 )
 from fastrnn.text.sampling import Sampling
 from fastrnn.text.scoring import Scoring
-from fastrnn.text.settings import DEFAULTS, OF_MODEL, OF_RUN, Settings, generator, whole
+from fastrnn.text.settings import DEFAULTS, OF_MODEL, OF_RUN, Settings, whole
 from fastrnn.text.snapshot import Progress, Run, pack, run_of_attributes, unpack
 from fastrnn.text.training import Limits, Training
 from fastrnn.text.vocabulary import Vocabulary, check_unknown

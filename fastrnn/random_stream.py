@@ -1,4 +1,4 @@
-"""Uniform numbers from NumPy's global stream or a Generator, which can be put back."""
+"""Streams of random numbers: uniform ones that can be put back, and scikit-learn's ``random_state``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["UniformDraws"]
+from fastrnn.checks import show_integer
+
+__all__ = ["UniformDraws", "check_random_state", "generator"]
 
 #: Layout of MT19937's state in memory, as its documented ``ctypes.state_address`` shows it.
 _MT19937_WORDS = 624
@@ -67,3 +69,25 @@ def _snapshot(bit_generator: Any) -> dict[str, Any] | bytes:
         return ctypes.string_at(bit_generator.ctypes.state_address, _MT19937_BYTES)
     state: dict[str, Any] = bit_generator.state
     return state
+
+
+def generator(random_state: Any) -> np.random.Generator:
+    """Where to draw from: an int is a seed."""
+    check_random_state(random_state)
+    if isinstance(random_state, np.random.RandomState):
+        # Over the same stream, so that what is drawn here is not drawn there again.
+        return np.random.Generator(random_state._bit_generator)
+    return np.random.default_rng(random_state)
+
+
+def check_random_state(random_state: Any) -> None:
+    """Refuse what is neither a seed nor a source of random numbers."""
+    if random_state is None or isinstance(random_state, (np.random.Generator, np.random.RandomState)):
+        return
+    if isinstance(random_state, (bool, np.bool_)) or not isinstance(random_state, (int, np.integer)):
+        raise TypeError(
+            f"random_state must be an int, a numpy.random.Generator or RandomState, or None, got "
+            f"{type(random_state).__name__}"
+        )
+    if random_state < 0:
+        raise ValueError(f"random_state must be at least 0, got {show_integer(int(random_state))}")

@@ -11,9 +11,9 @@ import numpy as np
 
 from fastrnn.checks import INDEX, check_size
 from fastrnn.errors import TextError
+from fastrnn.random_stream import generator
 from fastrnn.sharing import Shared, being_read, reading
 from fastrnn.states import State, map_state
-from fastrnn.text.settings import generator
 from fastrnn.text.stop_strings import StopStrings, check_stop
 from fastrnn.text.vocabulary import check_newline, check_unknown
 

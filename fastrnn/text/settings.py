@@ -10,16 +10,17 @@ import numpy as np
 
 from fastrnn import backends
 from fastrnn.cells import CELL_NAMES
-from fastrnn.checks import OwnsArrays, check_choice, check_dtype, check_number, check_size, show_integer
+from fastrnn.checks import OwnsArrays, check_choice, check_dtype, check_number, check_size
 from fastrnn.contents import plain
 from fastrnn.optim import OPTIMIZERS
+from fastrnn.random_stream import check_random_state
 from fastrnn.text.vocabulary import check_newline, check_unknown
 
 if TYPE_CHECKING:
     from fastrnn.hints import BackendName, CellName, Clip, Dtype, NewLine, Path, RandomState
     from fastrnn.optim import OptimizerName
 
-__all__ = ["DEFAULTS", "OF_MODEL", "OF_RUN", "Settings", "generator", "whole"]
+__all__ = ["DEFAULTS", "OF_MODEL", "OF_RUN", "Settings", "whole"]
 
 #: Hyper-parameters that the arrays of a model follow, and those that a run follows as well.
 OF_MODEL = ("hidden_size", "num_layers", "cell", "dtype", "optimizer")
@@ -226,25 +227,3 @@ def whole(value: Any) -> int | None:
 
 def _equal(value: Any, default: Any) -> bool:
     return type(value) is type(default) and bool(value == default)
-
-
-def generator(random_state: Any) -> np.random.Generator:
-    """Where to draw from: an int is a seed."""
-    check_random_state(random_state)
-    if isinstance(random_state, np.random.RandomState):
-        # Over the same stream, so that what is drawn here is not drawn there again.
-        return np.random.Generator(random_state._bit_generator)
-    return np.random.default_rng(random_state)
-
-
-def check_random_state(random_state: Any) -> None:
-    """Refuse what is neither a seed nor a source of random numbers."""
-    if random_state is None or isinstance(random_state, (np.random.Generator, np.random.RandomState)):
-        return
-    if isinstance(random_state, (bool, np.bool_)) or not isinstance(random_state, (int, np.integer)):
-        raise TypeError(
-            f"random_state must be an int, a numpy.random.Generator or RandomState, or None, got "
-            f"{type(random_state).__name__}"
-        )
-    if random_state < 0:
-        raise ValueError(f"random_state must be at least 0, got {show_integer(int(random_state))}")
