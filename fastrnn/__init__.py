@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from fastrnn import diagnostics, functional, init, optim
     from fastrnn.char_rnn import CharRNN
     from fastrnn.config import show_config, warmup
+    from fastrnn.estimators import RNNClassifier, RNNRegressor
     from fastrnn.files import load, save
     from fastrnn.gated import GRU, LSTM
     from fastrnn.language_model import LanguageModel
@@ -47,6 +48,8 @@ __all__ = [
     "CheckpointError",
     "LanguageModel",
     "NotFittedError",
+    "RNNClassifier",
+    "RNNRegressor",
     "ReferenceGRU",
     "ReferenceLSTM",
     "ReferenceRNN",
@@ -74,6 +77,8 @@ _LAZY = {
     "LSTM": "fastrnn.gated",
     "LanguageModel": "fastrnn.language_model",
     "RNN": "fastrnn.layers",
+    "RNNClassifier": "fastrnn.estimators",
+    "RNNRegressor": "fastrnn.estimators",
     "ReferenceGRU": "fastrnn.reference_gated",
     "ReferenceLSTM": "fastrnn.reference_gated",
     "ReferenceRNN": "fastrnn.reference",

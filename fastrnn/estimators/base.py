@@ -1,0 +1,285 @@
+"""What both estimators do: check, read, scale, split, train, predict."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+
+from fastrnn import backends
+from fastrnn.cells import CELL_NAMES
+from fastrnn.checks import check_choice, check_dtype, check_flag, check_number, check_size, own_arrays
+from fastrnn.estimators.fitting import FitEntry, Limits, Problem, looks, train
+from fastrnn.estimators.scaling import Scaler
+from fastrnn.estimators.sequences import Sequences, is_table, read_sequences, read_steps
+from fastrnn.heads import HEADS
+from fastrnn.losses import LossName
+from fastrnn.optim import OPTIMIZERS
+from fastrnn.random_stream import check_random_state, generator
+from fastrnn.sequence_model import SequenceModel
+from fastrnn.sharing import Shared, being_read
+
+__all__ = ["RNNEstimator"]
+
+#: Sequences that are held out at least: the error of fewer says too little of when to stop.
+FEWEST_HELD_OUT = 30
+
+
+class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
+    """What `RNNRegressor` and `RNNClassifier` share."""
+
+    #: What the model is trained for.
+    _loss: LossName
+
+    hidden_size: Any
+    num_layers: Any
+    cell: Any
+    bidirectional: Any
+    head: Any
+    dropout: Any
+    optimizer: Any
+    lr: Any
+    batch_size: Any
+    epochs: Any
+    max_steps: Any
+    max_seconds: Any
+    validation_fraction: Any
+    patience: Any
+    clip: Any
+    clip_threshold: Any
+    scale: Any
+    dtype: Any
+    random_state: Any
+    num_threads: Any
+    backend: Any
+    verbose: Any
+
+    model_: SequenceModel
+    history_: list[FitEntry]
+    n_iter_: int
+    best_epoch_: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry what is fitted, not who uses it."""
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(own_arrays(state))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    # -- what the two say of themselves ----------------------------------------------------------
+
+    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Targets as classes or as values (n, k), and what is fitted of them."""
+        raise NotImplementedError
+
+    def _finish(self, targets: np.ndarray, train_on: np.ndarray, fitted: dict[str, Any]) -> np.ndarray:
+        """Targets as the model learns them; `train_on` are those rows of them that it learns."""
+        raise NotImplementedError
+
+    def _num_outputs(self, targets: np.ndarray, fitted: dict[str, Any]) -> int:
+        raise NotImplementedError
+
+    def _weights(self, targets: np.ndarray, fitted: dict[str, Any]) -> np.ndarray | None:
+        """How often each target counts."""
+        return None
+
+    def _strata(self, targets: np.ndarray) -> np.ndarray | None:
+        """Groups of which as many are held out as of all."""
+        return None
+
+    def _check_targets(self, y: Any, n: int) -> np.ndarray:
+        """Targets of n sequences or steps, of an input that is not 2-D."""
+        raise NotImplementedError
+
+    #: Options of scikit-learn's check of X and y.
+    _checks: dict[str, Any]
+
+    # -- fit -------------------------------------------------------------------------------------
+
+    def _fit(self, X: Any, y: Any) -> Self:
+        self._check_params()
+        sequences, y = self._read(X, y)
+        targets, fitted = self._encode(y)
+        rng = generator(self.random_state)
+        per_step, n = HEADS[self.head].per_step, len(sequences)
+        train_on, hold_out = _split(
+            n, float(self.validation_fraction), None if per_step else self._strata(targets), rng
+        )
+        rows = sequences.steps_of(train_on)
+        scaler = Scaler.of(sequences.flat[rows]) if self.scale else Scaler.none(sequences.flat.shape[1])
+        learned = rows if per_step else train_on
+        dtype = check_dtype(self.dtype)
+        scaled = Sequences(scaler.forward(sequences.flat).astype(dtype), sequences.lengths)
+        weights = self._weights(targets, fitted)
+        targets = self._finish(targets, learned, fitted)
+        problem = Problem(
+            scaled, targets if self._loss == "cross_entropy" else targets.astype(dtype),
+            None if weights is None else weights.astype(dtype), per_step,
+        )  # fmt: skip
+        model = SequenceModel(
+            scaled.flat.shape[1], self.hidden_size, self._num_outputs(targets, fitted), self.num_layers, cell=self.cell,
+            bidirectional=self.bidirectional, dropout=self.dropout, head=self.head, loss=self._loss, dtype=dtype,
+            rng=np.random.default_rng(rng.integers(2**63)), backend=self.backend, num_threads=self.num_threads,
+        )  # fmt: skip
+        optimizer = OPTIMIZERS[self.optimizer](lr=float(self.lr), backend=self.backend)
+        trained = train(
+            model, optimizer, problem, train_on, hold_out, self._limits(), rng, verbose=bool(self.verbose)
+        )
+        fitted |= {
+            "model_": model, "history_": trained.history, "n_iter_": len(trained.history),
+            "best_epoch_": trained.best_epoch, "_scaler": scaler, "_table": is_table(X),
+        }  # fmt: skip
+        for name, value in fitted.items():
+            setattr(self, name, value)
+        return self
+
+    def _read(self, X: Any, y: Any) -> tuple[Sequences, np.ndarray]:
+        """Inputs and targets; what is 2-D is checked by scikit-learn, in its words."""
+        per_step = HEADS[self.head].per_step
+        if is_table(X):
+            if per_step:
+                sequences = _of_table(validate_data(self, X, dtype=np.float64, ensure_min_samples=1))
+                return sequences, self._targets_of_steps(y, sequences)
+            X, y = validate_data(self, X, y, dtype=np.float64, **self._checks)
+            return _of_table(X), y
+        sequences = read_sequences(X)
+        for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
+            vars(self).pop(name, None)
+        if per_step:
+            return sequences, self._targets_of_steps(y, sequences)
+        self._check_there(y)
+        check_consistent_length(sequences.lengths, y)
+        return sequences, self._check_targets(y, len(sequences))
+
+    def _targets_of_steps(self, y: Any, sequences: Sequences) -> np.ndarray:
+        self._check_there(y)
+        steps = read_steps(y, sequences)
+        return self._check_targets(steps, len(steps))
+
+    def _check_there(self, y: Any) -> None:
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+
+    def _limits(self) -> Limits:
+        return Limits(
+            int(self.batch_size), int(self.epochs), None if self.max_steps is None else int(self.max_steps),
+            None if self.max_seconds is None else float(self.max_seconds),
+            None if self.patience is None else int(self.patience), self.clip, float(self.clip_threshold),
+        )  # fmt: skip
+
+    def _check_params(self) -> None:
+        """Refuse hyper-parameters of wrong types and values."""
+        for name in ("hidden_size", "num_layers", "batch_size", "epochs"):
+            check_size(getattr(self, name), name)
+        for name in ("max_steps", "patience", "num_threads"):
+            if getattr(self, name) is not None:
+                check_size(getattr(self, name), name)
+        check_choice(self.cell, "cell", CELL_NAMES)
+        check_choice(self.head, "head", tuple(HEADS))
+        check_choice(self.optimizer, "optimizer", tuple(OPTIMIZERS))
+        check_choice(self.clip, "clip", ("norm", "value", None))
+        check_flag(self.bidirectional, "bidirectional")
+        check_flag(self.scale, "scale")
+        check_number(self.lr, "lr", positive=True)
+        check_number(self.clip_threshold, "clip_threshold", positive=True, finite=False)
+        if self.max_seconds is not None:
+            check_number(self.max_seconds, "max_seconds", positive=True)
+        for name in ("dropout", "validation_fraction"):
+            if not 0 <= check_number(getattr(self, name), name) < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
+        check_dtype(self.dtype)
+        check_random_state(self.random_state)
+        if self.backend is not None:
+            backends.load(self.backend)
+        if not isinstance(self.verbose, (int, np.integer, np.bool_)):
+            raise TypeError(f"verbose must be an integer, got {type(self.verbose).__name__}")
+
+    # -- predict ---------------------------------------------------------------------------------
+
+    def _predict(self, X: Any) -> tuple[Sequences, np.ndarray]:
+        """The inputs, and the model's outputs for each sequence or step, computed in float64."""
+        check_is_fitted(self)
+        sequences = self._read_again(X)
+        scaled = Sequences(self._scaler.forward(sequences.flat), sequences.lengths)
+        with being_read(self.model_, "predict"):
+            model = _in_float64(self.model_)
+        per_step = HEADS[model.head].per_step
+        outputs = np.empty((len(scaled.flat) if per_step else len(scaled), model.output_size))
+        for batch in looks(scaled, np.arange(len(scaled))):
+            rows, lengths = scaled.rows(batch)
+            out, _ = model.forward(scaled.flat[rows], lengths=lengths)
+            if per_step:
+                outputs[rows] = out if lengths is None else _of_ends(out, lengths)
+            else:
+                outputs[batch] = out
+        return sequences, outputs
+
+    def _read_again(self, X: Any) -> Sequences:
+        if self._table:
+            if not is_table(X):
+                raise ValueError(
+                    f"X must be 2-D, (n, {self.n_features_in_}), as that of fit; give fit X of shape (n, T, 1), or a list, "
+                    f"for sequences of any length"
+                )
+            return _of_table(validate_data(self, X, reset=False, dtype=np.float64))
+        d = self.model_.input_size
+        if is_table(X) and not isinstance(X, (list, tuple)):
+            if d > 1:
+                raise ValueError(
+                    f"X must have shape (n, T, {d}), or be a list of arrays (T, {d}), got {np.shape(X)}"
+                )
+            return _of_table(check_array(X, dtype=np.float64, estimator=self, input_name="X"))
+        sequences = read_sequences(X)
+        if sequences.flat.shape[1] != d:
+            raise ValueError(f"X must have {d} channels, as that of fit, got {sequences.flat.shape[1]}")
+        return sequences
+
+
+def _of_table(X: np.ndarray) -> Sequences:
+    n, T = X.shape
+    return Sequences(np.ascontiguousarray(X).reshape(n * T, 1), np.full(n, T))
+
+
+def _of_ends(out: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Outputs (T, N, k) of which those beyond the end of a sequence are its last."""
+    steps = np.minimum(np.arange(len(out))[:, None], lengths - 1)
+    ends: np.ndarray = np.take_along_axis(out, steps[:, :, None], axis=0)
+    return ends
+
+
+def _in_float64(model: SequenceModel) -> SequenceModel:
+    """The same net in float64: what it says of a sequence does not depend on those beside it to more than rounding."""
+    wide = SequenceModel(
+        model.input_size, model.hidden_size, model.output_size, model.num_layers, cell=model.cell,
+        bidirectional=model.bidirectional, head=model.head, loss=model._loss.name, dtype=np.float64, rng=0,
+        backend=model._backend, num_threads=model.num_threads,
+    )  # fmt: skip
+    wide.load_state_dict(model.parameters)
+    return wide
+
+
+def _split(
+    n: int, fraction: float, strata: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences to train on, and to hold out; of each stratum its share, and never all."""
+    order = rng.permutation(n)
+    count = round(n * fraction)
+    if count < FEWEST_HELD_OUT or count >= n:
+        return order, order[:0]
+    if strata is None:
+        return order[count:], order[:count]
+    held = []
+    for stratum in np.unique(strata):
+        members = order[strata[order] == stratum]
+        held.append(members[: min(round(len(members) * fraction), len(members) - 1)])
+    hold_out = np.concatenate(held)
+    if len(hold_out) < FEWEST_HELD_OUT:
+        return order, order[:0]
+    return order[~np.isin(order, hold_out)], hold_out

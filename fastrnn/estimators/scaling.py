@@ -1,0 +1,47 @@
+"""Scaling to mean 0 and standard deviation 1, of each channel of X or each output of y."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["Scaler"]
+
+
+class Scaler:
+    """Means and standard deviations of columns.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of float64, shape (d,)
+        A scale is positive; 1 for a column that is constant.
+    """
+
+    def __init__(self, mean: np.ndarray, scale: np.ndarray) -> None:
+        self.mean, self.scale = mean, scale
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Scaler:
+        """That of the columns of values (n, d)."""
+        mean = values.mean(axis=0)
+        scale = values.std(axis=0)
+        # What rounding leaves of a constant is no scale.
+        constant = scale <= 10 * np.finfo(np.float64).eps * np.maximum(
+            np.abs(mean), np.finfo(np.float64).tiny
+        )
+        scale[constant | ~np.isfinite(scale)] = 1
+        return cls(mean, scale)
+
+    @classmethod
+    def none(cls, d: int) -> Scaler:
+        """One that changes nothing."""
+        return cls(np.zeros(d), np.ones(d))
+
+    def forward(self, values: np.ndarray) -> np.ndarray:
+        """Scaled values."""
+        scaled: np.ndarray = (values - self.mean) / self.scale
+        return scaled
+
+    def back(self, values: np.ndarray) -> np.ndarray:
+        """Values of scaled ones."""
+        unscaled: np.ndarray = values * self.scale + self.mean
+        return unscaled
