@@ -148,11 +148,11 @@ class Goal:
                     f"weights[{', '.join(map(str, place))}] must be a finite {self._dtype} of at least 0, got "
                     f"{array[place]}"
                 )
+            if self._loss.takes_classes:
+                np.copyto(kept, 0, where=self._classes < 0)
             exponent = int(np.frexp(kept.max(initial=0))[1]) - 1  # the largest comes to be from 1 to 2
             np.ldexp(kept, -exponent, out=kept)
             self.unit = math.ldexp(1.0, exponent)
-        if self._loss.takes_classes:
-            np.copyto(kept, 0, where=self._classes < 0)
         return float(kept.sum(dtype=np.float64))
 
     def _check_classes(self, y: Any) -> np.ndarray:

@@ -165,7 +165,7 @@ class Stepper:
 
     Parameters
     ----------
-    model : RNN, GRU, LSTM, LanguageModel or SimpleRNN
+    model : RNN, GRU, LSTM, LanguageModel, SequenceModel or SimpleRNN
     batch_size : int or None, default None
         Number N of sequences that go on together; None for one, without an axis for it.
     h0 : array or None
@@ -236,8 +236,8 @@ class Stepper:
         Returns
         -------
         y : ndarray, shape (h,) or (q,); with `batch_size` (N, h) or (N, q)
-            Of an `RNN`, `GRU` or `LSTM` the output of its last layer, h, of a `LanguageModel` the logits, of a `SimpleRNN` the
-            probabilities.
+            Of an `RNN`, `GRU` or `LSTM` the output of its last layer, h, of a `LanguageModel` the logits, of a
+            `SequenceModel` the step's output, of a `SimpleRNN` the probabilities.
 
         Raises
         ------
