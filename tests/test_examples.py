@@ -158,6 +158,88 @@ def test_the_server_says_what_is_wrong_and_learns():
         server.shutdown()
 
 
+def test_digits(example):
+    pytest.importorskip("sklearn")
+    out = example("08_digits.py")
+    (guess,) = numbers(r"always the same digit: ([\d.]+)", out)
+    (whole,) = numbers(r"all 8 rows: +([\d.]+)", out)
+    (short,) = numbers(r"first 5 to 8 rows: +([\d.]+)", out)
+    assert guess == pytest.approx(0.1, abs=0.01)
+    assert 0.97 <= whole < 1
+    assert 0.85 <= short < whole
+    lengths = re.findall(r"^  (\d) rows: ([\d.]+) of (\d+)$", out, re.M)
+    assert [int(n) for n, _, _ in lengths] == [5, 6, 7, 8]
+    assert sum(int(count) for _, _, count in lengths) == 450
+    assert sum(float(share) * int(count) for _, share, count in lengths) / 450 == pytest.approx(
+        short, abs=2e-3
+    )
+
+
+def test_tagging(example):
+    out = example("09_tagging.py")
+    shares = [
+        numbers(rf"{name}: +([\d.]+)", out)[0]
+        for name in ("always no event", r"threshold of 0\.\d+", "net, forwards", "net, both ways")
+    ]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.7
+    assert 0.95 < shares[3] < 0.99  # it is not the tags that it has read
+    true, threshold, net = (
+        re.search(rf"^{name} +([.#]+)$", out, re.M)[1] for name in ("true", "threshold", "net")
+    )
+    assert len(true) == len(threshold) == len(net) >= 20
+
+
+def test_forecast(example):
+    out = example("10_forecast.py")
+    share, count = numbers(r"inside of the 90% band: ([\d.]+)% of (\d+) values", out)
+    assert count == 20_000
+    assert share == pytest.approx(90, abs=2)
+    learned, true = numbers(r"noise: ([\d.]+) learned, ([\d.]+) true", out)
+    assert learned == pytest.approx(true, rel=0.03)
+    error, least, naive = numbers(
+        r"error: ([\d.]+), of the rule itself ([\d.]+), of the value before ([\d.]+)", out
+    )
+    assert least <= error < 1.03 * least < naive
+    picture = out.partition("\n\n")[0]
+    assert sum(map(picture.count, "*X")) == 100
+    assert picture.count("X") < 25
+
+
+def test_adding_problem(example):
+    out = example("11_adding_problem.py")
+    guess, usual, identity = (
+        numbers(rf"{name}: +([\d.]+)", out)[0]
+        for name in ("always 1", "tanh, usual weights", "relu, identity")
+    )
+    assert guess == pytest.approx(1 / 6, rel=0.05)
+    assert identity < 0.005 < 0.1 < usual
+    said = re.findall(r"a sum of ([\d.]+), and the net says ([\d.]+)", out)
+    assert len(said) == 3
+    assert all(abs(float(total) - float(value)) < 0.2 for total, value in said)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("09_tagging.py", ("range(400)", "range(4)"), "not better than the rest"),
+        ("10_forecast.py", ("1.645 * deviation", "1.3 * deviation"), "not one of 90%"),
+        (
+            "11_adding_problem.py",
+            ("MOST = 64, 32, 250, 20_000", "MOST = 64, 32, 250, 9"),
+            "has not learned to add",
+        ),
+    ],
+)
+def test_an_example_whose_claim_is_wrong_fails(tmp_path, name, change, words):
+    source = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert change[0] in source
+    (tmp_path / name).write_text(source.replace(*change), encoding="utf-8")
+    done = run_python(tmp_path / name)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
 def test_the_list_of_examples_is_complete():
     listed = re.findall(
         r"^\| \[(\w+\.\w+)\]\(\1\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.M
