@@ -51,12 +51,19 @@ hypothesis.settings.register_profile("slow", deadline=None, max_examples=500)
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the long soaks, and every case")
-    parser.addoption("--all-cases", action="store_true", help="run every case, not a few of each test")
+    parser.addoption(
+        "--all-cases",
+        action="store_true",
+        help="run every case, not a few of each test; of huge products, many",
+    )
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: a long soak, run with --slow only")
     config.addinivalue_line("markers", "few(n): takes long, so n of its cases run without --all-cases")
+    config.addinivalue_line(
+        "markers", "many(n): a huge product, of which --all-cases runs n and --slow runs all"
+    )
     slow, every = config.getoption("--slow"), config.getoption("--all-cases")
     hypothesis.settings.load_profile("slow" if slow else "all" if every else "few")
 
@@ -68,8 +75,8 @@ def pytest_collection_modifyitems(config, items):
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="a long soak: --slow runs it"))
     named = any("::" in argument for argument in config.args)
-    if not named and not config.getoption("--all-cases"):
-        kept = set(a_few(items))
+    if not named:
+        kept = set(many(items) if config.getoption("--all-cases") else a_few(items))
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = [item for item in items if item in kept]
 
@@ -85,6 +92,17 @@ def a_few(items):
         mark = cases[0].get_closest_marker("few")
         number = FEW if mark is None else mark.args[0]
         yield from cases if len(cases) <= number else random.Random(name).sample(cases, number)
+
+
+def many(items):
+    """Every case of each test, but for those that are marked."""
+    tests = collections.defaultdict(list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    for name, cases in tests.items():
+        mark = cases[0].get_closest_marker("many")
+        number = len(cases) if mark is None else min(mark.args[0], len(cases))
+        yield from cases if number == len(cases) else random.Random(name).sample(cases, number)
 
 
 def pytest_collection_finish(session):

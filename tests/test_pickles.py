@@ -12,7 +12,7 @@ import pytest
 from support import bits, pair, parameters, sequence
 
 import fastrnn
-from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics
+from fastrnn import RNN, CharRNN, LanguageModel, SequenceModel, SimpleRNN, diagnostics
 from fastrnn.optim import SGD, Adagrad, Adam, RMSprop
 from fastrnn.text.vocabulary import Vocabulary
 
@@ -156,6 +156,36 @@ def test_language_model_and_its_optimizer(way, dtype, backend, tmp_path):
         wanted, got = lm.train_step(x, y, None, optimizer), other.train_step(x, y, None, twin)
         assert got[0] == wanted[0]
     assert bits(*other.parameters.values()) == bits(*lm.parameters.values())
+
+
+@ways
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"head": "last", "loss": "gaussian", "cell": "lstm", "bidirectional": True},
+     {"head": "mean", "loss": "cross_entropy", "dropout": 0.3, "recompute_every": 2}],
+    ids=["each", "last", "mean"],
+)  # fmt: skip
+def test_sequence_model_and_its_optimizer(options, way, dtype, backend, tmp_path):
+    sm = SequenceModel(4, 9, 3, 2, dtype=dtype, rng=0, backend=backend, **options)
+    optimizer, rng = Adam(0.1, backend=backend), np.random.default_rng(1)
+    x, rows = rng.normal(size=(6, 5, 4)).astype(dtype), (6, 5) if sm.head == "each" else (5,)
+    y = rng.integers(3, size=rows) if sm.head == "mean" else rng.normal(size=(*rows, 3)).astype(dtype)
+    more = {"lengths": [3, 6, 1, 2, 6], "weights": [1, 0, 2, 1, 1]}
+    sm.train_step(x, y, None, optimizer, **more)
+    other, twin = WAYS[way]((sm, optimizer), tmp_path)
+    assert_usable(other)
+    assert repr(other) == repr(sm)
+    assert (other.head, other.recompute_every, other.bidirectional) == (
+        sm.head,
+        sm.recompute_every,
+        sm.bidirectional,
+    )
+    assert (len(other._spaces), other.grads) == (0, {})
+    for _ in range(2):
+        wanted, got = (m.train_step(x, y, None, o, **more) for m, o in ((sm, optimizer), (other, twin)))
+        assert got[0] == wanted[0]
+    assert bits(*other.parameters.values()) == bits(*sm.parameters.values())
+    assert bits(other.forward(x)[0]) == bits(sm.forward(x)[0])
 
 
 @ways

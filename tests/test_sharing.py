@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from support import run_python
 
-from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics, optim
+from fastrnn import RNN, CharRNN, LanguageModel, SequenceModel, SimpleRNN, diagnostics, optim
 from fastrnn.sharing import changed, changing, reading
 
 THREADS = 8
@@ -145,6 +145,33 @@ def language_readers(backend, dtype):
     return lm, [*calls, lambda: lm.stepper(2).step([1, 5]), functools.partial(lm, x), *diagnosing(lm, x, y)]
 
 
+def sequence_readers(backend, dtype):
+    sm = SequenceModel(
+        5, 16, 3, 2, cell="gru", bidirectional=True, head="mean", loss="gaussian", rng=0, dtype=dtype, backend=backend
+    )  # fmt: skip
+    g, calls = np.random.default_rng(0), [sm.state_dict]
+    for T, N in ((1, 1), (7, 3), (5, 40)):
+        x, y, lengths = g.normal(size=(T, N, 5)), g.normal(size=(N, 3)), g.integers(1, T + 1, N)
+        calls += [
+            functools.partial(sm.forward, x),
+            functools.partial(sm, x, lengths=lengths),
+            functools.partial(sm.loss, x, y, lengths=lengths, weights=g.random(N)),
+            functools.partial(sm.loss, g.integers(0, 5, (T, N)), y),
+        ]
+    return sm, calls
+
+
+def last_readers(backend, dtype):
+    """Of one direction, with steps, and chunks of time steps."""
+    sm = SequenceModel(5, 16, 3, 2, head="last", rng=0, dtype=dtype, backend=backend, recompute_every=3)
+    g, calls = np.random.default_rng(0), [lambda: sm.stepper(2).step([1, 4])]
+    for T, N in ((1, 1), (7, 3), (8, 40)):
+        x, y, lengths = g.normal(size=(T, N, 5)), g.normal(size=(N, 3)), g.integers(1, T + 1, N)
+        calls += [functools.partial(sm.forward, x, lengths=lengths), functools.partial(sm.loss, x, y)]
+        calls += [functools.partial(sm.loss, x, y, lengths=lengths)]
+    return sm, calls
+
+
 def char_readers(backend, dtype):
     model = CharRNN(
         12, seq_len=8, batch_size=4, epochs=1, dtype=dtype, backend=backend, random_state=0, verbose=0,
@@ -175,6 +202,8 @@ READERS = {
     "SimpleRNN": simple_readers,
     "RNN": layer_readers,
     "LanguageModel": language_readers,
+    "SequenceModel": sequence_readers,
+    "SequenceModel of the last steps": last_readers,
     "CharRNN": char_readers,
 }
 
@@ -193,6 +222,7 @@ FREE = {
     SimpleRNN: set(),
     RNN: {"train", "eval"},
     LanguageModel: {"train", "eval", "initial_state"},
+    SequenceModel: {"train", "eval", "initial_state"},
     CharRNN: {"get_params", "set_params", "load"},
 }
 
@@ -234,6 +264,13 @@ def changers():
         lambda: lm.load_state_dict(lm.state_dict()),
         lambda wait: lm.train_step(x, x, None, Waiting(wait)),
     )
+    sm, y = SequenceModel(4, 8, 4, loss="cross_entropy", rng=0), x
+    for change in (
+        lambda: sm.train_step(x, y, None, optim.SGD(0.1)),
+        lambda: sm.loss_and_grads(x, y, lengths=[2, 1]),
+        lambda: sm.load_state_dict(sm.state_dict()),
+    ):
+        yield sm, change, lambda wait: sm.train_step(x, y, None, Waiting(wait))
     model = CharRNN(4, seq_len=4, batch_size=1, epochs=1, verbose=0, diagnostics_every=None).fit(
         "hello world " * 9
     )
@@ -258,7 +295,7 @@ def changers():
     yield model, lambda: model.use_weights("last"), fitted(lambda: model.fit("hello world " * 9))
 
 
-@pytest.mark.parametrize("which", range(6))
+@pytest.mark.parametrize("which", range(9))
 def test_who_comes_while_a_model_is_changed_is_refused(which):
     model, change, inside = list(changers())[which]
     if isinstance(model, CharRNN):
@@ -267,8 +304,9 @@ def test_who_comes_while_a_model_is_changed_is_refused(which):
         weights = model.model_.parameters
     else:
         x = [[0], [1]]
-        reads = [lambda: model.forward(x), lambda: model.loss(x, x), lambda: model.sample(None, [0], 3),
-                 model.state_dict, lambda: diagnostics.spectrum(model)]  # fmt: skip
+        reads = [lambda: model.forward(x), lambda: model.loss(x, x), model.state_dict,
+                 lambda: diagnostics.spectrum(model)]  # fmt: skip
+        reads += [lambda: model.sample(None, [0], 3)] if isinstance(model, LanguageModel) else [model.stepper]
         weights = model.parameters
     with Inside(inside):
         before = {name: W.copy() for name, W in weights.items()}
@@ -283,7 +321,7 @@ def test_who_comes_while_a_model_is_changed_is_refused(which):
 
 def test_a_change_is_refused_while_others_read():
     rnn, lm = SimpleRNN(4, 8, 4, rng=0), LanguageModel(4, 8, rng=0)
-    layer = RNN(4, 8, rng=0)
+    layer, sm = RNN(4, 8, rng=0), SequenceModel(4, 8, 2, head="last", rng=0)
     layer.forward(np.ones((2, 1, 4)))
     h, x = np.zeros((8, 1)), np.array([[0], [1]])
     changes = [
@@ -299,6 +337,8 @@ def test_a_change_is_refused_while_others_read():
         (lm, lambda: lm.load_state_dict(LanguageModel(4, 8, rng=1).state_dict())),
         (layer, lambda: layer.backward(None, np.ones((1, 1, 8)))),
         (layer, lambda: layer.load_state_dict(RNN(4, 8, rng=1).state_dict())),
+        (sm, lambda: sm.train_step(x, [[1.0, 2.0]], None, optim.SGD(0.1))),
+        (sm, lambda: sm.load_state_dict(SequenceModel(4, 8, 2, rng=1).state_dict())),
     ]
     for model, change in changes:
         before = pickle.dumps(model)
@@ -319,11 +359,14 @@ def racing(name, backend):
     if name == "RNN":
         rnn, other = RNN(4, 8, rng=0, backend=backend), RNN(4, 8, rng=1)
         return rnn, lambda: rnn.load_state_dict(other.state_dict()), lambda: rnn.forward(x)
+    if name == "SequenceModel":
+        sm, y = SequenceModel(4, 8, 2, 2, dropout=0.5, head="mean", rng=0, backend=backend), np.ones((2, 2))
+        return sm, lambda: sm.train_step(x, y, None, optim.SGD(0.1))[0], lambda: sm.loss(x, y, lengths=[1, 3])
     lm = LanguageModel(4, 8, 2, dropout=0.5, rng=0, backend=backend)
     return lm, lambda: lm.train_step(x, x, None, optim.SGD(0.1))[0], lambda: lm.loss(x, x)
 
 
-@pytest.mark.parametrize("name", ["SimpleRNN", "RNN", "LanguageModel"])
+@pytest.mark.parametrize("name", ["SimpleRNN", "RNN", "LanguageModel", "SequenceModel"])
 def test_changes_that_meet_go_on_alone_or_not_at_all(name, backend):
     model, change, read = racing(name, backend)
     results = at_once([change, read, read] * 150)
@@ -549,7 +592,9 @@ def test_a_child_does_not_wait_for_threads_that_it_does_not_have():
 
 
 def test_copies_of_a_model_in_use_are_free():
-    for model in (SimpleRNN(4, 8, 4, rng=0), RNN(4, 8, rng=0), LanguageModel(4, 8, rng=0)):
+    for model in (
+        SimpleRNN(4, 8, 4, rng=0), RNN(4, 8, rng=0), LanguageModel(4, 8, rng=0), SequenceModel(4, 8, 2, rng=0)
+    ):  # fmt: skip
         with Inside(lambda wait, model=model: changing(lambda self: wait())(model)):
             for made in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
                 with changed(made, "test"):

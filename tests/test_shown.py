@@ -16,7 +16,7 @@ import pytest
 from support import run_python
 
 import fastrnn
-from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics
+from fastrnn import RNN, CharRNN, LanguageModel, SequenceModel, SimpleRNN, diagnostics
 from fastrnn.diagnostics import diagnose
 from fastrnn.diagnostics import words as numbers_in
 from fastrnn.shown import ROWS, escape
@@ -278,6 +278,7 @@ def test_layers_show_their_parameters():
     for shown, arrays in (
         (layer := RNN(3, 4, 2, bidirectional=True), layer.parameters),
         (lm := LanguageModel(9, 4), lm.parameters),
+        (sm := SequenceModel(3, 4, 2, bidirectional=True, head="mean", loss="gaussian"), sm.parameters),
         (
             rnn := SimpleRNN(3, 4, 5, rng=0),
             {name: getattr(rnn, name) for name in ("Wxh", "Whh", "Why", "bh", "by")},

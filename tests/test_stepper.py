@@ -18,7 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from support import bits
 
 import fastrnn
-from fastrnn import GRU, RNN, CharRNN, LanguageModel, SimpleRNN, stepper
+from fastrnn import GRU, RNN, CharRNN, LanguageModel, SequenceModel, SimpleRNN, stepper
 from fastrnn import threads as blas_threads
 from fastrnn.sharing import changed
 
@@ -35,6 +35,10 @@ MODELS = {
     "GRU": lambda **options: GRU(5, 33, 2, **options),
     "LanguageModel": lambda **options: LanguageModel(11, 40, 2, **options),
     "LanguageModel of a GRU": lambda **options: LanguageModel(11, 24, cell="gru", **options),
+    "SequenceModel": lambda **options: SequenceModel(6, 33, 4, 2, **options),
+    "SequenceModel of the last steps": lambda **options: SequenceModel(
+        6, 24, 3, cell="gru", head="last", loss="gaussian", **options
+    ),
     "SimpleRNN": lambda **options: SimpleRNN(7, 30, 6, **options),
 }
 
@@ -108,6 +112,11 @@ def forward(model, xs, state, N):
             y = h @ model.parameters["weight_out"].T + model.parameters["bias_out"]
         else:
             y, h_n = model.forward(x, h0)
+    elif isinstance(model, SequenceModel):
+        # What a sequence of one step more would have as its output, at each step.
+        y, h_n = model.forward(x, h0)
+        if model.head == "last":
+            y = np.stack([model.forward(x[: t + 1], h0)[0] for t in range(len(x))])
     else:
         if model.batch_first:
             x = x.swapaxes(0, 1)
@@ -507,9 +516,47 @@ def test_two_directions_have_no_steps(backend):
         RNN(3, 4, bidirectional=True, rng=0, backend=backend).stepper()
 
 
-def test_dropout_is_off(backend):
-    model = RNN(3, 8, 2, dropout=0.9, rng=0, backend=backend).train()
-    plain = RNN(3, 8, 2, rng=1, backend=backend)
+@pytest.mark.parametrize("head", ["each", "last", "mean"])
+def test_sequence_models_that_have_no_steps(head, backend):
+    """One of two directions, and one of the mean over all steps; the error says why, and what has some."""
+    both = SequenceModel(3, 4, 2, bidirectional=True, head=head, rng=0, backend=backend)
+    with pytest.raises(
+        ValueError, match=r"^a bidirectional model has no stepper|^a model with head='mean' has no"
+    ):
+        both.stepper()
+    model = SequenceModel(3, 4, 2, head=head, rng=0, backend=backend)
+    if head == "mean":
+        with pytest.raises(
+            ValueError, match=r"^a model with head='mean' has no stepper: .*head='last' have one"
+        ):
+            model.stepper()
+        with pytest.raises(ValueError, match=r"^a model with head='mean' has no stepper"):
+            model.stepper(3)
+    else:
+        assert model.stepper(3).step([0, 1, 2]).shape == (3, 2)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "gaussian"])
+def test_steps_of_an_lstm_with_any_loss(loss, dtype, backend):
+    model = SequenceModel(
+        3, 9, 2, 2, cell="lstm", head="last", loss=loss, rng=0, dtype=dtype, backend=backend
+    )
+    x = np.random.default_rng(0).normal(size=(6, 4, 3)).astype(dtype)
+    steps = model.stepper(4)
+    for t in range(6):
+        y = steps.step(x[t])
+        want, (h_n, c_n) = model.forward(x[: t + 1])
+        assert y.shape == (4, 4 if loss == "gaussian" else 2)
+        assert_near(y, want)
+        assert_near(steps.state[0], h_n)
+        assert_near(steps.state[1], c_n)
+
+
+@pytest.mark.parametrize("kind", [RNN, SequenceModel])
+def test_dropout_is_off(kind, backend):
+    sizes_ = (3, 8, 2) if kind is RNN else (3, 8, 2, 2)
+    model = kind(*sizes_, dropout=0.9, rng=0, backend=backend).train()
+    plain = kind(*sizes_, rng=1, backend=backend)
     plain.load_state_dict(model.state_dict())
     before = model.rng.bit_generator.state
     assert bits(model.stepper().step(np.ones(3))) == bits(plain.stepper().step(np.ones(3)))
@@ -628,7 +675,7 @@ def living(kind):
     return sum(type(thing) is kind for thing in gc.get_objects())
 
 
-@pytest.mark.parametrize("name", ["RNN", "LanguageModel", "SimpleRNN"])
+@pytest.mark.parametrize("name", ["RNN", "LanguageModel", "SequenceModel", "SimpleRNN"])
 def test_a_thousand_users_share_the_weights(name, backend):
     before = living(stepper.StepWeights)
     model = make(name, backend=backend)
@@ -899,7 +946,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("N", [None, 3])
-@pytest.mark.parametrize("name", ["RNN", "LanguageModel", "SimpleRNN"])
+@pytest.mark.parametrize("name", ["RNN", "LanguageModel", "SequenceModel", "SimpleRNN"])
 @pytest.mark.few(12)
 def test_calls_in_any_order(name, N, dtype, backend):
     machine = type("Machine", (AnyOrder,), {"backend": backend, "dtype": dtype, "name": name, "N": N})

@@ -15,7 +15,7 @@ from typing import get_args
 import pytest
 
 import fastrnn
-from fastrnn import backends, checks, functional, hints, optim
+from fastrnn import backends, cells, checks, functional, heads, hints, losses, optim
 from fastrnn.functional.softmax import _REDUCTIONS
 
 FOLDER = Path(__file__).resolve().parent / "typing"
@@ -94,6 +94,9 @@ def test_the_program_runs(capsys):
         (hints.StepClip, set(checks.CLIP_MODES) - {None}),
         (optim.OptimizerName, optim.OPTIMIZERS),
         (hints.Reduction, set(_REDUCTIONS) - {"none"}),
+        (hints.HeadName, heads.HEADS),
+        (hints.LossName, losses.LOSSES),
+        (hints.CellName, cells.CELL_NAMES),
     ],
 )
 def test_aliases_have_the_words_that_are_taken(alias, words):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fastrnn import RNN, CharRNN, LanguageModel, diagnostics
+from fastrnn import RNN, CharRNN, LanguageModel, SequenceModel, diagnostics
 from fastrnn import functional as F
 
 D = 4
@@ -19,8 +19,15 @@ def layer(**options):
     return RNN(D, 3, rng=0, backend="numpy", **options)
 
 
+def sequence_model(**options):
+    return SequenceModel(D, 3, 2, head="last", rng=0, backend="numpy", **options)
+
+
 #: Every function that reads the inputs of a layer.
 READERS = {
+    "SequenceModel.forward": lambda x: sequence_model().forward(x),
+    "SequenceModel.loss": lambda x: sequence_model().loss(x, np.zeros((np.shape(x)[1], 2))),
+    "SequenceModel, ragged": lambda x: sequence_model().forward(x, lengths=[2] * np.shape(x)[1]),
     "forward": lambda x: layer().forward(x),
     "call": lambda x: layer()(x),
     "batch_first": lambda x: layer(batch_first=True).forward(x),
@@ -67,7 +74,9 @@ def test_no_warning_of_other_integers(reader):
     read(np.vstack([ONE_HOTS, np.zeros((1, D), int)]))
     read(np.vstack([ONE_HOTS, np.ones((1, D), int)]))
     read(ONE_HOTS[:, ::-1].cumsum(axis=1))
-    if reader != "rnn_forward":
+    if reader.startswith("SequenceModel"):
+        read(ONE_HOTS[:, None].astype(np.float32))
+    elif reader != "rnn_forward":
         read(ONE_HOTS.astype(np.float32))
         read(ONE_HOTS[:, 0])
 
@@ -83,21 +92,25 @@ def test_one_class_is_not_looked_at():
 # Dropout
 
 
-@pytest.mark.parametrize("kind", [RNN, LanguageModel])
+def sizes_of(kind):
+    return (3, 4, 2) if kind is SequenceModel else (3, 4)
+
+
+@pytest.mark.parametrize("kind", [RNN, LanguageModel, SequenceModel])
 def test_dropout_with_one_layer(kind):
     with pytest.warns(UserWarning, match=r"dropout=0\.5 has no effect with num_layers=1") as caught:
-        kind(3, 4, dropout=0.5)
+        kind(*sizes_of(kind), dropout=0.5)
     (warning,) = caught
     assert warning.filename == __file__
-    kind(3, 4, dropout=0.0)
-    kind(3, 4, 2, dropout=0.5)
+    kind(*sizes_of(kind), dropout=0.0)
+    kind(*sizes_of(kind), 2, dropout=0.5)
 
 
-@pytest.mark.parametrize("kind", [RNN, LanguageModel])
+@pytest.mark.parametrize("kind", [RNN, LanguageModel, SequenceModel])
 def test_dropout_with_one_layer_in_a_subclass(kind):
     class Own(kind):
         def __init__(self):
-            super().__init__(3, 4, dropout=0.5)
+            super().__init__(*sizes_of(kind), dropout=0.5)
 
     with pytest.warns(UserWarning, match="no effect") as caught:
         Own()
@@ -118,6 +131,8 @@ def test_copies_and_what_was_saved_are_not_warned_of(tmp_path):
         lm = LanguageModel(3, 4, dropout=0.5, rng=0)
         model = CharRNN(4, dropout=0.5, seq_len=4, batch_size=2, max_steps=2, verbose=0, backend="numpy")
         model.fit("abcdefgh" * 9)
-    assert copy.deepcopy(lm).dropout == pickle.loads(pickle.dumps(lm)).dropout == 0.5
+        sm = SequenceModel(3, 4, 2, dropout=0.5, rng=0)
+    for one in (lm, sm):
+        assert copy.deepcopy(one).dropout == pickle.loads(pickle.dumps(one)).dropout == 0.5
     model.save(tmp_path / "model")
     assert CharRNN.load(tmp_path / "model").model_.dropout == 0.5

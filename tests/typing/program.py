@@ -16,6 +16,7 @@ from fastrnn import (
     LanguageModel,
     ReferenceLSTM,
     ReferenceRNN,
+    SequenceModel,
     SimpleRNN,
     diagnostics,
     functional,
@@ -23,7 +24,7 @@ from fastrnn import (
 )
 
 if TYPE_CHECKING:
-    from fastrnn.hints import BackendName, Clip, HistoryEntry, Model, OptimizerState, Seed
+    from fastrnn.hints import BackendName, Clip, HeadName, HistoryEntry, LossName, Model, OptimizerState, Seed
 
 
 class Plain:
@@ -127,6 +128,35 @@ def batches(clip: "Clip | None" = "norm") -> float:
     return loss + float(logits[0, 0, 0]) + int(indices[0, 0]) + state["step"]
 
 
+def sequences(head: "HeadName" = "last", loss: "LossName" = "mse") -> float:
+    sm = SequenceModel(
+        3, 8, 2, num_layers=2, cell="gru", bidirectional=True, dropout=0.1, head=head, loss=loss, dtype="float64",
+        rng=np.random.default_rng(0), backend=None, num_threads=1, recompute_every=None,
+    )  # fmt: skip
+    x, y = np.zeros((5, 4, 3)), [[0.5, 1.0]] * 4
+    outputs, h_n = sm(x, lengths=[5, 1, 2, 3])
+    assert_type(outputs, np.ndarray)
+    outputs, h_n = sm.forward(x, sm.initial_state(4), lengths=None)
+    value, grads, h_n = sm.loss_and_grads(
+        x, y, h_n, lengths=(5, 1, 2, 3), weights=[1, 0.5, 0, 2], reduction="sum"
+    )
+    assert_type(value, float)
+    assert_type(grads, dict[str, np.ndarray])
+    for optimizer in (optim.Adam(2e-3), Plain()):
+        value, h_n = sm.train_step(x, y, None, optimizer, weights=np.ones(4), clip="value", clip_threshold=1)
+    value, h_n = sm.loss([[0, 1, 2, 2]], y, weights=None)
+    name: HeadName = sm.head
+    print(name, sm.input_size, sm.output_size, sm.bidirectional, sm.grad_norm, sm.recompute_every)
+    steps = SequenceModel(3, 8, 2, cell="lstm", loss="cross_entropy", rng=0)
+    outputs, (h_n, c_n) = steps.forward(x, (np.zeros((1, 4, 8)), np.zeros((1, 4, 8))))
+    steps.train_step(x, np.zeros((5, 4), int), (h_n, c_n), optim.SGD(0.1), lengths=np.full(4, 3), clip=None)
+    assert_type(steps.stepper(2).step([0, 1]), np.ndarray)
+    lm = LanguageModel(4, 8, rng=0)
+    lm.train_step([[0, 1], [2, 3]], [[1, 2], [3, 0]], None, optim.Adam(), lengths=[2, 1])
+    value, h_n = lm.loss([[0, 1], [2, 3]], [[1, 2], [3, 0]], lengths=np.array([2, 1]), reduction="mean")
+    return value + float(outputs[0, 0, 0])
+
+
 def text(folder: Path) -> str:
     model = CharRNN(
         32, seq_len=16, batch_size=4, optimizer="adagrad", lr=0.02, clip="value", epochs=2, max_seconds=60,
@@ -192,7 +222,7 @@ def set_up() -> "BackendName":
 
 
 if __name__ == "__main__":
-    print(notes_class(1), layer().shape, gated_layers().shape, batches(), functions(), set_up())
+    print(notes_class(1), layer().shape, gated_layers().shape, batches(), sequences(), functions(), set_up())
     measures(SimpleRNN(4, 32, 4, rng=0))
     with tempfile.TemporaryDirectory() as name:
         print(text(Path(name)))

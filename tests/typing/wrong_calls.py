@@ -5,12 +5,13 @@ import sys
 import numpy as np
 
 import fastrnn
-from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics, functional, optim
+from fastrnn import RNN, CharRNN, LanguageModel, SequenceModel, SimpleRNN, diagnostics, functional, optim
 
 x = np.zeros((3, 2), np.int64)
 h = np.zeros((8, 1))
 model, lm, rnn, layer = CharRNN(), LanguageModel(4, 8), SimpleRNN(4, 8, 4), RNN(4, 8)
 adam = optim.Adam()
+sm = SequenceModel(4, 8, 2)
 
 CharRNN(clip="nrom")  # expect-error
 CharRNN(clip="step")  # expect-error
@@ -47,6 +48,28 @@ lm.sample(None, [0, 1], "5")  # expect-error
 LanguageModel(4, 8, dtype=np.float16)  # expect-error
 LanguageModel("abcd", 8)  # expect-error
 LanguageModel(4, 8, rng="0")  # expect-error
+lm.loss(x, x, lengths=lm)  # expect-error
+lm.loss(x, x, weights=h)  # expect-error
+SequenceModel(4, 8)  # expect-error
+SequenceModel(4, 8, 2, head="first")  # expect-error
+SequenceModel(4, 8, 2, head=None)  # expect-error
+SequenceModel(4, 8, 2, loss="mae")  # expect-error
+SequenceModel(4, 8, 2, cell="GRU")  # expect-error
+SequenceModel(4, 8, 2, bidirectional="both")  # expect-error
+SequenceModel(4, 8, 2, recompute_every=0.5)  # expect-error
+SequenceModel(4, 8, "2")  # expect-error
+SequenceModel(4, 8, 2, 1, "gru")  # expect-error
+sm.head = "last"  # expect-error
+sm.output_size = 3  # expect-error
+sm.loss(x, None)  # expect-error
+sm.loss(x, x, reduction="none")  # expect-error
+sm.loss_and_grads(x, x, None, [1, 2])  # expect-error
+sm.train_step(x, x, None)  # expect-error
+sm.train_step(x, x, None, "adam")  # expect-error
+sm.train_step(x, x, None, adam, clip="step")  # expect-error
+sm.forward(x, weights=h)  # expect-error
+sm.forward(x)[0].upper()  # expect-error
+sm.sample(None, [0], 5)  # expect-error
 RNN(4, 8, nonlinearity="sigmoid")  # expect-error
 RNN(4, 8, 1, "tanh", "no")  # expect-error
 layer(x, hidden=h)  # expect-error
