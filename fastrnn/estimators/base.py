@@ -6,14 +6,21 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from fastrnn import backends
 from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import check_choice, check_dtype, check_flag, check_number, check_size, own_arrays
 from fastrnn.estimators.fitting import FitEntry, Limits, Problem, looks, train
 from fastrnn.estimators.scaling import Scaler
-from fastrnn.estimators.sequences import Sequences, is_table, read_sequences, read_steps
+from fastrnn.estimators.sequences import (
+    Sequences,
+    check_finite,
+    check_finite_rows,
+    is_table,
+    read_sequences,
+    read_steps,
+)  # fmt: skip
 from fastrnn.heads import HEADS
 from fastrnn.losses import LossName
 from fastrnn.optim import OPTIMIZERS
@@ -22,6 +29,9 @@ from fastrnn.sequence_model import SequenceModel
 from fastrnn.sharing import Shared, being_read
 
 __all__ = ["RNNEstimator"]
+
+#: What scikit-learn notes of a 2-D input when it checks one.
+COLUMNS = ("n_features_in_", "feature_names_in_")
 
 #: Sequences that are held out at least: the error of fewer says too little of when to stop.
 FEWEST_HELD_OUT = 30
@@ -63,10 +73,10 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry what is fitted, not who uses it."""
-        return vars(self).copy()
+        return self.__dict__.copy()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(own_arrays(state))
+        self.__dict__.update(own_arrays(state))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -79,8 +89,10 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         """Targets as classes or as values (n, k), and what is fitted of them."""
         raise NotImplementedError
 
-    def _finish(self, targets: np.ndarray, train_on: np.ndarray, fitted: dict[str, Any]) -> np.ndarray:
-        """Targets as the model learns them; `train_on` are those rows of them that it learns."""
+    def _finish(
+        self, targets: np.ndarray, train_on: np.ndarray, dtype: np.dtype, fitted: dict[str, Any]
+    ) -> np.ndarray:
+        """Targets as a model of this dtype learns them; `train_on` are those rows of them that it learns."""
         raise NotImplementedError
 
     def _num_outputs(self, targets: np.ndarray, fitted: dict[str, Any]) -> int:
@@ -94,8 +106,8 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         """Groups of which as many are held out as of all."""
         return None
 
-    def _check_targets(self, y: Any, n: int) -> np.ndarray:
-        """Targets of n sequences or steps, of an input that is not 2-D."""
+    def _check_targets(self, y: Any) -> np.ndarray:
+        """Targets that scikit-learn has not checked, one for each sequence or step."""
         raise NotImplementedError
 
     #: Options of scikit-learn's check of X and y.
@@ -104,6 +116,19 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
     # -- fit -------------------------------------------------------------------------------------
 
     def _fit(self, X: Any, y: Any) -> Self:
+        columns = {name: self.__dict__[name] for name in COLUMNS if name in self.__dict__}
+        try:
+            fitted = self._learn(X, y)
+        except BaseException:  # an interrupt too leaves what was fitted
+            for name in COLUMNS:
+                self.__dict__.pop(name, None)
+            self.__dict__.update(columns)
+            raise
+        self.__dict__.update(fitted)
+        return self
+
+    def _learn(self, X: Any, y: Any) -> dict[str, Any]:
+        """What is fitted; of the object itself only `COLUMNS` are changed, by scikit-learn."""
         self._check_params()
         sequences, y = self._read(X, y)
         targets, fitted = self._encode(y)
@@ -116,12 +141,11 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         scaler = Scaler.of(sequences.flat[rows]) if self.scale else Scaler.none(sequences.flat.shape[1])
         learned = rows if per_step else train_on
         dtype = check_dtype(self.dtype)
-        scaled = Sequences(scaler.forward(sequences.flat).astype(dtype), sequences.lengths)
+        scaled = Sequences(scaler.into(sequences.flat, dtype, "X"), sequences.lengths)
         weights = self._weights(targets, fitted)
-        targets = self._finish(targets, learned, fitted)
+        targets = self._finish(targets, learned, dtype, fitted)
         problem = Problem(
-            scaled, targets if self._loss == "cross_entropy" else targets.astype(dtype),
-            None if weights is None else weights.astype(dtype), per_step,
+            scaled, targets, None if weights is None else weights.astype(dtype), per_step
         )  # fmt: skip
         model = SequenceModel(
             scaled.flat.shape[1], self.hidden_size, self._num_outputs(targets, fitted), self.num_layers, cell=self.cell,
@@ -132,40 +156,39 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         trained = train(
             model, optimizer, problem, train_on, hold_out, self._limits(), rng, verbose=bool(self.verbose)
         )
-        fitted |= {
+        return fitted | {
             "model_": model, "history_": trained.history, "n_iter_": len(trained.history),
             "best_epoch_": trained.best_epoch, "_scaler": scaler, "_table": is_table(X),
         }  # fmt: skip
-        for name, value in fitted.items():
-            setattr(self, name, value)
-        return self
 
     def _read(self, X: Any, y: Any) -> tuple[Sequences, np.ndarray]:
         """Inputs and targets; what is 2-D is checked by scikit-learn, in its words."""
         per_step = HEADS[self.head].per_step
         if is_table(X):
             if per_step:
-                sequences = _of_table(validate_data(self, X, dtype=np.float64, ensure_min_samples=1))
-                return sequences, self._targets_of_steps(y, sequences)
+                sequences = _of_table(validate_data(self, X, dtype=np.float64))
+                return sequences, self._read_targets(y, sequences)
             X, y = validate_data(self, X, y, dtype=np.float64, **self._checks)
             return _of_table(X), y
         sequences = read_sequences(X)
-        for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
-            vars(self).pop(name, None)
-        if per_step:
-            return sequences, self._targets_of_steps(y, sequences)
-        self._check_there(y)
-        check_consistent_length(sequences.lengths, y)
-        return sequences, self._check_targets(y, len(sequences))
+        for name in COLUMNS:  # of an earlier fit
+            self.__dict__.pop(name, None)
+        return sequences, self._read_targets(y, sequences)
 
-    def _targets_of_steps(self, y: Any, sequences: Sequences) -> np.ndarray:
-        self._check_there(y)
-        steps = read_steps(y, sequences)
-        return self._check_targets(steps, len(steps))
-
-    def _check_there(self, y: Any) -> None:
+    def _read_targets(self, y: Any, sequences: Sequences) -> np.ndarray:
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        if HEADS[self.head].per_step:
+            targets = self._check_targets(read_steps(y, sequences.lengths))
+            check_finite(sequences, targets, "y")
+            return targets
+        targets = self._check_targets(y)
+        if len(targets) != len(sequences):
+            raise ValueError(
+                f"y must have an entry for each of {len(sequences)} sequences, got {len(targets)}"
+            )
+        check_finite_rows(targets, "y")
+        return targets
 
     def _limits(self) -> Limits:
         return Limits(
@@ -201,13 +224,13 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         if not isinstance(self.verbose, (int, np.integer, np.bool_)):
             raise TypeError(f"verbose must be an integer, got {type(self.verbose).__name__}")
 
-    # -- predict ---------------------------------------------------------------------------------
+    # -- predict and score -----------------------------------------------------------------------
 
     def _predict(self, X: Any) -> tuple[Sequences, np.ndarray]:
         """The inputs, and the model's outputs for each sequence or step, computed in float64."""
         check_is_fitted(self)
         sequences = self._read_again(X)
-        scaled = Sequences(self._scaler.forward(sequences.flat), sequences.lengths)
+        scaled = Sequences(self._scaler.into(sequences.flat, np.dtype(float), "X"), sequences.lengths)
         with being_read(self.model_, "predict"):
             model = _in_float64(self.model_)
         per_step = HEADS[model.head].per_step
@@ -220,6 +243,14 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
             else:
                 outputs[batch] = out
         return sequences, outputs
+
+    def _steps_to_score(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Targets and predictions of all steps, one after the other."""
+        if sample_weight is not None:
+            raise ValueError('sample_weight is not taken with head="each"')
+        predicted = list(self.predict(X))
+        wanted = read_steps(y, np.array([len(row) for row in predicted]))
+        return self._check_targets(wanted), np.concatenate(predicted)
 
     def _read_again(self, X: Any) -> Sequences:
         if self._table:
@@ -256,10 +287,14 @@ def _of_ends(out: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def _in_float64(model: SequenceModel) -> SequenceModel:
     """The same net in float64: what it says of a sequence does not depend on those beside it to more than rounding."""
+    settings: dict[str, Any] = {
+        "cell": model.cell, "bidirectional": model.bidirectional, "head": model.head, "loss": model._loss.name,
+        "backend": model._backend, "num_threads": model.num_threads,
+    }  # fmt: skip
+    if model.cell == "rnn":
+        settings["nonlinearity"] = model.nonlinearity
     wide = SequenceModel(
-        model.input_size, model.hidden_size, model.output_size, model.num_layers, cell=model.cell,
-        bidirectional=model.bidirectional, head=model.head, loss=model._loss.name, dtype=np.float64, rng=0,
-        backend=model._backend, num_threads=model.num_threads,
+        model.input_size, model.hidden_size, model.output_size, model.num_layers, dtype=np.float64, rng=0, **settings
     )  # fmt: skip
     wide.load_state_dict(model.parameters)
     return wide

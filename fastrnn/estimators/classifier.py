@@ -10,11 +10,12 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from fastrnn import functional
+from fastrnn.checks import check_number, describe
 from fastrnn.estimators import snapshot
 from fastrnn.estimators.base import RNNEstimator
-from fastrnn.functional import softmax
 from fastrnn.heads import HEADS
 from fastrnn.sharing import changing, reading
 
@@ -70,8 +71,8 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
     scale : bool, default True
         Whether each channel of X is brought to mean 0 and standard deviation 1.  A 2-D X is one channel.
     class_weight : dict, "balanced" or None
-        How often each label counts, in training and in the choice of the best epoch; ``"balanced"`` lets all labels
-        count alike; None counts each sequence once.
+        How often each label counts, in training and in the choice of the best epoch, 1 for those that a dict leaves
+        out; ``"balanced"`` lets all labels count alike; None counts each sequence once.
     dtype : {"float32", "float64"}, default "float32"
         In which the model is trained; predictions are computed in float64.
     random_state : int, numpy.random.RandomState, Generator or None
@@ -100,6 +101,11 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         Columns of X, if that was 2-D.
     feature_names_in_ : ndarray of str
         Their names, if it had names that are strings.
+
+    Raises
+    ------
+    ValueError, TypeError
+        By `fit`, if a parameter is not as above.
 
     See Also
     --------
@@ -238,7 +244,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         array([1., 1.])
         """
         sequences, logits = self._predict(X)
-        p = softmax(logits)
+        p = functional.softmax(logits)
         return sequences.by_sequence(p) if HEADS[self.model_.head].per_step else p
 
     @reading
@@ -288,20 +294,23 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         float
             From 0 to 1.
 
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            If X or y is not as for `fit`, or `sample_weight` comes with ``head="each"``.
+
         Examples
         --------
         >>> model = RNNClassifier(8, epochs=1, random_state=0).fit(np.ones((3, 5)), [0, 0, 0])
         >>> model.score(np.ones((2, 5)), [0, 0])
         1.0
         """
-        if not HEADS[self.head].per_step:
+        check_is_fitted(self)
+        if not HEADS[self.model_.head].per_step:
             return float(super().score(X, y, sample_weight))
-        if sample_weight is not None:
-            raise ValueError('sample_weight is not taken with head="each"')
-        predicted = self.predict(X)
-        return float(
-            accuracy_score(np.concatenate([np.asarray(row) for row in y]), np.concatenate(list(predicted)))
-        )
+        return float(accuracy_score(*self._steps_to_score(X, y, sample_weight)))
 
     def save(self, path: Path) -> None:
         """Write the fitted estimator to a safetensors file, with its hyper-parameters and labels.
@@ -359,15 +368,22 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
             If one of `params` is no hyper-parameter or has a wrong value.
         BackendUnavailable
             If it asks for a backend that is not there; ``backend=None`` takes another.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> model = RNNClassifier(8, epochs=2, random_state=0).fit([[1, 2], [3, 1]] * 5, ["up", "down"] * 5)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/model.safetensors")
+        ...     RNNClassifier.load(f"{folder}/model.safetensors", epochs=50)
+        RNNClassifier(epochs=50, hidden_size=8, random_state=0)
         """
         return snapshot.load(cls, path, params)
 
     # -- targets ---------------------------------------------------------------------------------
 
-    def _check_targets(self, y: Any, n: int) -> np.ndarray:
+    def _check_targets(self, y: Any) -> np.ndarray:
         labels: np.ndarray = column_or_1d(y, warn=True)
-        if len(labels) != n:
-            raise ValueError(f"y must have {n} entries, got {len(labels)}")
         return labels
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -375,7 +391,9 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         classes, targets = np.unique(y, return_inverse=True)
         return targets.reshape(-1).astype(np.int64), {"classes_": classes}
 
-    def _finish(self, targets: np.ndarray, train_on: np.ndarray, fitted: dict[str, Any]) -> np.ndarray:
+    def _finish(
+        self, targets: np.ndarray, train_on: np.ndarray, dtype: np.dtype, fitted: dict[str, Any]
+    ) -> np.ndarray:
         return targets
 
     def _num_outputs(self, targets: np.ndarray, fitted: dict[str, Any]) -> int:
@@ -390,6 +408,16 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         classes = fitted["classes_"]
         each = compute_class_weight(self.class_weight, classes=classes, y=classes[targets])
         weights: np.ndarray = np.asarray(each, np.float64)[targets]
-        if not (np.isfinite(weights).all() and weights.min() >= 0):
-            raise ValueError(f"class_weight must be finite and at least 0, got {self.class_weight}")
+        if not weights.any():
+            raise ValueError(f"class_weight must not be 0 for every label of y, got {self.class_weight}")
         return weights
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        given = self.class_weight
+        if isinstance(given, Mapping):
+            for label, weight in given.items():
+                if check_number(weight, f"class_weight[{label!r}]") < 0:
+                    raise ValueError(f"class_weight[{label!r}] must be at least 0, got {weight}")
+        elif given is not None and not (isinstance(given, str) and given == "balanced"):
+            raise ValueError(f"class_weight must be a dict, 'balanced' or None, got {describe(given)}")

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from fastrnn.checks import warn_user
 from fastrnn.estimators.sequences import Sequences
 from fastrnn.sequence_model import SequenceModel
 from fastrnn.text.display import Display
+
+if TYPE_CHECKING:
+    from fastrnn.hints import Clip
 
 __all__ = ["FitEntry", "Limits", "Problem", "Trained", "train"]
 
@@ -62,6 +65,14 @@ class Problem:
         weights = None if self.weights is None else self.weights[places]
         return self.sequences.flat[rows], self.targets[places], {"lengths": lengths, "weights": weights}
 
+    def count(self, chosen: np.ndarray, lengths: np.ndarray | None, weights: np.ndarray | None) -> float:
+        """How much counts in the loss of a batch."""
+        if weights is None:
+            return float(self.sequences.lengths[chosen].sum() if self.per_step else len(chosen))
+        if not self.per_step or lengths is None:
+            return float(weights.sum(dtype=np.float64))
+        return float(weights.sum(dtype=np.float64, where=np.arange(len(weights))[:, None] < lengths))
+
 
 @dataclass
 class Limits:
@@ -72,7 +83,7 @@ class Limits:
     max_steps: int | None
     max_seconds: float | None
     patience: int | None
-    clip: str | None
+    clip: Clip | None
     clip_threshold: float
 
 
@@ -100,7 +111,7 @@ def train(
     Warns
     -----
     RuntimeWarning
-        If the loss comes to NaN or infinity, which ends the training.
+        If the loss or a weight comes to NaN or infinity, which ends the training.
     """
     history: list[FitEntry] = []
     kept, best_loss, best_epoch = model.state_dict(), math.inf, 0
@@ -110,39 +121,39 @@ def train(
     display = Display() if verbose else None
     try:
         for epoch in range(1, limits.epochs + 1):
-            total, counted, over = 0.0, 0, False
+            mean, over = Mean(), False
             for chosen in batches(problem.sequences, train_on, limits.batch_size, rng):
                 x, y, options = problem.batch(chosen)
                 loss, _ = model.train_step(
                     x, y, None, optimizer, clip=limits.clip, clip_threshold=limits.clip_threshold, **options
                 )  # fmt: skip
                 step += 1
-                total, counted = total + loss * len(chosen), counted + len(chosen)
+                mean.add(loss, problem.count(chosen, **options))
                 over = (
                     limits.max_steps is not None and step >= limits.max_steps
                 ) or time.perf_counter() >= deadline
                 if over or not math.isfinite(loss):
                     break
-            valid = mean_loss(model, problem, hold_out) if len(hold_out) else None
-            watched = total / counted if valid is None else valid
+            loss, valid = mean.value or 0.0, mean_loss(model, problem, hold_out)
             history.append({
-                "epoch": epoch, "step": step, "train_loss": total / counted, "valid_loss": valid, "lr": optimizer.lr,
+                "epoch": epoch, "step": step, "train_loss": loss, "valid_loss": valid, "lr": optimizer.lr,
                 "seconds": time.perf_counter() - begin,
             })  # fmt: skip
-            if not math.isfinite(watched) or not math.isfinite(total):
+            weights = model.state_dict()
+            diverged = _divergence(loss, valid, weights)
+            if diverged:
                 warn_user(
-                    f"the loss came to {watched} in epoch {epoch}: training ends with the weights of epoch "
-                    f"{best_epoch}; a smaller lr may help",
+                    f"{diverged} in epoch {epoch}: training ends with the weights of epoch {best_epoch}; a smaller lr "
+                    f"may help",
                     RuntimeWarning,
                 )
                 break
             if valid is None or valid < best_loss:  # without a validation, the last weights
-                kept, best_loss, best_epoch = model.state_dict(), watched, epoch
+                kept, best_epoch = weights, epoch
+                best_loss = loss if valid is None else valid
             if display is not None and display.is_due():
-                shown = f"epoch {epoch}, loss {total / counted:.4g}" + (
-                    "" if valid is None else f", valid {valid:.4g}"
-                )
-                display.show(epoch / limits.epochs, shown)
+                shown = "" if valid is None else f", valid {valid:.4g}"
+                display.show(epoch / limits.epochs, f"epoch {epoch}, loss {loss:.4g}{shown}")
             if over or (
                 valid is not None and limits.patience is not None and epoch - best_epoch >= limits.patience
             ):
@@ -152,6 +163,14 @@ def train(
             display.close()
     model.load_state_dict(kept)
     return Trained(history, best_epoch)
+
+
+def _divergence(loss: float, valid: float | None, weights: dict[str, np.ndarray]) -> str:
+    """What has come to NaN or infinity; "" if nothing has."""
+    for value in (loss, valid):
+        if value is not None and not math.isfinite(value):
+            return f"the loss came to {value}"
+    return "" if all(np.isfinite(W).all() for W in weights.values()) else "weights came to NaN or infinity"
 
 
 def batches(
@@ -179,19 +198,25 @@ def looks(sequences: Sequences, chosen: np.ndarray) -> Iterator[np.ndarray]:
         yield order[start : start + LOOK]
 
 
-def mean_loss(model: SequenceModel, problem: Problem, chosen: np.ndarray) -> float:
-    """Mean loss over what counts of some sequences."""
-    total = counted = 0.0
+def mean_loss(model: SequenceModel, problem: Problem, chosen: np.ndarray) -> float | None:
+    """Mean loss over what counts of some sequences; None where nothing does."""
+    mean = Mean()
     for batch in looks(problem.sequences, chosen):
         x, y, options = problem.batch(batch)
-        weights = options["weights"]
-        if weights is not None:
-            count = float(weights.sum(dtype=np.float64))
-            if problem.per_step and options["lengths"] is not None:
-                inside = np.arange(len(weights))[:, None] < options["lengths"]
-                count = float(weights.sum(dtype=np.float64, where=inside))
-        else:
-            count = float(problem.sequences.lengths[batch].sum()) if problem.per_step else float(len(batch))
         loss, _ = model.loss(x, y, **options)
-        total, counted = total + loss * count, counted + count
-    return total / counted if counted else 0.0
+        mean.add(loss, problem.count(batch, **options))
+    return mean.value
+
+
+class Mean:
+    """Mean of losses, each of which is one of so much."""
+
+    def __init__(self) -> None:
+        self.total = self.counted = 0.0
+
+    def add(self, loss: float, count: float) -> None:
+        self.total, self.counted = self.total + loss * count, self.counted + count
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.counted if self.counted else None

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from fastrnn.estimators import snapshot
 from fastrnn.estimators.base import RNNEstimator
 from fastrnn.estimators.scaling import Scaler
+from fastrnn.estimators.sequences import check_finite_rows
 from fastrnn.heads import HEADS
 from fastrnn.sharing import changing, reading
 
@@ -93,6 +94,11 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         Columns of X, if that was 2-D.
     feature_names_in_ : ndarray of str
         Their names, if it had names that are strings.
+
+    Raises
+    ------
+    ValueError, TypeError
+        By `fit`, if a parameter is not as above.
 
     See Also
     --------
@@ -251,6 +257,13 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         float
             1 at best.
 
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            If X or y is not as for `fit`, or `sample_weight` comes with ``head="each"``.
+
         Examples
         --------
         >>> X = np.random.default_rng(0).normal(size=(40, 6))
@@ -258,13 +271,10 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         >>> model.score(X, X.sum(axis=1)) <= 1
         True
         """
-        if not HEADS[self.head].per_step:
+        check_is_fitted(self)
+        if not HEADS[self.model_.head].per_step:
             return float(super().score(X, y, sample_weight))
-        if sample_weight is not None:
-            raise ValueError('sample_weight is not taken with head="each"')
-        predicted = self.predict(X)
-        wanted = [np.asarray(row, np.float64) for row in y]
-        return float(r2_score(np.concatenate(wanted), np.concatenate(list(predicted))))
+        return float(r2_score(*self._steps_to_score(X, y, sample_weight)))
 
     def save(self, path: Path) -> None:
         """Write the fitted estimator to a safetensors file, with its hyper-parameters.
@@ -320,28 +330,38 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
             If one of `params` is no hyper-parameter or has a wrong value.
         BackendUnavailable
             If it asks for a backend that is not there; ``backend=None`` takes another.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> model = RNNRegressor(8, epochs=2, random_state=0).fit([[1, 2], [3, 1]] * 5, [3, 2] * 5)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/model.safetensors")
+        ...     RNNRegressor.load(f"{folder}/model.safetensors", epochs=50)
+        RNNRegressor(epochs=50, hidden_size=8, random_state=0)
         """
         return snapshot.load(cls, path, params)
 
     # -- targets ---------------------------------------------------------------------------------
 
-    def _check_targets(self, y: Any, n: int) -> np.ndarray:
-        array: np.ndarray = check_array(
-            y, ensure_2d=False, allow_nd=False, dtype=np.float64, input_name="y", estimator=self
+    def _check_targets(self, y: Any) -> np.ndarray:
+        values: np.ndarray = check_array(
+            y, ensure_2d=False, ensure_all_finite=False, dtype=np.float64, input_name="y", estimator=self
         )
-        if array.shape[0] != n:
-            raise ValueError(f"y must have {n} entries, got {array.shape[0]}")
-        return array
+        return values
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         values = np.asarray(y, np.float64)
+        check_finite_rows(values, "y")  # scikit-learn lets None pass
         one = values.ndim == 1
         return values[:, None] if one else values, {"_one_value": one}
 
-    def _finish(self, targets: np.ndarray, train_on: np.ndarray, fitted: dict[str, Any]) -> np.ndarray:
+    def _finish(
+        self, targets: np.ndarray, train_on: np.ndarray, dtype: np.dtype, fitted: dict[str, Any]
+    ) -> np.ndarray:
         scaler = Scaler.of(targets[train_on]) if self.scale else Scaler.none(targets.shape[1])
         fitted["_y_scaler"] = scaler
-        return scaler.forward(targets)
+        return scaler.into(targets, dtype, "y")
 
     def _num_outputs(self, targets: np.ndarray, fitted: dict[str, Any]) -> int:
         return int(targets.shape[1])

@@ -22,8 +22,9 @@ class Scaler:
     @classmethod
     def of(cls, values: np.ndarray) -> Scaler:
         """That of the columns of values (n, d)."""
-        mean = values.mean(axis=0)
-        scale = values.std(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # `into` finds it
+            moved = values - values[0]  # 0 where all are the same, whatever rounding does to their sum
+            mean, scale = values[0] + moved.mean(axis=0), moved.std(axis=0)
         # What rounding leaves of a constant is no scale.
         constant = scale <= 10 * np.finfo(np.float64).eps * np.maximum(
             np.abs(mean), np.finfo(np.float64).tiny
@@ -39,6 +40,20 @@ class Scaler:
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Scaled values."""
         scaled: np.ndarray = (values - self.mean) / self.scale
+        return scaled
+
+    def into(self, values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+        """Scaled values of a dtype.
+
+        Raises
+        ------
+        ValueError
+            If they are too large for it.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = self.forward(values).astype(dtype)
+        if not np.isfinite(scaled).all():
+            raise ValueError(f"{name} holds values too large for {dtype}: up to {np.abs(values).max():.3g}")
         return scaled
 
     def back(self, values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,11 @@ def is_table(X: Any) -> bool:
     if isinstance(X, (list, tuple)):
         shapes = [np.shape(row) if not isinstance(row, (list, tuple)) else _shape_of(row) for row in X]
         return not any(len(shape) > 1 for shape in shapes) and len(set(shapes)) < 2
-    return len(X.shape if hasattr(X, "dtype") or hasattr(X, "iloc") else np.asarray(X).shape) != 3
+    shape = X.shape if hasattr(X, "dtype") or hasattr(X, "iloc") else np.asarray(X).shape
+    of_objects = isinstance(X, np.ndarray) and X.dtype.kind == "O"
+    if of_objects and len(shape) == 1 and any(np.ndim(row) for row in X):
+        raise ValueError("X must be a list of sequences, not an array of them: list(X) is one")
+    return len(shape) < 3
 
 
 def _shape_of(row: Sequence[Any]) -> tuple[int, ...]:
@@ -130,7 +134,9 @@ def _reals(value: Any, name: str) -> np.ndarray:
 
 
 def check_finite(sequences: Sequences, steps: np.ndarray, name: str) -> None:
-    """Refuse NaN and infinity, with the place where they are."""
+    """Refuse NaN and infinity in what there is of each step, with the place where they are."""
+    if steps.dtype.kind != "f":
+        return
     bad = ~np.isfinite(steps.reshape(len(steps), -1)).all(axis=1)
     if bad.any():
         row = int(bad.argmax())
@@ -141,15 +147,24 @@ def check_finite(sequences: Sequences, steps: np.ndarray, name: str) -> None:
         )
 
 
-def read_steps(y: Any, sequences: Sequences, name: str = "y") -> np.ndarray:
-    """Targets of each step, as one array (steps of all, ...): y (n, T) or (n, T, k), or a list of arrays."""
-    rows: Iterable[Any] = y if isinstance(y, (list, tuple)) else np.asarray(y)
-    arrays = [np.asarray(row) for row in rows]
-    if len(arrays) != len(sequences):
+def check_finite_rows(values: np.ndarray, name: str) -> None:
+    """Refuse NaN and infinity in what there is of each sequence, with the place where they are."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        place = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
         raise ValueError(
-            f"{name} must have an entry for each of {len(sequences)} sequences, got {len(arrays)}"
+            f"{name} must be finite, and {name}[{', '.join(map(str, place))}] is {values[place]}"
         )
-    for i, (array, T) in enumerate(zip(arrays, sequences.lengths, strict=True)):
+
+
+def read_steps(y: Any, lengths: np.ndarray, name: str = "y") -> np.ndarray:
+    """Targets of each step, as one array (steps of all, ...): y (n, T) or (n, T, k), or a list of arrays."""
+    rows = y if isinstance(y, (list, tuple)) else np.asarray(y)
+    if isinstance(rows, np.ndarray) and not rows.ndim:
+        raise ValueError(f"{name} must be an array or a list with targets for each step, got {describe(y)}")
+    arrays = [np.asarray(row) for row in rows]
+    if len(arrays) != len(lengths):
+        raise ValueError(f"{name} must have an entry for each of {len(lengths)} sequences, got {len(arrays)}")
+    for i, (array, T) in enumerate(zip(arrays, lengths, strict=True)):
         if not array.ndim or len(array) != T or array.shape[1:] != arrays[0].shape[1:]:
             wanted = ", ".join(map(str, (T, *arrays[0].shape[1:])))
             raise ValueError(

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from fastrnn import backends
 from fastrnn._version import __version__
 from fastrnn.checkpoint import read_checkpoint, write_checkpoint
+from fastrnn.checks import check_choice
 from fastrnn.contents import (
     Misfit,
     check_class,
@@ -29,11 +31,14 @@ __all__ = ["load", "save"]
 
 E = TypeVar("E")
 
-_CONTENT = {
+_CONTENT: dict[str, Any] = {
     "class": str, "fastrnn": str, "params": dict, "model": dict, "history": list, "n_iter": int, "best_epoch": int,
     "table": bool, "n_features_in": (int, type(None)), "feature_names_in": (list, type(None)),
 }  # fmt: skip
-_OWN = {"RNNRegressor": {"one_value": bool}, "RNNClassifier": {"classes": list, "kind": str}}
+_OWN: dict[str, dict[str, Any]] = {
+    "RNNRegressor": {"one_value": bool},
+    "RNNClassifier": {"classes": list, "kind": str},
+}
 _ENTRY = {
     "epoch": int,
     "step": int,
@@ -43,13 +48,18 @@ _ENTRY = {
     "seconds": float,
 }
 
-#: What labels may be: the letter of their dtype, and the type of each in JSON.
-_KINDS = {"b": bool, "i": int, "u": int, "f": float, "U": str, "O": str}
+#: What labels may be: the name of their dtype, and the type of each in JSON.
+_KINDS = (
+    {"bool": bool, "str": str, "object": str}
+    | {f"{sign}int{bits}": int for sign in ("", "u") for bits in (8, 16, 32, 64)}
+    | {f"float{bits}": float for bits in (16, 32, 64)}
+)
 
 
 def save(estimator: Any, path: Any) -> None:
     """Write a fitted estimator."""
     check_is_fitted(estimator)
+    estimator._check_params()  # they may be other ones since, and `load` takes none that are wrong
     name = next(cls.__name__ for cls in type(estimator).__mro__ if cls.__name__ in _OWN)
     with being_read(estimator, "save"), being_read(estimator.model_, "save"):
         model, arrays = pack_model(estimator.model_, "model.")
@@ -95,6 +105,7 @@ def load(cls: type[E], path: Any, params: Mapping[str, Any]) -> E:
         kept = {key: _restored(value) for key, value in content["params"].items()}
         estimator: Any = cls(**kept)
         with misfits("hyper-parameters"):
+            check_choice(kept.get("backend"), "backend", (None, *backends.BACKENDS))
             estimator.set_params(backend=None)._check_params()  # that of the file may be missing here
         estimator.set_params(**{"backend": kept.get("backend"), **params})
         changes = {key: params[key] for key in ("backend", "num_threads") if key in params}
@@ -111,9 +122,9 @@ def _fitted(content: dict[str, Any], arrays: dict[str, np.ndarray], name: str, m
     """What is fitted, checked against the model."""
     for entry in content["history"]:
         check_members(entry, _ENTRY, "an entry of the history")
-    for key in ("n_iter", "best_epoch"):
-        if not 0 <= content[key] <= len(content["history"]):
-            raise Misfit(f"{key} = {content[key]} of {len(content['history'])} epochs")
+    epochs = len(content["history"])
+    if content["n_iter"] != epochs or not 0 <= content["best_epoch"] <= epochs:
+        raise Misfit(f"n_iter = {content['n_iter']}, best_epoch = {content['best_epoch']} of {epochs} epochs")
     others = {key: array for key, array in arrays.items() if not key.startswith("model.")}
     fitted = {
         "model_": model, "history_": content["history"], "n_iter_": content["n_iter"],
@@ -196,22 +207,24 @@ def _scaler_of(prefix: str, arrays: dict[str, np.ndarray], width: int) -> Scaler
 
 
 def _labels(classes: np.ndarray) -> tuple[list[Any], str]:
-    kind = classes.dtype.kind
+    kind = "str" if classes.dtype.kind == "U" else classes.dtype.name
     values = classes.tolist()
-    if kind not in _KINDS or not all(type(value) is _KINDS[kind] for value in values):
+    if not _are_labels(values, kind):
         raise TypeError(
             f"labels of dtype {classes.dtype} cannot be saved: integers, floats, bools and str can"
         )
-    return values, kind if kind in "UO" else classes.dtype.newbyteorder("<").str
+    return values, kind
+
+
+def _are_labels(values: list[Any], kind: str) -> bool:
+    return kind in _KINDS and all(type(value) is _KINDS[kind] for value in values)
 
 
 def _labels_of(values: list[Any], kind: str) -> np.ndarray:
-    letter = kind if kind in ("U", "O") else kind[1:2]
-    if letter not in _KINDS or not values or not all(type(value) is _KINDS[letter] for value in values):
+    if not values or not _are_labels(values, kind):
         raise Misfit("the labels are not of one type")
     with misfits("the labels"):
-        dtype = {"U": np.dtype(str), "O": np.dtype(object)}.get(kind) or np.dtype(kind).newbyteorder("=")
-        classes = np.array(values, dtype)
+        classes = np.array(values, np.dtype(kind))
     if len(set(values)) < len(values) or sorted(values) != values or classes.tolist() != values:
         raise Misfit("the labels are not in their order")
     return classes
