@@ -48,6 +48,7 @@ __all__ = [
     "RandomState",
     "Reduction",
     "Seed",
+    "SequencesLike",
     "Several",
     "ShowMode",
     "State",
@@ -110,6 +111,9 @@ RandomState: TypeAlias = int | np.integer | np.random.Generator | np.random.Rand
 
 #: A state: an array, or the pair (h, c) of an LSTM.
 State: TypeAlias = "ArrayLike | tuple[ArrayLike, ArrayLike]"
+
+#: What the estimators take: an array or a table, or a list of arrays whose lengths may differ.
+SequencesLike: TypeAlias = "ArrayLike | Sequence[ArrayLike]"
 
 Path: TypeAlias = str | os.PathLike[str]
 

@@ -21,7 +21,7 @@ HEADS = ["each", "last", "mean"]
 BUFFERS = 200_000
 
 #: The same where a mean is multiplied by a column.
-OBJECTS_OF_A_MEAN = 25_000
+OBJECTS_OF_A_MEAN = 60_000
 
 
 def batch(sm, T, N, seed=0):

@@ -20,7 +20,9 @@ from fastrnn.heads import HEADS
 from fastrnn.sharing import changing, reading
 
 if TYPE_CHECKING:
-    from fastrnn.hints import BackendName, CellName, Clip, Dtype, HeadName, Path, RandomState
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import BackendName, CellName, Clip, Dtype, HeadName, Path, RandomState, SequencesLike
     from fastrnn.optim import OptimizerName
 
 __all__ = ["RNNClassifier"]
@@ -186,7 +188,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     @changing
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: SequencesLike, y: SequencesLike) -> Self:
         """Learn from sequences.
 
         Parameters
@@ -217,7 +219,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         return self
 
     @reading
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: SequencesLike) -> Any:
         """Probabilities of the labels.
 
         Parameters
@@ -248,7 +250,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         return sequences.by_sequence(p) if HEADS[self.model_.head].per_step else p
 
     @reading
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: SequencesLike) -> Any:
         """The most probable label of each sequence.
 
         Parameters
@@ -279,7 +281,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         labels = self.classes_[logits.argmax(axis=1)]
         return sequences.by_sequence(labels) if HEADS[self.model_.head].per_step else labels
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: SequencesLike, y: SequencesLike, sample_weight: ArrayLike | None = None) -> float:
         """Share of labels that are right, over all steps with ``head="each"``.
 
         Parameters

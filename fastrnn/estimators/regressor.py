@@ -17,7 +17,9 @@ from fastrnn.heads import HEADS
 from fastrnn.sharing import changing, reading
 
 if TYPE_CHECKING:
-    from fastrnn.hints import BackendName, CellName, Clip, Dtype, HeadName, Path, RandomState
+    from numpy.typing import ArrayLike
+
+    from fastrnn.hints import BackendName, CellName, Clip, Dtype, HeadName, Path, RandomState, SequencesLike
     from fastrnn.optim import OptimizerName
 
 __all__ = ["RNNRegressor"]
@@ -179,7 +181,7 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         return tags
 
     @changing
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: SequencesLike, y: SequencesLike) -> Self:
         """Learn from sequences.
 
         Parameters
@@ -210,7 +212,7 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         return self
 
     @reading
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: SequencesLike) -> Any:
         """Values of sequences.
 
         Parameters
@@ -242,7 +244,7 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
             values = values[:, 0]
         return sequences.by_sequence(values) if HEADS[self.model_.head].per_step else values
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: SequencesLike, y: SequencesLike, sample_weight: ArrayLike | None = None) -> float:
         """Coefficient of determination R² of what is predicted, over all steps with ``head="each"``.
 
         Parameters

@@ -44,7 +44,7 @@ def gaussian(y, q, values, factor):
     half, loss = q // 2, 0.0
     for j in range(half):
         error, log_variance = y[j] - values[j], y[half + j]
-        by = error * math.exp(-log_variance)
+        by = error * np.exp(-log_variance)
         square = error * by
         loss += np.float64(log_variance) + np.float64(square)
         y[j] = factor * by
