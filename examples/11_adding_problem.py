@@ -7,6 +7,9 @@ A step is a random value from 0 to 1 and a marker, which is 1 at one place in ea
 At the end the net has to say the sum of the two values that were marked.  Who always says 1 has a mean squared error of
 0.167.  Le, Jaitly and Hinton (2015, arXiv 1504.00941) let rectified linear units begin with the identity for their
 recurrent weights: then a state stays what it is until an input changes it, and at first gradients neither vanish nor explode.
+Two things are not as in the paper: Adam trains, and the weights of the inputs begin with a deviation of 0.1, not 0.001, with
+which it takes three to eight times as many batches.  Rectified units with their usual weights learn it too, later and not
+always; those of tanh do not.
 """
 
 import sys
