@@ -78,6 +78,7 @@ def variants():
     yield RNNClassifier(class_weight="balanced")
 
 
+@pytest.mark.many(60)
 @pytest.mark.few(2)
 @pytest.mark.parametrize(("estimator", "check"), checks_of(*variants()))
 def test_check_estimator_of_variants(estimator, check):

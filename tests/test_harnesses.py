@@ -550,3 +550,135 @@ def test_waking_is_left_out_where_there_is_no_helper_or_no_word_of_it(waking, mo
     monkeypatch.delattr(kernels, "team_wake_time")
     assert list(few.measure_waking(2)) == []
     assert "left out: waking: these kernels have no team_wake_time" in capsys.readouterr().err
+
+
+# ---- fit of the estimators --------------------------------------------------------------------------
+
+FIT = STEPPER.with_name("fit.py")
+
+
+@pytest.fixture
+def fit(import_benchmark):
+    for library in ("torch", "sklearn"):
+        pytest.importorskip(library)
+    return import_benchmark("fit_contenders")
+
+
+def small_fits(fit):
+    return {(case.data, case.form, case.cell): fit.quick(case) for case in fit.FITS}
+
+
+def test_fit_and_the_loop_beside_it_pass_their_checks(fit, dtype):
+    for case in small_fits(fit).values():
+        ours, theirs, loop = fit.checked_fits(fit.replace(case, dtype=name_of(dtype)), 1, "numpy")
+        assert list(ours.weights) == list(theirs.weights)
+        for name, W in ours.weights.items():
+            np.testing.assert_allclose(W, theirs.weights[name], rtol=0, atol=1e-4, err_msg=name)
+        assert loop.fit()[1] == theirs.losses  # it begins anew
+
+
+def test_what_is_noted_of_a_fit_is_taken_back(fit):
+    from fastrnn.estimators import base
+
+    train = base.train
+    case = fit.quick(fit.FITS[0])
+    _, plan = fit.train_ours(fit.replace(case, epochs=2), 1, "numpy")
+    assert base.train is train
+    assert plan.steps == 2 * 3
+    for epoch in plan.order:
+        assert sorted(np.concatenate(epoch)) == list(range(48))
+    assert not np.array_equal(*(np.concatenate(epoch) for epoch in plan.order))
+
+
+@pytest.mark.parametrize("fault", ["order", "weights", "end", "clip", "data", "steps"])
+def test_a_loop_that_does_something_else_than_fit_is_not_timed(fit, monkeypatch, fault):
+    from agreement import WrongResult
+
+    case = small_fits(fit)["prefixes", "padded", "gru"]
+    fit.checked_fits(case, 1, "numpy")
+    if fault in ("order", "weights", "steps"):
+        real = fit.train_ours
+
+        def wrong(*given):
+            trained, plan = real(*given)
+            if fault == "order":
+                plan.order = [epoch[::-1] for epoch in plan.order]
+            elif fault == "steps":
+                plan.order = plan.order[1:]
+            else:
+                plan.weights["weight_hh_l0"] *= 1.01
+            return trained, plan
+
+        monkeypatch.setattr(fit, "train_ours", wrong)
+    elif fault == "end":
+        monkeypatch.setattr(fit.Net, "last", lambda self, x, lengths: self.linear(self.layer(x)[0][:, -1]))
+    elif fault == "clip":
+        case = fit.replace(case, epochs=2)
+        monkeypatch.setattr(fit, "LR", 0.1)
+        train = fit.train_ours
+        monkeypatch.setattr(fit, "train_ours", lambda *given: (train(*given), setattr(fit, "CLIP", 1e-3))[0])
+    else:
+        monkeypatch.setattr(
+            fit, "_moments", lambda values: (values.mean(axis=0), 1.01 * values.std(axis=0) + 0.01)
+        )
+    with pytest.raises(WrongResult, match="their first 5 to 8 rows"):
+        fit.checked_fits(case, 1, "numpy")
+
+
+def test_training_steps_pass_their_check_and_wrong_ones_do_not(fit, monkeypatch, dtype):
+    from agreement import WrongResult
+
+    for cell in ("rnn", "gru", "lstm"):
+        case = fit.Step(cell, 9, 5, 3, name_of(dtype))
+        for step in fit.checked_steps(case, 1, "numpy"):
+            assert step() == pytest.approx(step(), rel=1e-4)  # the one that is timed stays where it is
+    real = fit.torch_step
+    monkeypatch.setattr(fit, "torch_step", lambda case, batch, lr=0.0: real(case, batch, 1.01 * lr))
+    with pytest.raises(WrongResult, match=r"-h9-T5-N3-float.., checked: loss 1"):
+        fit.checked_steps(case, 1, "numpy")
+
+
+def test_the_program_of_fit_compares_and_keeps_what_it_measured(fit, tmp_path):
+    file, threads = tmp_path / "fit.json", min(2, CORES)
+    done = run_python(
+        FIT, "--quick", "--backend", "numpy", "--data", "tagging", "--threads", threads, "--json", file
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| a tag for each step, both directions | GRU | h=8, N=16, T=30, float32, 3 steps |" in done.stdout
+    rows = [row["extra_info"] for row in json.loads(file.read_text(encoding="utf-8"))["benchmarks"]]
+    found = [(row["contender"], row["kind"], row["threads"]) for row in rows]
+    expected = [
+        ("numpy", "backend", threads), ("torch", "peer", threads), ("torch, one thread", "peer", 1),
+    ]  # fmt: skip
+    assert found == expected[: 1 + threads]
+    shared = {"suite": "fit", "cell": "gru", "h": 8, "N": 16, "T": 30, "steps": 3, "cores": threads}
+    assert all(row.items() >= shared.items() for row in rows)
+    assert rows[0]["score"] == pytest.approx(rows[1]["score"], abs=0.05)
+
+
+def test_the_program_of_fit_times_steps(fit, tmp_path):
+    file = tmp_path / "fit.json"
+    done = run_python(
+        FIT, "--quick", "--only", "step", "--backend", "numpy", "--hidden", 32, "--threads", 1, "--json", file
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| GRU | float32 | 32, 8, 32 |" in done.stdout
+    rows = [row["extra_info"] for row in json.loads(file.read_text(encoding="utf-8"))["benchmarks"]]
+    assert [(row["suite"], row["contender"]) for row in rows] == [
+        ("fit step", "numpy"),
+        ("fit step", "torch"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--threads", 0], 2, "--threads must be 1 to"),
+        (["--threads", 10_000], 2, "--threads must be 1 to"),
+        (["--backend", "abacus"], 2, "--backend must be one of"),
+        (["--hidden", 7], 2, "there is no such case"),
+    ],
+)
+def test_the_program_of_fit_refuses_what_it_cannot_measure(options, code, said):
+    done = run_python(FIT, *options)
+    assert (done.returncode, said in done.stderr) == (code, True)

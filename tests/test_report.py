@@ -449,6 +449,71 @@ def test_char_rnn_has_a_row_for_each_cell(report, tmp_path):
         assert cells(text, what, f"{cell}{setting}, float32, 2 threads, a.txt") == figures
 
 
+def fitted(contender, seconds, **more):
+    """A row of `fit`."""
+    shape = {"cell": "gru", "h": 64, "N": 32, "T": 8, "dtype": "float32", "steps": 430, "text": "digits"}
+    where = {"suite": "fit", "operation": "fit", "threads": 2, **shape}
+    return record(
+        contender,
+        seconds,
+        **{"kind": "peer" if contender.startswith("torch") else "backend", **where, **more},
+    )
+
+
+@pytest.fixture
+def fit_rows():
+    return [
+        fitted("fast", 0.1, score=0.97),
+        fitted("torch", 0.45, score=0.965),
+        fitted("torch, one thread", 0.3, threads=1, score=0.965),
+        fitted("fast", 0.4, h=256, score=0.95),
+        fitted("torch", 0.3, h=256, score=0.95),
+        fitted("fast", 2e-4, suite="fit step", text="", steps=0),
+        fitted("torch", 1e-3, suite="fit step", text="", steps=0),
+        fitted("torch, one thread", 5e-5, suite="fit step", text="", steps=0, threads=1),
+    ]
+
+
+def test_fit_is_held_against_pytorch_on_either_number_of_threads_and_losers_stay(report, tmp_path, fit_rows):
+    text = report.section(report.read([write(tmp_path / "r.json", fit_rows)]), [])
+    assert cells(text, "trained on", "", "setting") == ["fast", "torch", "torch, one thread", "scores"]
+    setting = "N=32, T=8, float32, 430 steps"
+    assert cells(text, "digits", "GRU", f"h=64, {setting}") == [
+        "100",
+        "450 (4.5x)",
+        "300 (3.0x)",
+        "0.970 / 0.965",
+    ]
+    assert cells(text, "digits", "GRU", f"h=256, {setting}") == [
+        "400",
+        "300 (**0.75x**)",
+        "",
+        "0.950 / 0.950",
+    ]
+    assert cells(text, "GRU", "float32", "64, 8, 32") == ["200", "1000 (5.0x)", "50.0 (**0.25x**)"]
+    assert "Everybody on 2 threads" in text
+    assert text.count("<!-- fit:start -->") == text.count("<!-- fit:end -->") == 1
+
+
+def test_the_part_about_fit_is_written_by_itself(report, import_benchmark, tmp_path, fit_rows, capsys):
+    report_fit, page = import_benchmark("report_fit"), tmp_path / "page.md"
+    source = str(write(tmp_path / "r.json", fit_rows))
+    page.write_text(PAGE.replace("old", "<!-- fit:start -->\nold\n<!-- fit:end -->"), encoding="utf-8")
+    assert report_fit.main([source, "--page", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(
+        "# Title\n\nbefore\n<!-- benchmarks:start -->\n<!-- fit:start -->\nMeasured 2025-11-22 by"
+    )
+    assert "A processor, 3 cores, with python 3.12.0, numpy 2.1.0." in text
+    assert text.endswith("<!-- fit:end -->\n<!-- benchmarks:end -->\nafter\n")
+    assert report_fit.main([source, "--page", str(page)]) == 0
+    assert page.read_text(encoding="utf-8") == text
+    nothing = str(write(tmp_path / "n.json", [record("fast", 1.0)]))
+    assert report_fit.main([nothing, "--page", str(page)]) == 1
+    assert "nothing that fit.py measured" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == text
+
+
 @pytest.fixture
 def steps():
     """At h=8 in both dtypes, `other` in float32 only; `slow` loses one."""

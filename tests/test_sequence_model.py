@@ -107,6 +107,7 @@ def assert_by_hand(sm, x, y, *, reduction="mean", **more):
 # Values and gradients
 
 
+@pytest.mark.many(500)
 @pytest.mark.few(18)
 @pytest.mark.parametrize("kind", ["plain", "ragged", "ragged, weighted", "classes, weighted by sequence"])
 @pytest.mark.parametrize("loss", LOSSES)
@@ -377,6 +378,7 @@ def test_targets_of_no_weight_are_not_read(loss, head, dtype, backend):
     assert everything(sm, x, missing, **more) == everything(sm, x, y, **more)
 
 
+@pytest.mark.many(300)
 @pytest.mark.few(48)
 @pytest.mark.parametrize("recompute_every", [None, 2])
 @pytest.mark.parametrize("classes", [False, True])
@@ -493,6 +495,7 @@ ORDERS = {
 }  # fmt: skip
 
 
+@pytest.mark.many(200)
 @pytest.mark.few(48)
 @pytest.mark.parametrize("kind", ORDERS)
 @pytest.mark.parametrize("head", HEADS)
@@ -604,6 +607,7 @@ def test_a_state_that_train_step_returned_may_be_given_back(cell, bidirectional,
 # Recomputation
 
 
+@pytest.mark.many(400)
 @pytest.mark.few(48)
 @pytest.mark.parametrize("k", [1, 2, 3, 6, 7, 100])
 @pytest.mark.parametrize("loss", LOSSES)
@@ -803,6 +807,7 @@ def results(num_threads, h, N, *, T=7, num_layers=1, **options):
     return got
 
 
+@pytest.mark.many(400)
 @pytest.mark.few(24)
 @pytest.mark.parametrize("how", ["one", "two directions", "recomputed", "dropout"])
 @pytest.mark.parametrize("N", [1, 3, 16, 33, 64])

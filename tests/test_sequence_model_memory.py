@@ -52,6 +52,7 @@ def steps_of(sm, T, N, kind, backend):
     return calls
 
 
+@pytest.mark.many(60)
 @pytest.mark.few(6)
 @pytest.mark.parametrize(
     "options",
@@ -73,6 +74,7 @@ def test_a_training_step_allocates_nothing(T, N, head, loss, options, dtype, com
     assert kept < OBJECTS, "memory was kept"
 
 
+@pytest.mark.many(60)
 @pytest.mark.few(6)
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 3, "bidirectional": True, "dropout": 0.3}, {"num_layers": 2, "recompute_every": 16},

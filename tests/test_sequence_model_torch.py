@@ -130,6 +130,7 @@ def assert_same(sm, loss, reduction, **given):
     assert np.abs(outputs - expected).max() <= within * np.abs(expected).max()
 
 
+@pytest.mark.many(500)
 @pytest.mark.few(40)
 @pytest.mark.parametrize("kind", ["plain", "ragged", "weighted", "ragged, weighted, classes"])
 @pytest.mark.parametrize("loss", LOSSES)
