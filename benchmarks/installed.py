@@ -65,7 +65,7 @@ def require(contender: str) -> None:
 def machine() -> dict[str, Any]:
     """The processor and the versions, for the report."""
     versions = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in ("numpy", "numba", "scipy", "cython", *LIBRARIES):
+    for name in ("numpy", "numba", "scipy", "cython", "scikit-learn", *LIBRARIES):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -1,11 +1,11 @@
 """Write docs/benchmarks.md, the README's figures and the plots, between markers, from measured JSON.
 
-    python benchmarks/report.py                      # measure everything, about 110 minutes, then write
-    python benchmarks/report.py --short              # without the grid behind the plots, about 35 minutes
+    python benchmarks/report.py                      # measure everything, about 2 hours, then write
+    python benchmarks/report.py --short              # without the grid behind the plots, about 40 minutes
     python benchmarks/report.py --from a.json b.json # write from earlier results
 
-The tables' ratios come from `ratios.py`, `batched.py`, `gated.py`, `few.py`, `stepper.py` and `char_rnn.py`, which let
-the contenders take turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest
+The tables' ratios come from `ratios.py`, `batched.py`, `gated.py`, `few.py`, `stepper.py`, `char_rnn.py` and `fit.py`, which
+let the contenders take turns; the plots across T and h, the slopes and the first use from pytest-benchmark.  The shortest
 time of many is what counts, but in training a text, where it is all the time it took.
 The README gets one sentence, one picture and one small table (`report_readme.py`), the page all the rest.
 Results are kept in .benchmarks/, which git ignores.
@@ -27,6 +27,7 @@ import colours
 import report_batched
 import report_char_rnn
 import report_few
+import report_fit
 import report_gated
 import report_readme
 import report_stepper
@@ -78,6 +79,7 @@ def section(results: Results, plots: list[str]) -> str:
         *report_few.parts(results),
         *report_stepper.parts(results),
         *report_char_rnn.parts(results),
+        *report_fit.parts(results),
     ]
     if not any(parts[1:]):
         raise ReportError("the results hold none of the benchmarks of this report")
@@ -396,7 +398,7 @@ def measure(folder: Path, short: bool) -> list[Path]:
     )
     options: dict[str, list[str]] = {
         "ratios": [], "batched": less, "gated": less, "few": less, "few_busy": ["--busy", *less], "stepper": fewer,
-        "char_rnn": less,
+        "char_rnn": less, "fit": less,
     }  # fmt: skip
     files = {name: folder / f"{name}.json" for name in (*options, "suite")}
     commands = [

@@ -49,6 +49,8 @@ class Row:
     clock: float = 0.0
     #: Microseconds between two calls.
     pause: int = 0
+    #: On a test part: an accuracy, or a coefficient of determination.
+    score: float = 0.0
 
     @property
     def size(self) -> Size:
@@ -74,7 +76,7 @@ class Results:
 
 _OPTIONAL = (
     "operation", "h", "T", "N", "dtype", "binding", "threads", "cores", "steps", "nats", "text", "clock", "cell",
-    "multiply_adds", "pause",
+    "multiply_adds", "pause", "score",
 )  # fmt: skip
 
 
@@ -113,7 +115,7 @@ def _shortest_of_each(rows: list[Row]) -> list[Row]:
     """What was measured more than once, by the shortest of its times."""
     found: dict[Row, Row] = {}
     for row in rows:
-        case = replace(row, seconds=0.0, percentiles=(), clock=0.0)
+        case = replace(row, seconds=0.0, percentiles=(), clock=0.0, score=0.0)
         if case not in found or row.seconds < found[case].seconds:
             found[case] = row
     return list(found.values())
