@@ -48,8 +48,6 @@ __all__ = [
     "CheckpointError",
     "LanguageModel",
     "NotFittedError",
-    "RNNClassifier",
-    "RNNRegressor",
     "ReferenceGRU",
     "ReferenceLSTM",
     "ReferenceRNN",
@@ -69,6 +67,9 @@ __all__ = [
     "use_backend",
     "warmup",
 ]
+
+#: Public too, but not of ``from fastrnn import *``: they need scikit-learn.
+_WITH_SCIKIT_LEARN = ("RNNClassifier", "RNNRegressor")
 
 #: Public name -> module: what not every program uses is imported when it is first asked for.
 _LAZY = {
@@ -104,4 +105,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_WITH_SCIKIT_LEARN})

@@ -77,6 +77,12 @@ def test_unknown_name_is_an_attribute_error():
 def test_star_import_gives_the_lazy_names():
     out, _ = run_python("from fastrnn import *; print(ReferenceRNN.__name__, warmup.__name__)")
     assert out == "ReferenceRNN warmup\n"
+    # Without scikit-learn, which only the estimators need, and say so.
+    hidden = "import sys; sys.modules['sklearn'] = None; from fastrnn import *; import fastrnn; print(RNN.__name__)"
+    assert run_python(hidden)[0] == "RNN\n"
+    assert {"RNNClassifier", "RNNRegressor"} <= set(dir(fastrnn))
+    said = run_python(f"{hidden}\ntry: fastrnn.RNNClassifier\nexcept ImportError as error: print(error)")[0]
+    assert "pip install 'fastrnn[sklearn]'" in said
 
 
 def test_kernels_refuses_its_bare_name():
