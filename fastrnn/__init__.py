@@ -30,7 +30,8 @@ if _TYPE_CHECKING:
     from fastrnn import diagnostics, functional, init, optim
     from fastrnn.char_rnn import CharRNN
     from fastrnn.config import show_config, warmup
-    from fastrnn.estimators import RNNClassifier, RNNRegressor
+    from fastrnn.estimators import RNNClassifier as RNNClassifier
+    from fastrnn.estimators import RNNRegressor as RNNRegressor
     from fastrnn.files import load, save
     from fastrnn.gated import GRU, LSTM
     from fastrnn.language_model import LanguageModel

@@ -121,7 +121,9 @@ def test_importing_the_package_does_not_import_its_hints():
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("name", sorted({*fastrnn.__all__, "RNNClassifier", "RNNRegressor"} - {"__version__"}))
+@pytest.mark.parametrize(
+    "name", sorted({*fastrnn.__all__, "RNNClassifier", "RNNRegressor"} - {"__version__"})
+)
 def test_no_public_argument_is_any_or_lacks_a_type(name):
     member = getattr(fastrnn, name)
     inside = [getattr(member, n) for n in getattr(member, "__all__", [])] or [member]
