@@ -42,7 +42,7 @@ REQUIRE_ALL = IN_CI or os.environ.get("FASTRNN_REQUIRE_ALL_BACKENDS") == "1"
 
 #: What runs without --all-cases: random cases of a test (values of its parameter ``seed``), and cases of it
 #: altogether unless its mark ``few`` names another number.
-FEW_SEEDS, FEW = 3, 32
+FEW_SEEDS, FEW = 3, 20
 
 hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
 hypothesis.settings.register_profile("all", deadline=None, max_examples=30, derandomize=IN_CI)
