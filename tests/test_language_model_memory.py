@@ -119,7 +119,7 @@ def test_what_is_kept_does_not_grow_with_the_number_of_shapes(backend, kept_byte
             assert len(lm._spaces) <= (MOST_SHAPES if kept_bytes else KEPT_SHAPES), round_
     finally:
         tracemalloc.stop()
-    assert held[-1] - held[1] < 10_000
+    assert held[-1] - held[1] < 40_000  # a space of each shape takes 300 000
 
 
 def test_shapes_that_fit_a_budget_are_kept_together(compiled, monkeypatch):
