@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from support import assert_close
 from torch_support import (
     AGREEMENT,
     assert_agrees,
@@ -119,9 +120,12 @@ def assert_same(sm, loss, reduction, **given):
     assert_agrees(h_n, want_h_n, "h_n")
     wanted = module.backward(want)
     assert list(grads) == list(wanted)
+    # In float32 a gradient that has come a long way down is as exact as those that it came from.
+    largest = max(wanted.values(), key=lambda g: float(g.abs().max())).numpy()
     for name, g in grads.items():
         assert g.any(), name
-        assert_agrees(g, wanted[name], name)
+        assert g.dtype == sm.dtype
+        assert_close(g, wanted[name].numpy(), within, name, of=largest if sm.dtype == np.float32 else None)
     outputs, _ = sm.forward(given["x"], given["h0"], lengths=given["lengths"])
     expected = module.forward(given["x"], given["h0"], given["lengths"])[0].detach().numpy()
     if given["lengths"] is not None and sm.head == "each":  # PyTorch's linear layer gives its bias there
