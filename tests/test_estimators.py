@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from estimator_support import BOTH, both, small
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
 from support import bits, run_python
 
+import fastrnn
 from fastrnn import RNNClassifier, RNNRegressor, SequenceModel, optim
 from fastrnn.estimators import base, fitting
 from fastrnn.estimators.scaling import Scaler
@@ -320,6 +322,63 @@ def test_values_that_are_too_large(scale):
             model.predict(X)
 
 
+@pytest.mark.parametrize("factor", [1e-200, 2.0**-600, 1e200])
+def test_scales_of_any_size(factor):
+    X = tables()
+    y = X[:, -1, 0]
+    wanted = small(RNNRegressor).fit(X, y).predict(X)
+    np.testing.assert_allclose(
+        small(RNNRegressor).fit(X * factor, y * factor).predict(X * factor), wanted * factor, rtol=1e-4
+    )
+
+
+# -- predictions -----------------------------------------------------------------------------------
+
+
+def test_predictions_follow_the_weights():
+    X = tables()
+    model = small(RNNRegressor).fit(X, X[:, -1, 0])
+    before = model.predict(X)
+    assert model.predict(X).tolist() == before.tolist()
+    model.model_.parameters["bias_out"][0] += 1
+    np.testing.assert_allclose(model.predict(X) - before, model._y_scaler.scale[0], rtol=1e-6)
+    model.model_.parameters["bias_out"] = model.model_.parameters["bias_out"] - 1
+    np.testing.assert_allclose(model.predict(X), before, rtol=1e-6)
+
+
+@both
+def test_not_fitted_in_the_words_of_both(cls):
+    for call in (
+        lambda: cls().predict(tables()),
+        lambda: cls().score(tables(), [0]),
+        lambda: cls().save("x"),
+    ):
+        for error in (fastrnn.NotFittedError, NotFittedError):
+            with pytest.raises(error):
+                call()
+
+
+# -- lists -----------------------------------------------------------------------------------------
+
+
+@both
+def test_a_list_of_arrays_is_one_however_long_they_are(cls):
+    X = tables()[:, :, 0]
+    model = small(cls).fit(list(X), targets_of(cls, tables()))
+    assert not hasattr(model, "n_features_in_")
+    assert model.predict([X[0], X[1, :3]]).shape == (2,)
+    assert model.predict(list(X)).tolist() == model.predict(X).tolist()
+
+
+@both
+@pytest.mark.parametrize("form", [list, np.ndarray.tolist])
+def test_steps_of_a_list_are_a_list_again(cls, form):
+    X = tables()[:, :, 0]
+    model = small(cls, head="each").fit(form(X), form((X > 0).astype(int)))
+    assert isinstance(model.predict(form(X)), list)
+    assert np.stack(model.predict(form(X))).tolist() == model.predict(X).tolist()
+
+
 # -- training --------------------------------------------------------------------------------------
 
 
@@ -410,6 +469,17 @@ def test_of_each_label_a_share_is_held_out():
     assert sorted([*train_on, *held]) == list(range(1001))
     train_on, held = base._split(100, 0.9, np.arange(100), np.random.default_rng(0))
     assert (len(train_on), len(held)) == (100, 0)
+
+
+def test_small_strata_are_held_out_of_too():
+    y = np.repeat(np.arange(100), 4)
+    train_on, held = base._split(400, 0.1, y, np.random.default_rng(0))
+    assert sorted([*train_on, *held]) == list(range(400))
+    assert len(held) == 40
+    assert np.bincount(y[held]).max() == 1
+    train_on, held = base._split(400, 0.9, y, np.random.default_rng(0))  # and never all of one
+    assert sorted([*train_on, *held]) == list(range(400))
+    assert len(np.unique(y[train_on])) == 100
 
 
 def test_a_classifier_holds_out_of_each_label(monkeypatch):

@@ -6,17 +6,19 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, validate_data
 
 from fastrnn import backends
 from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import check_choice, check_dtype, check_flag, check_number, check_size, own_arrays
+from fastrnn.errors import not_fitted
 from fastrnn.estimators.fitting import FitEntry, Limits, Problem, looks, train
 from fastrnn.estimators.scaling import Scaler
 from fastrnn.estimators.sequences import (
     Sequences,
     check_finite,
     check_finite_rows,
+    is_list_of_arrays,
     is_table,
     read_sequences,
     read_steps,
@@ -39,6 +41,11 @@ FEWEST_HELD_OUT = 30
 
 class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
     """What `RNNRegressor` and `RNNClassifier` share."""
+
+    # Beside what is fitted, in no copy and no pickle: `predict` changes nothing that a user sees.
+    __slots__ = ("_wide",)
+
+    _wide: tuple[Any, dict[str, np.ndarray], SequenceModel]
 
     #: What the model is trained for.
     _loss: LossName
@@ -158,18 +165,18 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         )
         return fitted | {
             "model_": model, "history_": trained.history, "n_iter_": len(trained.history),
-            "best_epoch_": trained.best_epoch, "_scaler": scaler, "_table": is_table(X),
+            "best_epoch_": trained.best_epoch, "_scaler": scaler, "_table": self._is_table(X),
         }  # fmt: skip
 
     def _read(self, X: Any, y: Any) -> tuple[Sequences, np.ndarray]:
         """Inputs and targets; what is 2-D is checked by scikit-learn, in its words."""
         per_step = HEADS[self.head].per_step
-        if is_table(X):
+        if self._is_table(X):
             if per_step:
-                sequences = _of_table(validate_data(self, X, dtype=np.float64))
+                sequences = _of_table(validate_data(self, X, dtype=np.float64), X)
                 return sequences, self._read_targets(y, sequences)
             X, y = validate_data(self, X, y, dtype=np.float64, **self._checks)
-            return _of_table(X), y
+            return _of_table(X, X), y
         sequences = read_sequences(X)
         for name in COLUMNS:  # of an earlier fit
             self.__dict__.pop(name, None)
@@ -189,6 +196,11 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
             )
         check_finite_rows(targets, "y")
         return targets
+
+    @staticmethod
+    def _is_table(X: Any) -> bool:
+        """Whether `fit` is given a table: what a list of arrays is does not hang on how long they happen to be."""
+        return is_table(X) and not is_list_of_arrays(X)
 
     def _limits(self) -> Limits:
         return Limits(
@@ -228,11 +240,10 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
 
     def _predict(self, X: Any) -> tuple[Sequences, np.ndarray]:
         """The inputs, and the model's outputs for each sequence or step, computed in float64."""
-        check_is_fitted(self)
+        self._check_fitted()
         sequences = self._read_again(X)
         scaled = Sequences(self._scaler.into(sequences.flat, np.dtype(float), "X"), sequences.lengths)
-        with being_read(self.model_, "predict"):
-            model = _in_float64(self.model_)
+        model = self._wide_model()
         per_step = HEADS[model.head].per_step
         outputs = np.empty((len(scaled.flat) if per_step else len(scaled), model.output_size))
         for batch in looks(scaled, np.arange(len(scaled))):
@@ -243,6 +254,22 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
             else:
                 outputs[batch] = out
         return sequences, outputs
+
+    def _wide_model(self) -> SequenceModel:
+        """The model in float64: made again when its weights are other ones, whoever has changed them."""
+        model = self.model_
+        with being_read(model, "predict"):
+            settings, weights = (model, model._backend, model.num_threads), model.parameters
+            made_of, narrow, wide = getattr(self, "_wide", (None, {}, model))
+            same = settings == made_of and weights.keys() == narrow.keys()
+            if not same or not all(np.array_equal(weights[name], W) for name, W in narrow.items()):
+                wide = _in_float64(model)
+                self._wide = settings, model.state_dict(), wide
+            return wide
+
+    def _check_fitted(self) -> None:
+        if "model_" not in self.__dict__:
+            raise not_fitted(f"this {type(self).__name__} is not fitted yet: call fit first")
 
     def _steps_to_score(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Targets and predictions of all steps, one after the other."""
@@ -259,23 +286,24 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
                     f"X must be 2-D, (n, {self.n_features_in_}), as that of fit; give fit X of shape (n, T, 1), or a list, "
                     f"for sequences of any length"
                 )
-            return _of_table(validate_data(self, X, reset=False, dtype=np.float64))
+            return _of_table(validate_data(self, X, reset=False, dtype=np.float64), X)
         d = self.model_.input_size
         if is_table(X) and not isinstance(X, (list, tuple)):
             if d > 1:
                 raise ValueError(
                     f"X must have shape (n, T, {d}), or be a list of arrays (T, {d}), got {np.shape(X)}"
                 )
-            return _of_table(check_array(X, dtype=np.float64, estimator=self, input_name="X"))
+            return _of_table(check_array(X, dtype=np.float64, estimator=self, input_name="X"), X)
         sequences = read_sequences(X)
         if sequences.flat.shape[1] != d:
             raise ValueError(f"X must have {d} channels, as that of fit, got {sequences.flat.shape[1]}")
         return sequences
 
 
-def _of_table(X: np.ndarray) -> Sequences:
+def _of_table(X: np.ndarray, given: Any) -> Sequences:
     n, T = X.shape
-    return Sequences(np.ascontiguousarray(X).reshape(n * T, 1), np.full(n, T))
+    as_list = isinstance(given, (list, tuple))
+    return Sequences(np.ascontiguousarray(X).reshape(n * T, 1), np.full(n, T), as_list=as_list)
 
 
 def _of_ends(out: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -310,11 +338,13 @@ def _split(
         return order, order[:0]
     if strata is None:
         return order[count:], order[:count]
-    held = []
-    for stratum in np.unique(strata):
-        members = order[strata[order] == stratum]
-        held.append(members[: min(round(len(members) * fraction), len(members) - 1)])
-    hold_out = np.concatenate(held)
+    # Every so-many-th of them, one label after the other: small strata have their share of places too.
+    by_stratum = order[np.argsort(strata[order], kind="stable")]
+    held = by_stratum[((np.arange(count) + rng.random()) * n / count).astype(int)]
+    train_on = order[~np.isin(order, held)]
+    missing = ~np.isin(strata[held], strata[train_on])
+    back = held[missing][np.unique(strata[held[missing]], return_index=True)[1]]  # one of each is trained on
+    hold_out = held[~np.isin(held, back)]
     if len(hold_out) < FEWEST_HELD_OUT:
         return order, order[:0]
     return order[~np.isin(order, hold_out)], hold_out

@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from fastrnn import functional
 from fastrnn.checks import check_number, describe
@@ -309,7 +309,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         >>> model.score(np.ones((2, 5)), [0, 0])
         1.0
         """
-        check_is_fitted(self)
+        self._check_fitted()
         if not HEADS[self.model_.head].per_step:
             return float(super().score(X, y, sample_weight))
         return float(accuracy_score(*self._steps_to_score(X, y, sample_weight)))

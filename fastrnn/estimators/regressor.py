@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_array
 
 from fastrnn.estimators import snapshot
 from fastrnn.estimators.base import RNNEstimator
@@ -273,7 +273,7 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         >>> model.score(X, X.sum(axis=1)) <= 1
         True
         """
-        check_is_fitted(self)
+        self._check_fitted()
         if not HEADS[self.model_.head].per_step:
             return float(super().score(X, y, sample_weight))
         return float(r2_score(*self._steps_to_score(X, y, sample_weight)))

@@ -24,7 +24,10 @@ class Scaler:
         """That of the columns of values (n, d)."""
         with np.errstate(over="ignore", invalid="ignore"):  # `into` finds it
             moved = values - values[0]  # 0 where all are the same, whatever rounding does to their sum
-            mean, scale = values[0] + moved.mean(axis=0), moved.std(axis=0)
+            # By a power of two, which changes no bit, so that squares neither overflow nor vanish.
+            unit = np.ldexp(1.0, np.frexp(np.abs(moved).max(axis=0))[1])
+            moved /= unit
+            mean, scale = values[0] + moved.mean(axis=0) * unit, moved.std(axis=0) * unit
         # What rounding leaves of a constant is no scale.
         constant = scale <= 10 * np.finfo(np.float64).eps * np.maximum(
             np.abs(mean), np.finfo(np.float64).tiny

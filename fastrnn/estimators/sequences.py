@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn.checks import describe
 
-__all__ = ["Sequences", "is_table", "read_sequences", "read_steps"]
+__all__ = ["Sequences", "is_list_of_arrays", "is_table", "read_sequences", "read_steps"]
 
 
 class Sequences:
@@ -71,6 +71,11 @@ def is_table(X: Any) -> bool:
     if of_objects and len(shape) == 1 and any(np.ndim(row) for row in X):
         raise ValueError("X must be a list of sequences, not an array of them: list(X) is one")
     return len(shape) < 3
+
+
+def is_list_of_arrays(X: Any) -> bool:
+    """Whether X is a list of sequences however long they are, and never a table written row by row."""
+    return isinstance(X, (list, tuple)) and any(isinstance(row, np.ndarray) and row.ndim for row in X)
 
 
 def _shape_of(row: Sequence[Any]) -> tuple[int, ...]:
@@ -166,8 +171,8 @@ def read_steps(y: Any, lengths: np.ndarray, name: str = "y") -> np.ndarray:
         raise ValueError(f"{name} must have an entry for each of {len(lengths)} sequences, got {len(arrays)}")
     for i, (array, T) in enumerate(zip(arrays, lengths, strict=True)):
         if not array.ndim or len(array) != T or array.shape[1:] != arrays[0].shape[1:]:
-            wanted = ", ".join(map(str, (T, *arrays[0].shape[1:])))
+            wanted = (int(T), *arrays[0].shape[1:])
             raise ValueError(
-                f"{name}[{i}] must have shape ({wanted},), one target for each step, got {array.shape}"
+                f"{name}[{i}] must have shape {wanted}, one target for each step, got {array.shape}"
             )
     return np.concatenate(arrays)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from fastrnn import backends
 from fastrnn._version import __version__
@@ -58,7 +57,7 @@ _KINDS = (
 
 def save(estimator: Any, path: Any) -> None:
     """Write a fitted estimator."""
-    check_is_fitted(estimator)
+    estimator._check_fitted()
     estimator._check_params()  # they may be other ones since, and `load` takes none that are wrong
     name = next(cls.__name__ for cls in type(estimator).__mro__ if cls.__name__ in _OWN)
     with being_read(estimator, "save"), being_read(estimator.model_, "save"):
