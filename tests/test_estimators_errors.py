@@ -82,9 +82,25 @@ test_clip = wrong_calls(
     ({0: 1, 1: None}, TypeError, ["class_weight[1]", "NoneType"]),
     ({0: 1, 5: 2}, ValueError, ["[1], are not in class_weight"]),
     ({0: 0, 1: 0}, ValueError, ["class_weight must not be 0 for every label of y"]),
+    ({0: 1e-50}, ValueError, ["class_weight must hold numbers of float32, got 1e-50 for the label 0"]),
+    ({0: 1, 1: 1e39}, ValueError, ["class_weight must hold numbers of float32, got 1e+39 for the label 1"]),
 ])  # fmt: skip
 def test_class_weight(value, error, words):
     Fitting(RNNClassifier).refuses("fit", error, words, class_weight=value)
+
+
+def test_nothing_left_to_train_on():
+    X, Y = data()
+    many = np.repeat(X, 8, axis=0)
+    said = f"validation_fraction = 0.999 of {len(many)} sequences leaves none to train on"
+    refused(lambda: small(RNNClassifier, validation_fraction=0.999).fit(many, np.repeat(Y, 8)), ValueError, [said])
+
+
+def test_labels_of_each_step_in_a_column():
+    X, _ = data()
+    labels = (X[:, :, :1] > 0).astype(int)
+    model = small(RNNClassifier, head="each").fit(X, labels)  # without a warning
+    assert model.score(X, labels) == model.score(X, labels[:, :, 0])
 
 
 # -- X ---------------------------------------------------------------------------------------------
@@ -280,7 +296,7 @@ def test_wrong_x_to_predict(fitted, value, error, words):
     ("one", X, ["X must have 1 channels, as that of fit, got 2"]),
     ("one", X[0, 0], ["Expected 2D array, got 1D array"]),
     ("one", X[:, :, 0] * np.nan, ["Input X contains NaN"]),
-    ("table", X[:, :, :1], ["X must be 2-D, (n, 4), as that of fit; give fit X of shape (n, T, 1), or a list, for"]),
+    ("table", X[:, :, :1], ["X must be 2-D, (n, 4), as that of fit; give fit X of shape (n, T, 1), or a list of arrays"]),
     ("table", [[1, 2, 3], [1]], ["X must be 2-D, (n, 4), as that of fit"]),
     ("table", X[:, :3, 0], ["X has 3 features, but RNN", "is expecting 4 features as input"]),
 ], names=("name", "value", "words"))  # fmt: skip

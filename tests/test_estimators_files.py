@@ -375,6 +375,7 @@ CRAFTED = [
     ("n_features_in", -5, "the number of columns does not fit the model"),
     ("n_features_in", 4, "the names of the columns do not fit their number"),
     ("n_features_in", 5.0, "'n_features_in' of the file is a float"),
+    ("n_features_in", 2**63, "the number of columns does not fit the model"),
     ("feature_names_in", list("abcd"), "the names of the columns do not fit their number"),
     ("feature_names_in", [1, 2, 3, 4, 5], "the names of the columns do not fit their number"),
     ("feature_names_in", "abcde", "'feature_names_in' of the file is a str"),

@@ -152,8 +152,8 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         weights = self._weights(targets, fitted)
         targets = self._finish(targets, learned, dtype, fitted)
         problem = Problem(
-            scaled, targets, None if weights is None else weights.astype(dtype), per_step
-        )  # fmt: skip
+            scaled, targets, weights, per_step
+        )
         model = SequenceModel(
             scaled.flat.shape[1], self.hidden_size, self._num_outputs(targets, fitted), self.num_layers, cell=self.cell,
             bidirectional=self.bidirectional, dropout=self.dropout, head=self.head, loss=self._loss, dtype=dtype,
@@ -283,8 +283,8 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         if self._table:
             if not is_table(X):
                 raise ValueError(
-                    f"X must be 2-D, (n, {self.n_features_in_}), as that of fit; give fit X of shape (n, T, 1), or a list, "
-                    f"for sequences of any length"
+                    f"X must be 2-D, (n, {self.n_features_in_}), as that of fit; give fit X of shape (n, T, 1), or a list "
+                    f"of arrays, for sequences of any length"
                 )
             return _of_table(validate_data(self, X, reset=False, dtype=np.float64), X)
         d = self.model_.input_size
@@ -334,8 +334,10 @@ def _split(
     """Sequences to train on, and to hold out; of each stratum its share, and never all."""
     order = rng.permutation(n)
     count = round(n * fraction)
-    if count < FEWEST_HELD_OUT or count >= n:
+    if count < FEWEST_HELD_OUT:
         return order, order[:0]
+    if count == n:
+        raise ValueError(f"validation_fraction = {fraction} of {n} sequences leaves none to train on")
     if strata is None:
         return order[count:], order[:count]
     # Every so-many-th of them, one label after the other: small strata have their share of places too.

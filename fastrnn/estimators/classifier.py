@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from fastrnn import functional
-from fastrnn.checks import check_number, describe
+from fastrnn.checks import check_dtype, check_number, describe
 from fastrnn.estimators import snapshot
 from fastrnn.estimators.base import RNNEstimator
 from fastrnn.heads import HEADS
@@ -73,8 +73,9 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
     scale : bool, default True
         Whether each channel of X is brought to mean 0 and standard deviation 1.  A 2-D X is one channel.
     class_weight : dict, "balanced" or None
-        How often each label counts, in training and in the choice of the best epoch, 1 for those that a dict leaves
-        out; ``"balanced"`` lets all labels count alike; None counts each sequence once.
+        How often each label counts, in training and in the choice of the best epoch; ``"balanced"`` lets all labels
+        count alike; None counts each sequence once.  Labels that a dict leaves out count once; as in scikit-learn, it
+        may not leave some out and name others that are not in y.
     dtype : {"float32", "float64"}, default "float32"
         In which the model is trained; predictions are computed in float64.
     random_state : int, numpy.random.RandomState, Generator or None
@@ -385,7 +386,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
     # -- targets ---------------------------------------------------------------------------------
 
     def _check_targets(self, y: Any) -> np.ndarray:
-        labels: np.ndarray = column_or_1d(y, warn=True)
+        labels: np.ndarray = column_or_1d(y, warn=not HEADS[self.head].per_step)  # its words are of y (n, 1)
         return labels
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -409,9 +410,15 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
             return None
         classes = fitted["classes_"]
         each = compute_class_weight(self.class_weight, classes=classes, y=classes[targets])
-        weights: np.ndarray = np.asarray(each, np.float64)[targets]
-        if not weights.any():
+        dtype = check_dtype(self.dtype)
+        with np.errstate(over="ignore"):
+            rounded = np.asarray(each, np.float64).astype(dtype)
+        for label, weight, kept in zip(classes.tolist(), each, rounded, strict=True):
+            if not np.isfinite(kept) or (weight and not kept):
+                raise ValueError(f"class_weight must hold numbers of {dtype}, got {weight} for the label {label!r}")
+        if not rounded.any():
             raise ValueError(f"class_weight must not be 0 for every label of y, got {self.class_weight}")
+        weights: np.ndarray = rounded[targets]
         return weights
 
     def _check_params(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import backends
 from fastrnn._version import __version__
 from fastrnn.checkpoint import read_checkpoint, write_checkpoint
-from fastrnn.checks import check_choice
+from fastrnn.checks import LARGEST_SIZE, check_choice
 from fastrnn.contents import (
     Misfit,
     check_class,
@@ -132,7 +132,7 @@ def _fitted(content: dict[str, Any], arrays: dict[str, np.ndarray], name: str, m
     }  # fmt: skip
     columns, names = content["n_features_in"], content["feature_names_in"]
     if (columns is not None) != content["table"] or (
-        content["table"] and (model.input_size != 1 or columns < 1)
+        content["table"] and (model.input_size != 1 or not 1 <= columns <= LARGEST_SIZE)
     ):
         raise Misfit("the number of columns does not fit the model")
     if columns is not None:
