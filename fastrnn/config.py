@@ -18,8 +18,8 @@ import numpy as np
 from fastrnn import backends
 from fastrnn._version import __version__
 from fastrnn.checks import check_choice, check_dtype
+from fastrnn.cores import usable_cores
 from fastrnn.errors import BackendUnavailable
-from fastrnn.threads import usable_cores
 
 if TYPE_CHECKING:
     from fastrnn.hints import BackendName, Dtype, ShowMode

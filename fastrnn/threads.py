@@ -7,7 +7,6 @@ what they give is put together in their order: the results are the same bits on 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import queue
 import sys
@@ -16,9 +15,9 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from fastrnn.cores import usable_cores
 from fastrnn.kernels import MOST_PARTS, MOST_THREADS
 
 __all__ = [
@@ -53,66 +52,6 @@ SWEEP = 32_000
 #: Whether teams are tried against the calling thread alone; and calls after which the slower way is tried again.
 TRIED = True
 AGAIN = 32
-
-
-def usable_cores() -> int:
-    """Cores that this process may use.
-
-    Returns
-    -------
-    int
-        Fewer than the machine has when the process is bound to some of them, or when a container (a
-        control group of Linux) has a quota of processor time: that of 1.5 cores counts as 2.  The quota
-        is read once.
-
-    Examples
-    --------
-    >>> usable_cores() >= 1
-    True
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, _quota())))
-
-
-@lru_cache(maxsize=1)
-def _quota(root: Path = Path("/")) -> float:
-    """Cores' worth of processor time that the control groups of this process allow; infinity for any.
-
-    A group cannot have more than those around it.  Inside a container the group of the process, which
-    /proc names as the machine sees it, often is not there, and the root folder is its own.
-    """
-    quotas = [math.inf]
-    try:
-        groups = (root / "proc/self/cgroup").read_bytes().splitlines()
-    except OSError:  # not Linux
-        return math.inf
-    for line in groups:
-        number, _, rest = os.fsdecode(line).partition(":")  # names may be any bytes
-        controllers, _, name = rest.partition(":")
-        if number == "0":
-            mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
-        elif "cpu" in controllers.split(","):
-            mounts = [root / "sys/fs/cgroup" / controllers, root / "sys/fs/cgroup/cpu"]
-        else:
-            continue
-        for mount in mounts:
-            group = mount / name.lstrip("/")
-            while group.is_relative_to(mount):
-                quotas.append(_quota_of(group))
-                group = group.parent
-    return min(quotas)
-
-
-def _quota_of(group: Path) -> float:
-    """Quota of one control group, of version 2 or 1, in cores."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        quota = (group / "cpu.cfs_quota_us").read_text(encoding="utf-8")
-        period = (group / "cpu.cfs_period_us").read_text(encoding="utf-8")
-        return int(quota) / int(period) if int(quota) > 0 else math.inf
-    return math.inf
 
 
 @lru_cache(maxsize=64)

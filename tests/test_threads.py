@@ -72,59 +72,6 @@ def test_small_work_stays_on_the_calling_thread():
 # Cores
 
 
-def control_groups(root, groups, **quotas):
-    """A file system as Linux shows control groups: /proc/self/cgroup and files of quotas."""
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(groups)
-    for file, content in quotas.items():
-        place = (
-            root / "sys/fs/cgroup" / file.replace("__", "/").replace("_max", ".max").replace("_cfs", ".cfs")
-        )
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(content)
-    return threads._quota.__wrapped__(root)
-
-
-@pytest.mark.parametrize(
-    ("groups", "quotas", "cores"),
-    [
-        ("0::/\n", {"cpu_max": "150000 100000\n"}, 1.5),  # Docker with --cpus 1.5
-        ("0::/\n", {"cpu_max": "max 100000\n"}, np.inf),
-        ("0::/\n", {}, np.inf),  # the root of the machine has none
-        ("0::/a/b\n", {"a__cpu_max": "50000 100000", "a__b__cpu_max": "200000 100000"}, 0.5),
-        ("0::/not/seen/from/inside\n", {"cpu_max": "300000 100000"}, 3),
-        ("9:cpu,cpuacct:/d\n1:name=systemd:/\n", {"cpu,cpuacct__d__cpu_cfs_quota_us": "250000",
-         "cpu,cpuacct__d__cpu_cfs_period_us": "100000"}, 2.5),
-        ("1:cpu:/\n0::/\n", {"cpu__cpu_cfs_quota_us": "-1", "cpu__cpu_cfs_period_us": "100000"}, np.inf),
-        ("0::/\n", {"cpu_max": "nonsense"}, np.inf),
-        ("0::/\n", {"cpu_max": ""}, np.inf),
-    ],
-)  # fmt: skip
-def test_quotas_of_containers(groups, quotas, cores, tmp_path):
-    assert control_groups(tmp_path, groups, **quotas) == cores
-
-
-@pytest.mark.parametrize("groups", [b"0::/\xff\n", b"no control group\n0::/\n", b"0::/a\x85b\n"])
-def test_names_of_control_groups_may_be_any_bytes(groups, tmp_path):
-    root = tmp_path / "root"
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_bytes(groups)
-    (root / "sys/fs/cgroup").mkdir(parents=True)
-    (root / "sys/fs/cgroup/cpu.max").write_text("150000 100000\n")
-    assert threads._quota.__wrapped__(root) == 1.5
-
-
-def test_no_quota_where_there_are_no_control_groups(tmp_path):
-    assert threads._quota.__wrapped__(tmp_path) == np.inf
-
-
-@pytest.mark.parametrize(("quota", "wanted"), [(0.1, 1), (1.5, 2), (2, 2), (100.0, 8), (np.inf, 8)])
-def test_usable_cores_are_within_the_quota(quota, wanted, monkeypatch):
-    monkeypatch.setattr(threads, "_quota", lambda: quota)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    assert threads.usable_cores() == wanted
-
-
 # `run`
 
 
