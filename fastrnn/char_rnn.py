@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,11 +19,13 @@ from fastrnn.checkpoint import (
     write_checkpoint,
 )
 from fastrnn.checks import check_choice, own_arrays, warn_user
-from fastrnn.contents import fitting, misfits
+from fastrnn.contents import fitting, misfits, plain
 from fastrnn.errors import CheckpointError, TextError, not_fitted
+from fastrnn.group import group_of
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.random_stream import generator
+from fastrnn.replica import check_same
 from fastrnn.sharing import being_read, changed, changing, reading
 from fastrnn.stack import warn_of_dropout
 from fastrnn.text.batches import Streams, cut_text
@@ -37,7 +41,7 @@ from fastrnn.text.resuming import (
 )
 from fastrnn.text.sampling import Sampling
 from fastrnn.text.scoring import Scoring
-from fastrnn.text.settings import DEFAULTS, OF_MODEL, OF_RUN, Settings, whole
+from fastrnn.text.settings import DEFAULTS, OF_MODEL, OF_RANK, OF_RUN, Settings, whole
 from fastrnn.text.snapshot import Progress, Run, pack, run_of_attributes, unpack
 from fastrnn.text.training import Limits, Training
 from fastrnn.text.vocabulary import Vocabulary, check_unknown
@@ -46,6 +50,29 @@ if TYPE_CHECKING:
     from fastrnn.hints import HistoryEntry, Path, Text, Weights
 
 __all__ = ["CharRNN"]
+
+
+@dataclasses.dataclass
+class _Ready:
+    """What a training begins with."""
+
+    run: Run
+    streams: Streams
+    held_out: tuple[np.ndarray, int] | None
+    last_step: int | None
+    _: dataclasses.KW_ONLY
+    resumed: bool
+    #: SHA-256 of the text.
+    text: str
+    #: What changes the run, just before it is trained.
+    begin: Callable[[], object] = lambda: None
+
+
+def _without_warnings(function: Callable[[], _Ready]) -> _Ready:
+    """Call a function on a rank that has nothing to say."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return function()
 
 
 class CharRNN(Settings, Scoring, Sampling):
@@ -119,6 +146,9 @@ class CharRNN(Settings, Scoring, Sampling):
         1 shows a progress bar on standard error, 0 nothing.
     cell : {"rnn", "gru", "lstm"}, default "rnn"
         What the layers are made of: the vanilla cell, or one with gates, which remembers for longer.
+    comm : Communicator or None
+        What `fastrnn.distributed.mpi` returns: all ranks call `fit`, each trains a share of the streams, and all have
+        the same model in the end.  Rank 0 has the clock, writes `checkpoint`, warns and shows the progress.
 
     Attributes
     ----------
@@ -176,7 +206,7 @@ class CharRNN(Settings, Scoring, Sampling):
     _diverged: bool
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self).copy()
+        return vars(self) | {"comm": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a pickle holds, which may be older than some hyper-parameters."""
@@ -260,12 +290,10 @@ class CharRNN(Settings, Scoring, Sampling):
         >>> bool((again.model_.parameters["weight_hh_l0"] == model.model_.parameters["weight_hh_l0"]).all())
         True
         """
-        self._check_params()
-        with self._place_held(text):
-            self._fit(text, resume=resume)
+        self._train_on(text, "fit", lambda: self._ready_to_fit(text, resume=resume))
         return self
 
-    def _fit(self, text: Any, *, resume: bool) -> None:
+    def _ready_to_fit(self, text: Any, *, resume: bool) -> _Ready:
         if resume:
             self._check_can_resume()
         indexed = read_indexed(text, self.newline)
@@ -279,9 +307,14 @@ class CharRNN(Settings, Scoring, Sampling):
         if resume:
             check_same_text(self._run, n, indexed.sha256)
         check_unknown(self.unknown, indexed.vocabulary)
-        if self.checkpoint is not None:
-            check_writable(self.checkpoint)
-        streams = cut_text(indices[:first_held_out], self.seq_len, self.batch_size, warn=not resume)
+        self._check_writable()
+        streams = cut_text(
+            indices[:first_held_out],
+            self.seq_len,
+            self.batch_size,
+            warn=not resume,
+            group=group_of(self.comm),
+        )
         if resume:
             run = self._run
             check_fits(run, streams)
@@ -291,8 +324,7 @@ class CharRNN(Settings, Scoring, Sampling):
         if last_step is None and self.epochs is not None:
             last_step = int(self.epochs) * streams.steps
         held_out = None if first_held_out == n else (indices, first_held_out)
-        with self._taken_up(run, "fit"):
-            self._train(streams, held_out, last_step, resumed=resume)
+        return _Ready(run, streams, held_out, last_step, resumed=resume, text=indexed.sha256)
 
     @changing
     def partial_fit(self, text: Text, y: None = None, *, vocabulary: str | None = None) -> Self:
@@ -329,12 +361,10 @@ class CharRNN(Settings, Scoring, Sampling):
         >>> model.epoch_, len(model.vocabulary_)
         (2, 8)
         """
-        self._check_params()
-        with self._place_held(text):
-            self._partial_fit(text, vocabulary)
+        self._train_on(text, "partial_fit", lambda: self._ready_to_go_on(text, vocabulary))
         return self
 
-    def _partial_fit(self, text: Any, vocabulary: str | None) -> None:
+    def _ready_to_go_on(self, text: Any, vocabulary: str | None) -> _Ready:
         run = getattr(self, "_run", None)
         known = None if run is None else run.vocabulary
         if vocabulary is not None:
@@ -357,19 +387,23 @@ class CharRNN(Settings, Scoring, Sampling):
             ) from None
         n = len(indexed.indices)
         check_unknown(self.unknown, indexed.vocabulary)
-        if self.checkpoint is not None:
-            check_writable(self.checkpoint)
-        streams = cut_text(indexed.indices, self.seq_len, self.batch_size, warn=True)
+        self._check_writable()
+        streams = cut_text(
+            indexed.indices, self.seq_len, self.batch_size, warn=True, group=group_of(self.comm)
+        )
         resumed = run is not None
         if run is None:
             run = self._new_run(indexed.vocabulary, Progress("partial_fit"))
-        with self._taken_up(run, "partial_fit"):
+
+        def begin() -> None:
             progress = run.progress
             progress.kind, progress.characters, progress.sha256 = "partial_fit", n, indexed.sha256
             progress.epoch_start = progress.step
             progress.rounds_since_best = 0
             run.followed = self._to_follow()
-            self._train(streams, None, progress.step + streams.steps, resumed=resumed)
+
+        last_step = run.progress.step + streams.steps
+        return _Ready(run, streams, None, last_step, resumed=resumed, text=indexed.sha256, begin=begin)
 
     # -- what is fitted --------------------------------------------------------------------------
 
@@ -611,16 +645,56 @@ class CharRNN(Settings, Scoring, Sampling):
         # Everything is looked at; for pieces of a text, which may be many and short, the weights alone.
         arrays = pack(run, self._own_params(), DEFAULTS)[1]
         check_can_go_on(run, arrays.values(), self.checkpoint, self.lr)
+        before, now = run.progress.ranks, group_of(self.comm).size
+        if before != now:
+            warn_user(
+                f"this run was trained on {before} rank{'s' if before > 1 else ''} so far: from here on its bits are those "
+                f"of {now}"
+            )
         if self.checkpoint is None:
             warn_user(
                 "checkpoint is None: nothing of what follows is kept in a file; "
                 "CharRNN.load(path, checkpoint=path), or set_params(checkpoint=path), keeps it",
             )
 
+    def _check_writable(self) -> None:
+        if self.checkpoint is not None and group_of(self.comm).rank == 0:
+            check_writable(self.checkpoint)
+
+    def _train_on(self, text: Any, name: str, get_ready: Callable[[], _Ready]) -> None:
+        """Train, once every rank is ready to; if one is not, none begins."""
+        group = group_of(self.comm)
+        with contextlib.ExitStack() as held:
+
+            def prepare() -> _Ready:
+                self._check_params()
+                held.enter_context(self._place_held(text))
+                return get_ready()
+
+            ready = group.together(prepare if group.rank == 0 else lambda: _without_warnings(prepare))
+            if group.size > 1:
+                check_same(group, self._same_on_all_ranks(ready))
+            run = ready.run
+            with self._taken_up(run, name):
+                ready.begin()
+                run.progress, run.state, run.starts, run.best, run.history = group.of_root(
+                    lambda: (run.progress, run.state, run.starts, run.best, run.history)
+                )
+                self._train(ready.streams, ready.held_out, ready.last_step, resumed=ready.resumed)
+
+    def _same_on_all_ranks(self, ready: _Ready) -> dict[str, Any]:
+        params = {name: plain(value) for name, value in self.get_params().items() if name not in OF_RANK}
+        return {
+            "the text": ready.text,
+            "checkpoint": self.checkpoint is not None,
+            **params,
+            "dtype": np.dtype(self.dtype).name,
+        }
+
     @contextlib.contextmanager
     def _place_held(self, text: Any) -> Iterator[None]:
         """Let no other run write `checkpoint`; refuse one that is a text."""
-        if self.checkpoint is None:
+        if self.checkpoint is None or group_of(self.comm).rank:
             yield
             return
         check_is_no_text(self.checkpoint, (part for _, part in parts_of(text)))
@@ -656,7 +730,6 @@ class CharRNN(Settings, Scoring, Sampling):
             if not all_finite(arrays.values()):
                 return False
             write_checkpoint(self.checkpoint, content, arrays)
-            self._kept_step = run.progress.step
             return True
 
         training = Training(
@@ -677,13 +750,16 @@ class CharRNN(Settings, Scoring, Sampling):
             ends_with_best=self.patience is not None,
             write=write,
             verbose=bool(self.verbose),
+            comm=self.comm,
         )
         try:
             training.train()
         finally:
             self._diverged = training.diverged
+            if self.checkpoint is not None:
+                self._kept_step = training.kept_step
         training.choose_weights()
-        if training.diverged:
+        if training.diverged and group_of(self.comm).rank == 0:
             # Last of all: where warnings are errors, everything is as without one.
             warn_user(divergence(run, self.checkpoint, self._step_in_file(resumed)), RuntimeWarning)
 

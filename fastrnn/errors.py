@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["BackendUnavailable", "CheckpointError", "NotFittedError", "TextError", "not_fitted"]
+__all__ = [
+    "BackendUnavailable", "CheckpointError", "DistributedError", "NotFittedError", "TextError", "not_fitted",
+]  # fmt: skip
 
 
 class BackendUnavailable(RuntimeError):
@@ -17,6 +19,10 @@ class BackendUnavailable(RuntimeError):
 
 class CheckpointError(ValueError):
     """A file that is not a checkpoint, is damaged, or does not fit; the message says what is wrong."""
+
+
+class DistributedError(RuntimeError):
+    """Another rank of a training that is shared has failed; the message says which one, and how."""
 
 
 class NotFittedError(ValueError, AttributeError):

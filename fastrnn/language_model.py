@@ -19,6 +19,7 @@ from fastrnn.supervised import SupervisedModel
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from fastrnn.distributed import Communicator
     from fastrnn.hints import (
         BackendName,
         CellName,
@@ -211,6 +212,7 @@ class LanguageModel(SupervisedModel):
         lengths: ArrayLike | None = None,
         clip: Clip | None = "norm",
         clip_threshold: float = 5.0,
+        comm: Communicator | None = None,
     ) -> tuple[float, Any]:
         """Mean loss and gradients, clipping, and a step of `optimizer`: the fastest way to train.
 
@@ -230,11 +232,15 @@ class LanguageModel(SupervisedModel):
         clip_threshold : float, default 5.0
             The largest norm, or the largest magnitude of an entry, that is left as it is.  Positive;
             infinity clips nothing.
+        comm : Communicator or None
+            What `fastrnn.distributed.mpi` returns: this rank's sequences are some of a batch that all ranks share.  All
+            call it together.  At the first call with a `comm` they take the weights, the random stream and the
+            optimizer's state of rank 0; afterwards all have the same, as `grads` and `grad_norm`.
 
         Returns
         -------
         loss : float
-            In nats, mean over the targets that count, before the update.
+            In nats, mean over the targets that count, on all ranks, before the update.
         h_n : ndarray, shape (num_layers, N, h)
             State after the last input.  Give it as `h0` to go on with the text.  It is one of two arrays
             that take turns: the next call writes to the other one, the call after it to this one again.
@@ -244,6 +250,8 @@ class LanguageModel(SupervisedModel):
         ------
         IndexError, TypeError, ValueError
             As `loss_and_grads`; no parameter is modified then.
+        DistributedError
+            If another rank's part of the batch is wrong; no parameter is modified then.
 
         Examples
         --------
@@ -254,7 +262,7 @@ class LanguageModel(SupervisedModel):
         >>> losses[-1] < 0.1 < losses[0]
         True
         """
-        return self._train_step(x, y, h0, optimizer, lengths, None, clip, clip_threshold)
+        return self._train_step(x, y, h0, optimizer, lengths, None, clip, clip_threshold, comm)
 
     @reading
     def loss(

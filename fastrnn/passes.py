@@ -18,6 +18,7 @@ import numpy as np
 from fastrnn import threads
 from fastrnn.cells import Cell
 from fastrnn.checks import NO_INDICES, NO_LENGTHS
+from fastrnn.dropout import Piece, draw, sections
 from fastrnn.kernels import PACK_BACKWARD, PACK_BOTH, PACK_FORWARD
 from fastrnn.layout import Layout, Shape, aligned
 from fastrnn.states import States
@@ -220,6 +221,7 @@ class Space:
         if backward and dropout > 0 and L > 1:
             self.dropped = [self.buffer(steps, N, out) for _ in range(L - 1)]
             self.draws = 1 if net.dtype.itemsize == 8 else 2  # numbers of a 64-bit draw
+            self.sections = sections(N)
             self.flat_masks = [
                 [
                     self.buffer(steps, -(-(stop - start) * out // self.draws) * self.draws)
@@ -386,7 +388,20 @@ class Call:
         Time steps, where they are not those of the space.
     """
 
-    __slots__ = ("_layers", "_output", "key", "lengths", "members", "num_threads", "space", "trial")
+    __slots__ = (
+        "_layers",
+        "_output",
+        "key",
+        "lengths",
+        "members",
+        "num_threads",
+        "sections",
+        "space",
+        "trial",
+    )
+
+    #: Where the masks lie, of a batch that is a part of another; None where it is not.
+    sections: tuple[int, list[list[Piece]]] | None
 
     def __init__(
         self,
@@ -402,7 +417,7 @@ class Call:
     ) -> None:
         self.space, self.lengths, self.key, self.num_threads = space, lengths, key, num_threads
         self._layers, self._output = layers, output
-        self.trial = None
+        self.sections = self.trial = None
         #: Threads that share each part: as many as the kernels are told.
         self.members = members = 1
         if space.teams:
@@ -599,31 +614,27 @@ class Call:
     ) -> np.ndarray:
         """Factors 0 and 1/(1-p) for the outputs of a layer.
 
-        Each layer and part has its section of the stream, and each time step its place in that: the
-        masks are the same on any number of threads, and when time steps are recomputed.
+        They are the same on any number of threads, when time steps are recomputed, and wherever a batch is cut to be
+        shared.
         """
         space = self.space
         masks, p = span.masks[layer][part], space.p
         if p == 1:
             masks[...] = 0
             return masks
+        generator, draws = space.generators[slot], space.draws
+        count, pieces = self.sections or space.sections
         flat = space.flat_masks[layer][part][: len(masks)]
-        generator = space.generators[slot]
-        stream: Any = generator.bit_generator
-        state, increment = key
-        stream.state = {
-            "bit_generator": "PCG64DXSM",
-            "state": {"state": state, "inc": increment},
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
-        section = layer * len(space.bounds) + part
-        stream.advance((section << 64) + t0 * (flat.shape[1] // space.draws))
-        generator.random(out=flat.reshape(-1), dtype=space.net.dtype.type)
-        # 1 where the number in [0, 1) is above p, 0 elsewhere; a comparison would go through buffers.
-        flat -= p
-        np.ceil(flat, out=flat)
-        flat *= 1 / (1 - p)
+        rows, out = masks.shape[1:]
+        for section, there, first, place, taken in pieces[part]:
+            drawn, whole = flat, there == rows == taken
+            if not whole:  # of a batch that is shared, and cut elsewhere than one process cuts it
+                drawn = np.empty((len(masks), -(-there * out // draws) * draws), masks.dtype)
+            draw(generator, key, layer * count + section, t0, drawn, drawn.shape[1] // draws, p)
+            if not whole:
+                masks[:, place : place + taken] = drawn[:, first * out : (first + taken) * out].reshape(
+                    len(masks), taken, out
+                )
         return masks
 
 

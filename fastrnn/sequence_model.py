@@ -15,6 +15,7 @@ from fastrnn.supervised import SupervisedModel
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from fastrnn.distributed import Communicator
     from fastrnn.hints import (
         BackendName,
         CellName,
@@ -298,6 +299,7 @@ class SequenceModel(SupervisedModel):
         weights: ArrayLike | None = None,
         clip: Clip | None = "norm",
         clip_threshold: float = 5.0,
+        comm: Communicator | None = None,
     ) -> tuple[float, Any]:
         """Mean loss and gradients, clipping, and a step of `optimizer`: the fastest way to train.
 
@@ -315,11 +317,15 @@ class SequenceModel(SupervisedModel):
         clip_threshold : float, default 5.0
             The largest norm, or the largest magnitude of an entry, that is left as it is.  Positive;
             infinity clips nothing.
+        comm : Communicator or None
+            What `fastrnn.distributed.mpi` returns: this rank's sequences are some of a batch that all ranks share.  All
+            call it together.  At the first call with a `comm` they take the weights, the random stream and the
+            optimizer's state of rank 0; afterwards all have the same, as `grads` and `grad_norm`.
 
         Returns
         -------
         loss : float
-            Mean over what counts, before the update.
+            Mean over what counts, on all ranks, before the update.
         h_n : ndarray, shape (L*D, N, h)
             State after a sequence's own last step.  It is one of two arrays that take turns: the next call writes to
             the other one, the call after it to this one again.  Copy it to keep it for longer.
@@ -328,6 +334,8 @@ class SequenceModel(SupervisedModel):
         ------
         IndexError, TypeError, ValueError
             As `loss_and_grads`; no parameter is modified then.
+        DistributedError
+            If another rank's part of the batch is wrong; no parameter is modified then.
 
         Examples
         --------
@@ -338,7 +346,7 @@ class SequenceModel(SupervisedModel):
         >>> losses[-1] < 0 < losses[0]
         True
         """
-        return self._train_step(x, y, h0, optimizer, lengths, weights, clip, clip_threshold)
+        return self._train_step(x, y, h0, optimizer, lengths, weights, clip, clip_threshold, comm)
 
     @reading
     def loss(

@@ -23,11 +23,13 @@ from fastrnn.checks import (
     check_size,
 )
 from fastrnn.goals import Goal, Rest
+from fastrnn.group import group_of
 from fastrnn.heads import HEADS, Head
 from fastrnn.kernels import CLIP_NONE, PACK_BOTH, PACK_FORWARD
 from fastrnn.layout import aligned
 from fastrnn.losses import LOSSES, Loss
 from fastrnn.passes import Call, Space, Span
+from fastrnn.replica import Replica
 from fastrnn.stack import StackedModel
 from fastrnn.states import States, public
 
@@ -74,11 +76,12 @@ class SupervisedModel(StackedModel):
         self.grad_norm = math.nan
         self._flat: np.ndarray | None = None
         self._step_grads: dict[str, np.ndarray] = {}
+        self._replica: Replica | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the parameters, not the buffers."""
         state = super().__getstate__()
-        for buffer in ("_flat", "_step_grads"):
+        for buffer in ("_flat", "_step_grads", "_replica"):
             del state[buffer]
         return state
 
@@ -147,7 +150,8 @@ class SupervisedModel(StackedModel):
         return loss, self.grads, h_n.copy()
 
     def _train_step(
-        self, x: Any, y: Any, h0: Any, optimizer: Any, lengths: Any, weights: Any, clip: Any, clip_threshold: Any
+        self, x: Any, y: Any, h0: Any, optimizer: Any, lengths: Any, weights: Any, clip: Any, clip_threshold: Any,
+        comm: Any,
     ) -> tuple[float, Any]:  # fmt: skip
         """One step of an optimizer, with nothing allocated for a shape that was there before."""
         mode, threshold = check_clip(clip, clip_threshold, BATCH_CLIP_MODES)
@@ -160,17 +164,30 @@ class SupervisedModel(StackedModel):
         if self._flat is None:
             self._flat = aligned((self._layout.size,), self._dtype)
             self._step_grads = self._layout.views(self._flat)
-        loss, h_n = self._gradients(x, y, h0, lengths, weights, "mean", mode, threshold, self._flat)
+        replica = None if comm is None else self._replica_of(comm, optimizer)
+        loss, h_n = self._gradients(x, y, h0, lengths, weights, "mean", mode, threshold, self._flat, replica)
         self.grads = dict(self._step_grads)  # an optimizer may put other arrays in it
         threads.at_most(self._num_threads, step, self.parameters, self.grads)
+        if replica is not None:
+            replica.stepped(self, optimizer)
         return loss, h_n.public
+
+    def _replica_of(self, comm: Any, optimizer: Any, *, steps: int | None = None) -> Replica | None:
+        """What this rank keeps of the model for a `comm`, None where it is alone; made anew for a number of `steps`."""
+        if group_of(comm).size == 1:
+            return None
+        if self._replica is None or self._replica.comm is not comm or steps is not None:
+            self._replica = Replica(self, optimizer, comm)
+            self._replica.steps = steps or 0
+        return self._replica
 
     def _evaluate(
         self, x: Any, y: Any, h0: Any, lengths: Any, weights: Any, reduction: str
     ) -> tuple[float, Any]:
         """Loss and last state of a batch, without dropout."""
         check_choice(reduction, "reduction", _REDUCTIONS)
-        _check_not_none(y)
+        if y is None:  # which is for no targets below
+            raise TypeError("y must be an array of targets, got None")
         batch = self._batch(backends.kernels(self._backend), x, y, h0, lengths, weights, gradients=False)
         try:
             loss = batch.loss()
@@ -188,19 +205,26 @@ class SupervisedModel(StackedModel):
 
     def _gradients(
         self, x: Any, y: Any, h0: Any, lengths: Any, weights: Any, reduction: str, mode: int, threshold: float,
-        flat: np.ndarray,
+        flat: np.ndarray, replica: Replica | None = None,
     ) -> tuple[float, States]:  # fmt: skip
         """Loss and last state of a batch; the gradients are written to `flat`, clipped."""
         kernels = backends.kernels(self._backend)
-        _check_not_none(y)
-        batch = self._batch(kernels, x, y, h0, lengths, weights, gradients=True)
+        given = kernels, x, y, h0, lengths, weights
+        if replica is None:
+            batch = self._batch(*given, gradients=True)
+            scale = batch.scale(reduction)
+        else:
+            batch, scale = replica.batch(self, given)
         space = batch.space
         try:
-            scale = batch.scale(reduction)
-            loss = batch.gradients(scale)
+            if space.masks and self._training:
+                batch.key = self._dropout_key() if replica is None else replica.key(self._dropout_key())
+            loss = batch.gradients(scale) * scale
             sums, members = space.gradients.sums, space.sweepers(self._num_threads)
+            if replica is not None:
+                sums, loss = replica.sum(kernels, sums, loss, members)
             self.grad_norm = kernels.reduce_gradients(sums, mode, threshold, flat, members)
-            return loss * scale, space.h_n
+            return loss, space.h_n
         finally:
             self._give_back(batch.shape, space)
 
@@ -214,6 +238,8 @@ class SupervisedModel(StackedModel):
         self, kernels: ModuleType, x: Any, y: Any, h0: Any, lengths: Any, weights: Any, gradients: bool
     ) -> _Batch:
         """Check the arguments of a call and put them into a work space of their shape."""
+        if gradients and y is None:
+            raise TypeError("y must be an array of targets, got None")
         inputs, classes = self._check_inputs(x)
         T, N = inputs.shape[:2]
         ends = NO_LENGTHS if lengths is None else check_lengths(lengths, T, N)
@@ -236,11 +262,9 @@ class SupervisedModel(StackedModel):
                 space.chunk_states[0].clear()
             else:
                 space.chunk_states[0].put(h0)
-            drops = gradients and space.masks and self._training
             batch = _Batch(
                 space, self._layers(arrays), (arrays["weight_out"], arrays["bias_out"]), lengths=ends,
-                key=self._dropout_key() if drops else None, pack=PACK_BOTH if gradients else PACK_FORWARD,
-                num_threads=self._num_threads,
+                pack=PACK_BOTH if gradients else PACK_FORWARD, num_threads=self._num_threads,
             )  # fmt: skip
             batch.shape = key
             return batch
@@ -261,12 +285,6 @@ def check_cell(cell: Any, nonlinearity: Any) -> None:
         raise ValueError(
             f"nonlinearity is for cell='rnn': the gates of cell={cell!r} have their own, got {nonlinearity!r}"
         )
-
-
-def _check_not_none(y: Any) -> None:
-    """Refuse a missing `y`: `SupervisedModel._batch` takes None for no targets."""
-    if y is None:
-        raise TypeError("y must be an array of targets, got None")
 
 
 class _BatchSpace(Space):

@@ -36,6 +36,7 @@ from fastrnn.cli.shared import (
     say,
     texts_argument,
 )
+from fastrnn.group import group_of
 from fastrnn.optim import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -169,6 +170,14 @@ class _RemembersArguments(Command):
     help="Most threads that share a batch; fewer do where more would be no help.",
 )  # fmt: skip
 @option(
+    "--mpi", group="Machine", is_flag=True,
+    help="Share the training among the processes that mpiexec has started.",
+)  # fmt: skip
+@option(
+    "--sync-every", group="Machine", type=COUNT, show_default="every step", metavar="STEPS",
+    help="With --mpi: let each process step for itself, and average the weights after so many steps.",
+)  # fmt: skip
+@option(
     "--verbose/--quiet", "-v/-q", group="What to show", default=True, help="Show progress, or errors only."
 )
 @option(
@@ -187,6 +196,8 @@ def train(
     checkpoint: str,
     resume: bool,
     force: bool,
+    mpi: bool,
+    sync_every: int | None,
     verbose: bool,
     as_json: bool,
     **params: Any,
@@ -199,6 +210,7 @@ def train(
       fastrnn train book.txt --out book.safetensors --resume --epochs 20
       fastrnn train *.txt --out all.safetensors --seconds 3600
       cat *.md | fastrnn train - --out notes.safetensors --patience 3
+      mpiexec -n 4 python -m fastrnn train book.txt --out book.safetensors --mpi
       fastrnn train book.txt --out karpathy.safetensors --hidden-size 100 --seq-len 25 --batch-size 1 --optimizer adagrad --lr 0.1
 
     TEXT is a UTF-8 file of any length, - for standard input; several are read as one text. MODEL is
@@ -215,26 +227,39 @@ def train(
     """
     if resume and force:
         raise click.UsageError("--resume and --force exclude each other.")
+    if sync_every is not None and not mpi:
+        raise click.UsageError("--sync-every is for --mpi.")
+    if mpi and "-" in texts:
+        raise click.UsageError("--mpi needs files: mpiexec passes on only a little of standard input.")
     given = {name: value for name, value in params.items() if is_given(context, name)}
-    given |= {"checkpoint": checkpoint, "verbose": int(verbose)}
     if "max_seconds" in given and "epochs" not in given:
         given["epochs"] = None
-    there = _identity(checkpoint)
-    with _as_one_line(), _terminated():
+    with _ranks(mpi, sync_every or 1) as comm, _terminated():
+        group = group_of(comm)
+        speaks = group.rank == 0
+        context.meta[_SIZE] = group.size
+        given |= {"checkpoint": checkpoint, "verbose": int(verbose and speaks), "comm": comm}
+        there = _identity(checkpoint)
         try:
-            _refuse_texts(checkpoint, texts)
-            check_readable(*texts)
-            model = _train(checkpoint, open_texts(texts), given, resume=resume, force=force)
-            if as_json:
-                echo_json(describe_model(model))
-            elif verbose:
-                _summarise(model, checkpoint)
+            with _as_one_line(speaks):
+                _refuse_texts(checkpoint, texts)
+                check_readable(*texts)
+                model = _train(checkpoint, open_texts(texts), given, resume=resume, force=force)
+                if as_json and speaks:
+                    echo_json(describe_model(model))
+                elif verbose and speaks:
+                    _summarise(model, checkpoint)
         except KeyboardInterrupt as stop:
             number = stop.args[0] if stop.args else signal.SIGINT
             _ignore_more()
             saved = (resume and there is not None) or _identity(checkpoint) != there
+            if group.size > 1:
+                comm.end_all_at_exit(SIGNALLED + number)
             with _terminal_may_be_gone():
-                _say_how_to_go_on(context, checkpoint if saved else None, number)
+                if speaks:
+                    _say_how_to_go_on(context, checkpoint if saved else None, number)
+                else:  # the first has said nothing, so it was not in the training
+                    click.echo(f"\nStopped by {_name(number)}.", err=True)
             raise click.exceptions.Exit(SIGNALLED + number) from None
 
 
@@ -249,7 +274,7 @@ def _refuse_texts(checkpoint: str, texts: tuple[str, ...]) -> None:
 
 
 def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: bool, force: bool) -> CharRNN:
-    """Train a model, and return it."""
+    """Train a model, and return it.  Of several ranks the first reads and writes the file, and speaks."""
     import numpy as np
 
     from fastrnn.char_rnn import CharRNN
@@ -257,20 +282,29 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
     from fastrnn.errors import CheckpointError, TextError
 
     text = texts[0] if len(texts) == 1 else texts
-    with only_writer(checkpoint):  # from before it is looked at, so that no other run is lost
-        exists = Path(checkpoint).exists()
-        if exists and not (resume or force):
-            raise click.ClickException(
-                f"{checkpoint!r} exists: --resume goes on with it, --force replaces it"
-            )
-        check_writable(checkpoint)  # before the kernels are got ready and the text is read
-        if resume and not exists:
-            say(f"There is no {checkpoint!r} to go on with: training begins.")
-        going_on = resume and exists
+    group = group_of(given["comm"])
+    with contextlib.ExitStack() as held:
+
+        def begin() -> CharRNN:
+            held.enter_context(
+                only_writer(checkpoint)
+            )  # before it is looked at, so that no other run is lost
+            exists = Path(checkpoint).exists()
+            if exists and not (resume or force):
+                raise click.ClickException(
+                    f"{checkpoint!r} exists: --resume goes on with it, --force replaces it"
+                )
+            check_writable(checkpoint)  # before the kernels are got ready and the text is read
+            if resume and not exists:
+                say(f"There is no {checkpoint!r} to go on with: training begins.")
+            return CharRNN.load(checkpoint, **given) if resume and exists else CharRNN(**given)
+
         try:
-            model = CharRNN.load(checkpoint, **given) if going_on else CharRNN(**given)
+            # What rank 0 has goes to the others: they may be on machines that have no such file.
+            model = group.of_root(begin).set_params(comm=given["comm"], verbose=given["verbose"])
+            going_on = hasattr(model, "_run")
             before = model.step_ if going_on else 0
-            backend = get_kernels_ready(model.backend, model.dtype)
+            backend = group.of_root(lambda: get_kernels_ready(model.backend, model.dtype))
             if model.verbose:
                 where = f"Going on after step {before:,}" if going_on else "Reading the text"
                 say(f"{where}; backend {backend}. Ctrl-C saves and stops.")
@@ -285,7 +319,7 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
             raise click.UsageError(str(error)) from None
         _check_finite(model, checkpoint, going_on)
     check_converged(model)
-    if going_on and model.step_ == before:
+    if going_on and model.step_ == before and group.rank == 0:
         say(
             f"Nothing is left to do: the run ended after step {before:,}. A higher --epochs or --max-steps "
             f"lets it go on."
@@ -293,8 +327,8 @@ def _train(checkpoint: str, texts: list[Any], given: dict[str, Any], *, resume: 
     return model
 
 
-#: Of a context's `meta`: learning rate of a training that diverged.
-_DIVERGED = "fastrnn.diverged"
+#: Of a context's `meta`: learning rate of a training that diverged, and the number of ranks.
+_DIVERGED, _SIZE = "fastrnn.diverged", "fastrnn.ranks"
 
 
 def _note_divergence(model: CharRNN) -> None:
@@ -352,11 +386,15 @@ def _identity(file: str) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
+def _name(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
 def _say_how_to_go_on(context: click.Context, checkpoint: str | None, number: int) -> None:
     """Say what is saved, and the command that goes on from there."""
     from fastrnn.char_rnn import CharRNN
 
-    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    name = _name(number)
     diverged = "; the training had diverged" if _DIVERGED in context.meta else ""
     if checkpoint is None:
         click.echo(f"\nStopped by {name} before anything was saved{diverged}.", err=True)
@@ -379,7 +417,9 @@ def _command_to_go_on(context: click.Context) -> str:
         arguments = [a for a in arguments if not a.startswith("--lr=")]
         end = arguments.index("--") if "--" in arguments else len(arguments)  # behind it all are texts
         arguments[end:end] = ["--lr", f"{context.meta[_DIVERGED] / 10:.3g}"]
-    return f"{context.command_path} --resume {shlex.join(arguments)}"
+    command = f"{context.command_path} --resume {shlex.join(arguments)}"
+    ranks = context.meta.get(_SIZE, 1)
+    return command if ranks == 1 else f"mpiexec -n {ranks} {command}"
 
 
 @contextlib.contextmanager
@@ -394,11 +434,31 @@ def _terminal_may_be_gone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_one_line() -> Iterator[None]:
+def _ranks(mpi: bool, sync_every: int) -> Iterator[Any]:
+    """The `comm` of the processes that mpiexec has started; what fails on one of them ends them all."""
+    if not mpi:
+        yield None
+        return
+    try:
+        from fastrnn import distributed
+
+        comm = distributed.mpi(sync_every=sync_every)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        yield comm
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        comm.end_all_at_exit(130 if interrupted else getattr(error, "exit_code", 1))
+        raise
+
+
+@contextlib.contextmanager
+def _as_one_line(speaks: bool) -> Iterator[None]:
     """Tell warnings in one line."""
 
     def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, RuntimeWarning):  # that the loss is no number is an error here
+        if speaks and not issubclass(category, RuntimeWarning):  # that the loss is no number is an error here
             say(f"Warning: {message}")
 
     with warnings.catch_warnings():

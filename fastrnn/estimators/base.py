@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Self
 
 import numpy as np
@@ -23,10 +24,12 @@ from fastrnn.estimators.sequences import (
     read_sequences,
     read_steps,
 )  # fmt: skip
+from fastrnn.group import group_of
 from fastrnn.heads import HEADS
 from fastrnn.losses import LossName
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.random_stream import check_random_state, generator
+from fastrnn.replica import check_same
 from fastrnn.sequence_model import SequenceModel
 from fastrnn.sharing import Shared, being_read
 
@@ -34,6 +37,9 @@ __all__ = ["RNNEstimator"]
 
 #: What scikit-learn notes of a 2-D input when it checks one.
 COLUMNS = ("n_features_in_", "feature_names_in_")
+
+#: Hyper-parameters in which the ranks of a training may differ.
+OF_RANK = ("random_state", "num_threads", "backend", "comm", "verbose")
 
 #: Sequences that are held out at least: the error of fewer says too little of when to stop.
 FEWEST_HELD_OUT = 30
@@ -71,6 +77,7 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
     random_state: Any
     num_threads: Any
     backend: Any
+    comm: Any = None
     verbose: Any
 
     model_: SequenceModel
@@ -80,7 +87,7 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry what is fitted, not who uses it."""
-        return self.__dict__.copy()
+        return self.__dict__ | {"comm": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(own_arrays(state))
@@ -136,10 +143,34 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
 
     def _learn(self, X: Any, y: Any) -> dict[str, Any]:
         """What is fitted; of the object itself only `COLUMNS` are changed, by scikit-learn."""
+        group = group_of(self.comm)
+        rng = group.of_root(lambda: generator(self.random_state))
+        model, problem, train_on, hold_out, fitted = group.together(lambda: self._prepare(X, y, rng))
+        if group.size > 1:
+            check_same(group, self._same_on_all_ranks(problem))
+        optimizer = OPTIMIZERS[self.optimizer](lr=float(self.lr), backend=self.backend)
+        trained = train(
+            model, optimizer, problem, train_on, hold_out, self._limits(), rng, verbose=bool(self.verbose), comm=self.comm
+        )  # fmt: skip
+        return fitted | {
+            "model_": model, "history_": trained.history, "n_iter_": len(trained.history),
+            "best_epoch_": trained.best_epoch,
+        }  # fmt: skip
+
+    def _same_on_all_ranks(self, problem: Problem) -> dict[str, Any]:
+        params = {name: str(value) for name, value in self.get_params().items() if name not in OF_RANK}
+        digest = hashlib.sha256()
+        for array in (problem.sequences.flat, problem.sequences.lengths, problem.targets):
+            digest.update(np.ascontiguousarray(array))
+        return {"what is learned": digest.hexdigest(), **params}
+
+    def _prepare(
+        self, X: Any, y: Any, rng: np.random.Generator
+    ) -> tuple[SequenceModel, Problem, np.ndarray, np.ndarray, dict[str, Any]]:
+        """The model, what it learns, the sequences to train on and to hold out, and what is fitted so far."""
         self._check_params()
         sequences, y = self._read(X, y)
         targets, fitted = self._encode(y)
-        rng = generator(self.random_state)
         per_step, n = HEADS[self.head].per_step, len(sequences)
         train_on, hold_out = _split(
             n, float(self.validation_fraction), None if per_step else self._strata(targets), rng
@@ -151,22 +182,13 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         scaled = Sequences(scaler.into(sequences.flat, dtype, "X"), sequences.lengths)
         weights = self._weights(targets, fitted)
         targets = self._finish(targets, learned, dtype, fitted)
-        problem = Problem(
-            scaled, targets, weights, per_step
-        )
+        problem = Problem(scaled, targets, weights, per_step)
         model = SequenceModel(
             scaled.flat.shape[1], self.hidden_size, self._num_outputs(targets, fitted), self.num_layers, cell=self.cell,
             bidirectional=self.bidirectional, dropout=self.dropout, head=self.head, loss=self._loss, dtype=dtype,
             rng=np.random.default_rng(rng.integers(2**63)), backend=self.backend, num_threads=self.num_threads,
         )  # fmt: skip
-        optimizer = OPTIMIZERS[self.optimizer](lr=float(self.lr), backend=self.backend)
-        trained = train(
-            model, optimizer, problem, train_on, hold_out, self._limits(), rng, verbose=bool(self.verbose)
-        )
-        return fitted | {
-            "model_": model, "history_": trained.history, "n_iter_": len(trained.history),
-            "best_epoch_": trained.best_epoch, "_scaler": scaler, "_table": self._is_table(X),
-        }  # fmt: skip
+        return model, problem, train_on, hold_out, fitted | {"_scaler": scaler, "_table": self._is_table(X)}
 
     def _read(self, X: Any, y: Any) -> tuple[Sequences, np.ndarray]:
         """Inputs and targets; what is 2-D is checked by scikit-learn, in its words."""
@@ -231,6 +253,7 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
         check_dtype(self.dtype)
         check_random_state(self.random_state)
+        group_of(self.comm)
         if self.backend is not None:
             backends.load(self.backend)
         if not isinstance(self.verbose, (int, np.integer, np.bool_)):

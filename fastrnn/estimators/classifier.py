@@ -22,6 +22,7 @@ from fastrnn.sharing import changing, reading
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from fastrnn.distributed import Communicator
     from fastrnn.hints import BackendName, CellName, Clip, Dtype, HeadName, Path, RandomState, SequencesLike
     from fastrnn.optim import OptimizerName
 
@@ -84,6 +85,9 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         Most threads that share a batch.  Results are the same bits on any number.
     backend : {"cython", "numba", "numpy"} or None
         None follows `fastrnn.backend`.
+    comm : Communicator or None
+        What `fastrnn.distributed.mpi` returns: all ranks call `fit` with all of X and y, each trains a share of every
+        batch, and all have the same model in the end.  It is in no file.
     verbose : int, default 0
         Whether progress is shown on standard error.
 
@@ -162,6 +166,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         random_state: RandomState = None,
         num_threads: int | None = None,
         backend: BackendName | None = None,
+        comm: Communicator | None = None,
         verbose: int = 0,
     ) -> None:
         self.hidden_size = hidden_size
@@ -186,6 +191,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.num_threads = num_threads
         self.backend = backend
+        self.comm = comm
         self.verbose = verbose
 
     @changing
@@ -415,7 +421,9 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
             rounded = np.asarray(each, np.float64).astype(dtype)
         for label, weight, kept in zip(classes.tolist(), each, rounded, strict=True):
             if not np.isfinite(kept) or (weight and not kept):
-                raise ValueError(f"class_weight must hold numbers of {dtype}, got {weight} for the label {label!r}")
+                raise ValueError(
+                    f"class_weight must hold numbers of {dtype}, got {weight} for the label {label!r}"
+                )
         if not rounded.any():
             raise ValueError(f"class_weight must not be 0 for every label of y, got {self.class_weight}")
         weights: np.ndarray = rounded[targets]

@@ -12,10 +12,12 @@ import numpy as np
 
 from fastrnn.checks import warn_user
 from fastrnn.estimators.sequences import Sequences
+from fastrnn.group import ALONE, Group, group_of, next_look
 from fastrnn.sequence_model import SequenceModel
 from fastrnn.text.display import Display
 
 if TYPE_CHECKING:
+    from fastrnn.distributed import Communicator
     from fastrnn.hints import Clip
 
 __all__ = ["FitEntry", "Limits", "Problem", "Trained", "train"]
@@ -65,13 +67,15 @@ class Problem:
         weights = None if self.weights is None else self.weights[places]
         return self.sequences.flat[rows], self.targets[places], {"lengths": lengths, "weights": weights}
 
-    def count(self, chosen: np.ndarray, lengths: np.ndarray | None, weights: np.ndarray | None) -> float:
+    def count(self, chosen: np.ndarray) -> float:
         """How much counts in the loss of a batch."""
-        if weights is None:
+        if self.weights is None:
             return float(self.sequences.lengths[chosen].sum() if self.per_step else len(chosen))
-        if not self.per_step or lengths is None:
-            return float(weights.sum(dtype=np.float64))
-        return float(weights.sum(dtype=np.float64, where=np.arange(len(weights))[:, None] < lengths))
+        if not self.per_step:
+            return float(self.weights[chosen].sum(dtype=np.float64))
+        rows, lengths = self.sequences.rows(chosen)
+        there = True if lengths is None else np.arange(len(rows))[:, None] < lengths
+        return float(self.weights[rows].sum(dtype=np.float64, where=there))
 
 
 @dataclass
@@ -104,9 +108,11 @@ class Trained:
 
 def train(
     model: SequenceModel, optimizer: Any, problem: Problem, train_on: np.ndarray, hold_out: np.ndarray,
-    limits: Limits, rng: np.random.Generator, *, verbose: bool,
+    limits: Limits, rng: np.random.Generator, *, verbose: bool, comm: Communicator | None = None,
 ) -> Trained:  # fmt: skip
     """Train a model; it ends with the weights of the best validation, or the last where there is none.
+
+    The ranks of `comm` share each batch and the validation; rank 0 has the clock and the progress.
 
     Warns
     -----
@@ -116,25 +122,30 @@ def train(
     history: list[FitEntry] = []
     kept, best_loss, best_epoch = model.state_dict(), math.inf, 0
     begin = time.perf_counter()
-    deadline = math.inf if limits.max_seconds is None else begin + limits.max_seconds
-    step = 0
-    display = Display() if verbose else None
+    step, group = 0, group_of(comm)
+    clock = _Clock(begin, limits.max_seconds, group)
+    display = Display() if verbose and group.rank == 0 else None
+    replica = model._replica_of(comm, optimizer, steps=0)
     try:
         for epoch in range(1, limits.epochs + 1):
             mean, over = Mean(), False
             for chosen in batches(problem.sequences, train_on, limits.batch_size, rng):
-                x, y, options = problem.batch(chosen)
+                x, y, options = problem.batch(_share(chosen, group))
                 loss, _ = model.train_step(
-                    x, y, None, optimizer, clip=limits.clip, clip_threshold=limits.clip_threshold, **options
+                    x, y, None, optimizer, clip=limits.clip, clip_threshold=limits.clip_threshold, comm=comm,
+                    **options,
                 )  # fmt: skip
                 step += 1
-                mean.add(loss, problem.count(chosen, **options))
-                over = (
-                    limits.max_steps is not None and step >= limits.max_steps
-                ) or time.perf_counter() >= deadline
-                if over or not math.isfinite(loss):
+                mean.add(loss, problem.count(chosen))
+                over = (limits.max_steps is not None and step >= limits.max_steps) or clock.is_over(step)
+                # Ranks that step for themselves know at the end of an epoch what the others have come to.
+                if over or not (math.isfinite(loss) or group.sync_every > 1):
                     break
-            loss, valid = mean.value or 0.0, mean_loss(model, problem, hold_out)
+            if group.sync_every > 1 and replica is not None:
+                if step % group.sync_every:
+                    replica.average(model, optimizer)
+                mean.share(group)
+            loss, valid = mean.value or 0.0, mean_loss(model, problem, hold_out, group)
             history.append({
                 "epoch": epoch, "step": step, "train_loss": loss, "valid_loss": valid, "lr": optimizer.lr,
                 "seconds": time.perf_counter() - begin,
@@ -142,11 +153,12 @@ def train(
             weights = model.state_dict()
             diverged = _divergence(loss, valid, weights)
             if diverged:
-                warn_user(
-                    f"{diverged} in epoch {epoch}: training ends with the weights of epoch {best_epoch}; a smaller lr "
-                    f"may help",
-                    RuntimeWarning,
-                )
+                if group.rank == 0:
+                    warn_user(
+                        f"{diverged} in epoch {epoch}: training ends with the weights of epoch {best_epoch}; a smaller "
+                        f"lr may help",
+                        RuntimeWarning,
+                    )
                 break
             if valid is None or valid < best_loss:  # without a validation, the last weights
                 kept, best_epoch = weights, epoch
@@ -162,7 +174,34 @@ def train(
         if display is not None:
             display.close()
     model.load_state_dict(kept)
-    return Trained(history, best_epoch)
+    return group.of_root(lambda: Trained(history, best_epoch))
+
+
+def _share(chosen: np.ndarray, group: Group) -> np.ndarray:
+    """This rank's share of some sequences."""
+    start, stop = group.share(len(chosen))
+    return chosen[start:stop]
+
+
+class _Clock:
+    """Tells when the time is over: the ranks of a group go by that of the first."""
+
+    def __init__(self, begin: float, seconds: float | None, group: Group) -> None:
+        self._deadline = None if seconds is None else begin + seconds
+        self._group, self._looked, self._stride, self._next = group, begin, 1, 1
+
+    def is_over(self, step: int) -> bool:
+        if self._deadline is None:
+            return False
+        if self._group.size == 1:
+            return time.perf_counter() >= self._deadline
+        if step < self._next:
+            return False
+        now = time.perf_counter()
+        passed, self._looked = now - self._looked, now
+        over, self._stride = self._group.each((now >= self._deadline, next_look(self._stride, passed)))[0]
+        self._next = step + self._stride
+        return over
 
 
 def _divergence(loss: float, valid: float | None, weights: dict[str, np.ndarray]) -> str:
@@ -198,13 +237,18 @@ def looks(sequences: Sequences, chosen: np.ndarray) -> Iterator[np.ndarray]:
         yield order[start : start + LOOK]
 
 
-def mean_loss(model: SequenceModel, problem: Problem, chosen: np.ndarray) -> float | None:
-    """Mean loss over what counts of some sequences; None where nothing does."""
+def mean_loss(
+    model: SequenceModel, problem: Problem, chosen: np.ndarray, group: Group = ALONE
+) -> float | None:
+    """Mean loss over what counts of some sequences, which the ranks share; None where nothing does."""
     mean = Mean()
     for batch in looks(problem.sequences, chosen):
-        x, y, options = problem.batch(batch)
-        loss, _ = model.loss(x, y, **options)
-        mean.add(loss, problem.count(batch, **options))
+        own = _share(batch, group)
+        if len(own):
+            x, y, options = problem.batch(own)
+            loss, _ = model.loss(x, y, **options)
+            mean.add(loss, problem.count(own))
+    mean.share(group)
     return mean.value
 
 
@@ -216,6 +260,11 @@ class Mean:
 
     def add(self, loss: float, count: float) -> None:
         self.total, self.counted = self.total + loss * count, self.counted + count
+
+    def share(self, group: Group) -> None:
+        """Take in what the other ranks have."""
+        totals, counts = zip(*group.each((self.total, self.counted)), strict=True)
+        self.total, self.counted = sum(totals), sum(counts)
 
     @property
     def value(self) -> float | None:

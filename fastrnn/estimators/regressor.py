@@ -19,6 +19,7 @@ from fastrnn.sharing import changing, reading
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from fastrnn.distributed import Communicator
     from fastrnn.hints import BackendName, CellName, Clip, Dtype, HeadName, Path, RandomState, SequencesLike
     from fastrnn.optim import OptimizerName
 
@@ -78,6 +79,9 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         Most threads that share a batch.  Results are the same bits on any number.
     backend : {"cython", "numba", "numpy"} or None
         None follows `fastrnn.backend`.
+    comm : Communicator or None
+        What `fastrnn.distributed.mpi` returns: all ranks call `fit` with all of X and y, each trains a share of every
+        batch, and all have the same model in the end.  It is in no file.
     verbose : int, default 0
         Whether progress is shown on standard error.
 
@@ -150,6 +154,7 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         random_state: RandomState = None,
         num_threads: int | None = None,
         backend: BackendName | None = None,
+        comm: Communicator | None = None,
         verbose: int = 0,
     ) -> None:
         self.hidden_size = hidden_size
@@ -173,6 +178,7 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.num_threads = num_threads
         self.backend = backend
+        self.comm = comm
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:

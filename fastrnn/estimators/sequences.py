@@ -43,7 +43,7 @@ class Sequences:
         Beyond the end of a sequence its last step comes again.  The lengths are None where all are the same.
         """
         lengths = self.lengths[chosen]
-        steps = np.arange(lengths.max())[:, None]
+        steps = np.arange(lengths.max(initial=1))[:, None]
         if self.same_length:
             return self.starts[chosen] + steps, None
         return self.starts[chosen] + np.minimum(steps, lengths - 1), lengths

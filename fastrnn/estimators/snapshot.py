@@ -67,7 +67,7 @@ def save(estimator: Any, path: Any) -> None:
         content: dict[str, Any] = {
             "class": name,
             "fastrnn": __version__,
-            "params": {key: _plain(value) for key, value in estimator.get_params().items()},
+            "params": {key: _plain(value) for key, value in estimator.get_params().items() if key != "comm"},
             "model": model,
             "history": [dict(entry) for entry in estimator.history_],
             "n_iter": estimator.n_iter_,
@@ -101,6 +101,8 @@ def load(cls: type[E], path: Any, params: Mapping[str, Any]) -> E:
         check_version(content)
         check_members(content, _CONTENT | _OWN[name], "the file")
         check_unknown_settings(content["params"], defaults, "hyper-parameters", content)
+        if "comm" in content["params"]:
+            raise Misfit("it names those who train it, which a file must not")
         kept = {key: _restored(value) for key, value in content["params"].items()}
         estimator: Any = cls(**kept)
         with misfits("hyper-parameters"):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastrnn.checks import INDEX, warn_user
+from fastrnn.group import ALONE, Group
 
 __all__ = ["Streams", "cut_text"]
 
@@ -32,6 +33,8 @@ class Streams:
         Time steps of a chunk; fewer if the text is shorter than that.
     batch_size : int
         Streams; fewer if each would be shorter than a chunk.
+    group : Group
+        Who shares the streams: those of this rank are read here.
 
     Attributes
     ----------
@@ -39,7 +42,9 @@ class Streams:
     seq_len : int
         T.
     num_streams : int
-        N.
+        Of all ranks.
+    own : (int, int)
+        Bounds of those that are read here: N of them.
     steps : int
         Chunks of an epoch.
 
@@ -52,22 +57,29 @@ class Streams:
     [([[0, 5], [1, 6]], [[1, 6], [2, 7]]), ([[2, 7], [3, 8]], [[3, 8], [4, 9]])]
     """
 
-    def __init__(self, indices: np.ndarray, seq_len: int, batch_size: int) -> None:
+    def __init__(self, indices: np.ndarray, seq_len: int, batch_size: int, group: Group = ALONE) -> None:
         self.indices = indices
         count = len(indices) - 1
         self.seq_len = min(seq_len, count)
         self.num_streams = min(batch_size, count // self.seq_len)
         length = count // self.num_streams
         self.steps = length // self.seq_len
+        self.own = start, stop = group.share(self.num_streams)
+        N = stop - start
+        if not N:
+            raise ValueError(
+                f"a batch of {self.num_streams} stream{'s' if self.num_streams > 1 else ''} cannot be shared by "
+                f"{group.size} ranks: each needs one"
+            )
         # Stream j as a row: its inputs, and one more for the last target.
         self._rows = np.lib.stride_tricks.as_strided(
-            indices,
-            (self.num_streams, length + 1),
+            indices[start * length :],
+            (N, length + 1),
             (length * indices.itemsize, indices.itemsize),
             writeable=False,
         )
-        self._block_steps = min(self.steps, max(1, BLOCK // (self.seq_len * self.num_streams)))
-        self._block = np.empty((self._block_steps * self.seq_len + 1, self.num_streams), INDEX)
+        self._block_steps = min(self.steps, max(1, BLOCK // (self.seq_len * N)))
+        self._block = np.empty((self._block_steps * self.seq_len + 1, N), INDEX)
         self._first = -1
 
     def chunks(self, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -89,9 +101,11 @@ class Streams:
                 yield block[begin : begin + T], block[begin + 1 : begin + T + 1]
 
 
-def cut_text(indices: np.ndarray, seq_len: int, batch_size: int, *, warn: bool) -> Streams:
+def cut_text(
+    indices: np.ndarray, seq_len: int, batch_size: int, *, warn: bool, group: Group = ALONE
+) -> Streams:
     """Streams of a text to train on; say if it is too short for those that were asked for."""
-    streams = Streams(indices, int(seq_len), int(batch_size))
+    streams = Streams(indices, int(seq_len), int(batch_size), group)
     N, T = streams.num_streams, streams.seq_len
     if warn and (batch_size, seq_len) != (N, T):
         warn_user(

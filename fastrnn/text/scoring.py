@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.checks import INDEX
+from fastrnn.group import ALONE, Group
 from fastrnn.sharing import Shared, being_read, reading
 from fastrnn.states import State, map_state, parts_of
 from fastrnn.text.reading import read_indexed
@@ -44,6 +45,7 @@ def mean_cross_entropy(
     start: State | None = None,
     shortest: int = 8192,
     limit: int | None = None,
+    group: Group = ALONE,
 ) -> float:
     """Mean cross-entropy in nats of the characters of a text from the one at `first` on.
 
@@ -62,6 +64,8 @@ def mean_cross_entropy(
         Fewest characters that a stream scores, unless there is only one stream.
     limit : int or None
         Most characters that are scored; they are taken evenly from all over the text.
+    group : Group
+        Who shares the streams.
 
     Returns
     -------
@@ -75,6 +79,19 @@ def mean_cross_entropy(
         length, longer = max(1, limit // N), 0
     else:
         places = first + np.arange(N) * length + np.minimum(np.arange(N), longer)
+    begin, end = group.share(N)
+    places, own_longer = places[begin:end], min(max(longer - begin, 0), end - begin)
+    totals = group.each(
+        _cross_entropy(model, indices, places, length, own_longer, start) if end > begin else 0.0
+    )
+    return float(sum(totals)) / (length * N + longer)
+
+
+def _cross_entropy(
+    model: Any, indices: np.ndarray, places: np.ndarray, length: int, longer: int, start: State | None
+) -> float:
+    """Sum of the cross-entropies of streams of `length` characters that begin at `places`, the first of one more."""
+    N = len(places)
     beginning = (
         model.initial_state(N) if start is None else map_state(partial(np.repeat, repeats=N, axis=1), start)
     )
@@ -94,7 +111,7 @@ def mean_cross_entropy(
         x, y = _chunk(indices, places[:longer] + length, 1)
         h = map_state(lambda array: array[:, :longer], h)
         total += model.loss(x, y, h, reduction="sum")[0]
-    return float(total) / (length * N + longer)
+    return float(total)
 
 
 def perplexity(nats: float) -> float:

@@ -12,19 +12,27 @@ from fastrnn import backends
 from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import OwnsArrays, check_choice, check_dtype, check_number, check_size
 from fastrnn.contents import plain
+from fastrnn.group import group_of
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.random_stream import check_random_state
 from fastrnn.text.vocabulary import check_newline, check_unknown
 
 if TYPE_CHECKING:
+    from fastrnn.distributed import Communicator
     from fastrnn.hints import BackendName, CellName, Clip, Dtype, NewLine, Path, RandomState
     from fastrnn.optim import OptimizerName
 
-__all__ = ["DEFAULTS", "OF_MODEL", "OF_RUN", "Settings", "whole"]
+__all__ = ["DEFAULTS", "NOT_IN_FILES", "OF_MODEL", "OF_RANK", "OF_RUN", "Settings", "whole"]
 
 #: Hyper-parameters that the arrays of a model follow, and those that a run follows as well.
 OF_MODEL = ("hidden_size", "num_layers", "cell", "dtype", "optimizer")
 OF_RUN = (*OF_MODEL, "seq_len", "batch_size", "validation_fraction", "newline")
+
+#: Hyper-parameters that belong to where a model is trained, not to the model.
+NOT_IN_FILES = ("checkpoint", "comm")
+
+#: Those in which the ranks of a training may differ.
+OF_RANK = (*NOT_IN_FILES, "random_state", "num_threads", "backend", "verbose")
 
 
 class Settings(OwnsArrays):
@@ -60,6 +68,7 @@ class Settings(OwnsArrays):
         newline: NewLine | None = None,
         verbose: int = 1,
         cell: CellName = "rnn",
+        comm: Communicator | None = None,
     ) -> None:
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -88,6 +97,7 @@ class Settings(OwnsArrays):
         self.newline = newline
         self.verbose = verbose
         self.cell = cell
+        self.comm = comm
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Hyper-parameters by name.
@@ -191,6 +201,7 @@ class Settings(OwnsArrays):
             backends.load(self.backend)
         if self.checkpoint is not None and not isinstance(self.checkpoint, (str, os.PathLike)):
             raise TypeError(f"checkpoint must be a path or None, got {type(self.checkpoint).__name__}")
+        group_of(self.comm)
         check_unknown(self.unknown)
         check_newline(self.newline)
         if not isinstance(self.verbose, (int, np.integer, np.bool_)):
@@ -199,10 +210,11 @@ class Settings(OwnsArrays):
     def _own_params(self) -> dict[str, Any]:
         """Hyper-parameters that belong into a file.
 
-        Where it is, and a generator that others may use as well, do not.
+        Where it is, who trains it, and a generator that others may use as well, do not.
         """
         params = self.get_params()
-        del params["checkpoint"]
+        for name in NOT_IN_FILES:
+            del params[name]
         if isinstance(params["random_state"], (np.random.Generator, np.random.RandomState)):
             params["random_state"] = None
         return params

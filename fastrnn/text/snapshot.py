@@ -72,6 +72,8 @@ class Progress:
     best_nats: float = math.inf
     best_step: int = 0
     rounds_since_best: int = 0
+    #: Processes that share the training: the bits are those of that number.
+    ranks: int = 1
 
 
 @dataclasses.dataclass
@@ -191,7 +193,11 @@ def pack(
             if name in _FIRST_PARAMS or value != plain(defaults[name])
         },
         "vocabulary": run.vocabulary.characters,
-        "progress": dataclasses.asdict(run.progress),
+        "progress": {
+            name: value
+            for name, value in dataclasses.asdict(run.progress).items()
+            if name not in _LATER_PROGRESS or value != _LATER_PROGRESS[name]
+        },
         "optimizer": optimizer,
         "random_state": random_state_of(run.model.rng),
         "history": run.history,
@@ -239,6 +245,8 @@ def unpack(
     check_unknown_settings(content["params"], defaults, "hyper-parameters", content)
     if "checkpoint" in content["params"]:
         raise Misfit("it names a place to write checkpoints to, which a file must not")
+    if "comm" in content["params"]:
+        raise Misfit("it names those who train it, which a file must not")
     params = defaults | content["params"]
     with misfits("hyper-parameters"):
         hidden_size = check_size(params["hidden_size"], "hidden_size")
@@ -250,8 +258,9 @@ def unpack(
         vocabulary = Vocabulary(content["vocabulary"])
         # The first versions wrote whatever `set_params` had set; that can be mended in loading.
         check_unknown(params["unknown"], None if "unknown" in replaced else vocabulary)
-    check_members(content["progress"], _PROGRESS, "the progress")
-    progress = Progress(**content["progress"])
+    noted = _LATER_PROGRESS | content["progress"]
+    check_members(noted, _PROGRESS, "the progress")
+    progress = Progress(**noted)
     _check_progress(progress)
     for entry in content["history"]:
         check_members(entry, _HISTORY, "an entry of the history", more=True)
@@ -335,6 +344,8 @@ _PROGRESS = {
     field.name: {"str": str, "int": int, "float": float}[str(field.type)]
     for field in dataclasses.fields(Progress)
 }
+#: Of which the first files know nothing: in a file only where they have other values than these.
+_LATER_PROGRESS = {"ranks": 1}
 _HISTORY = {
     "step": int, "epoch": int, "train_nats": float, "valid_nats": (float, type(None)), "grad_norm": float,
     "lr": float, "chars_per_second": float,
@@ -348,7 +359,8 @@ def _check_progress(progress: Progress) -> None:
         progress.kind not in ("fit", "partial_fit")
         or min(*counts, *starts) < 0
         or max(starts) > progress.step
-        or max(*counts, progress.step) > LARGEST_SIZE
+        or max(*counts, progress.step, progress.ranks) > LARGEST_SIZE
+        or progress.ranks < 1
         or not re.fullmatch("([0-9a-f]{64})?", progress.sha256)
     ):
         raise Misfit("the progress makes no sense")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.group import group_of, next_look
 from fastrnn.states import State, map_state
 from fastrnn.terminal import decimals
 from fastrnn.text.batches import Streams
@@ -21,6 +22,7 @@ from fastrnn.text.scoring import mean_cross_entropy, start_state
 from fastrnn.text.snapshot import Run
 
 if TYPE_CHECKING:
+    from fastrnn.distributed import Communicator
     from fastrnn.hints import Clip, HistoryEntry
 
 __all__ = ["ENDING_SIGNALS", "Limits", "Training", "interrupt"]
@@ -38,9 +40,6 @@ CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 30.0, 20.0
 #: Fewest steps between two entries of the history, and about how many entries it gets each time that the
 #: number of steps doubles: which steps get one does not depend on when training ends.
 HISTORY_STEPS, HISTORY_DOUBLING = 10, 200
-
-#: Seconds between two looks at the clock.
-CLOCK_SECONDS = 0.05
 
 #: Characters of a validation at most, and of a stream of it at least.
 VALIDATION_LIMIT, VALIDATION_STREAM = 1 << 20, 512
@@ -82,13 +81,19 @@ class Training:
         whether that is so.
     verbose : bool
         Whether a bar is shown.
+    comm : Communicator or None
+        Of the ranks that share the streams.  Rank 0 has the clock, and the file.
 
     Attributes
     ----------
     diverged : bool
         Whether the loss, or what a checkpoint would hold, has come to NaN or infinity, which ends the
         training.
+    kept_step : int or None
+        The last one that was written.
     """
+
+    kept_step: int | None = None
 
     def __init__(
         self,
@@ -103,6 +108,7 @@ class Training:
         ends_with_best: bool,
         write: Callable[[], bool],
         verbose: bool,
+        comm: Communicator | None = None,
     ) -> None:
         self.run, self.streams, self.held_out = run, streams, held_out
         self.model, self.optimizer, self.progress, self.history = (
@@ -111,12 +117,16 @@ class Training:
         self.learning_rate, self.clip, self.clip_threshold = learning_rate, clip, clip_threshold
         self.limits = limits
         self.diverged = False
-        #: Hidden state after the last step; valid until the next one.
+        self._comm, self._group = comm, group_of(comm)
+        start, stop = streams.own
+        #: Hidden state of this rank's streams after the last step; valid until the next one.
         self._state = run.state
+        if stop - start < streams.num_streams == run.progress.num_streams:
+            self._state = map_state(lambda array: array[:, start:stop], run.state)
         self._ends_with_best = ends_with_best
         self._write = write
         self._chars = streams.num_streams * streams.seq_len
-        self._verbose = verbose
+        self._verbose = verbose and not self._group.rank
 
     def train(self) -> None:
         """Train to a limit.
@@ -128,10 +138,12 @@ class Training:
         """
         if self._is_over():
             return
+        self.progress.ranks = self._group.size
         try:
             self._train()
         finally:
-            self.run.state = map_state(np.copy, self._state)
+            if self._group.size == 1:  # ranks know nothing of each other's after an error
+                self.run.state = map_state(np.copy, self._state)
 
     def _train(self) -> None:
         now = time.perf_counter()
@@ -143,7 +155,13 @@ class Training:
         #: Steps from one look at the clock to the next, and the step of the next.
         self._stride = 1
         self._clock = self.progress.step + 1
-        with _interrupts_noted() as interrupts, _Bar(self, self._verbose) as bar:
+        # What has drifted apart between two exchanges is brought together at steps that are multiples of this.
+        self._sync = self._group.sync_every
+        self._replica = self.model._replica_of(self._comm, self.optimizer, steps=self.progress.step)
+        with _interrupts_noted() as noted, _Bar(self, self._verbose) as bar:
+            # Ranks act on what all have heard of, when they look at the clock.
+            interrupts = noted if self._group.size == 1 else []
+            self._noted = noted
             if self.progress.step == self.progress.epoch_start + self.streams.steps:
                 # An error came out of what is done after the last step of an epoch.
                 self._end_epoch()
@@ -151,15 +169,17 @@ class Training:
             while going_on:
                 if self.progress.step == self.progress.epoch_start:
                     self.progress.num_streams = self.streams.num_streams
-                    self._state = self.model.initial_state(self.streams.num_streams)
+                    start, stop = self.streams.own
+                    self._state = self.model.initial_state(stop - start)
                 going_on = self._train_epoch(interrupts, bar)
             self._save(final=True)
+            self._hear(interrupts, self._group.each(noted))
         if interrupts:
             raise _interruption(interrupts[0])
 
     def _start(self) -> State:
         """State, shape (num_layers, 1, h), to begin a text with."""
-        start, nats = start_state(self.model, self.streams.indices, self._state)
+        start, nats = self._group.of_root(lambda: start_state(self.model, self.streams.indices, self._state))
         # The last update has its effect on the loss here first: weights may be finite, and far too large.
         self.diverged |= not math.isfinite(nats)
         return start
@@ -167,11 +187,14 @@ class Training:
     def _save(self, *, final: bool) -> None:
         self.diverged |= not math.isfinite(self.progress.loss_sum)
         run = self.run
-        run.state, run.starts["last"] = map_state(np.copy, self._state), self._start()
+        run.state = map_state(lambda array: self._group.joined(array, 1), self._state)
+        run.starts["last"] = self._start()
         if final:
             self.choose_weights()
         if not self.diverged:
-            self.diverged = not self._write()
+            self.diverged = not self._group.of_root(self._write)
+            if not self.diverged:
+                self.kept_step = self.progress.step
 
     def choose_weights(self) -> None:
         """Let the model use those that the training ends with."""
@@ -181,14 +204,14 @@ class Training:
     def _train_epoch(self, interrupts: list[int], bar: _Bar) -> bool:
         """Train to the end of the epoch at hand, or to a limit; return whether it was not a limit."""
         progress, model, optimizer = self.progress, self.model, self.optimizer
-        train_step, clip, threshold = model.train_step, self.clip, self.clip_threshold
+        train_step, clip, threshold, comm = model.train_step, self.clip, self.clip_threshold, self._comm
         optimizer.lr = self.learning_rate(progress.epoch)
         step, h, loss_sum, norm_sum = progress.step, self._state, progress.loss_sum, progress.norm_sum
         due = self._next_event()
         try:
             for x, y in self.streams.chunks(step - progress.epoch_start):
                 before = h
-                loss, h = train_step(x, y, before, optimizer, clip=clip, clip_threshold=threshold)
+                loss, h = train_step(x, y, before, optimizer, clip=clip, clip_threshold=threshold, comm=comm)
                 step += 1
                 loss_sum += loss
                 norm_sum += model.grad_norm
@@ -236,17 +259,21 @@ class Training:
         save = isinstance(limits.checkpoint_every, int) and step % limits.checkpoint_every == 0
         out_of_time = False
         if step >= self._clock:
-            now = time.perf_counter()
-            out_of_time = now >= self._deadline
-            save |= limits.checkpoint_every == "timed" and now - self._saved >= self._save_wait
+            looks = self._group.each((*self._look_at_clock(), self._noted))
+            out_of_time, in_time, self._stride, _ = looks[0]
+            save |= in_time
+            self._hear(interrupts, [noted for *_, noted in looks])
             bar.update()
-            passed, self._looked = now - self._looked, now
-            # Twice as many steps at most, so that one fast step does not make it look away for long.
-            self._stride = max(1, int(self._stride * min(2.0, CLOCK_SECONDS / max(passed, 1e-9))))
             self._clock = step + self._stride
+            self._clock += -self._clock % self._sync  # the time is not to decide on what is averaged
         stop = out_of_time or self._is_over()
         validate = self.held_out is not None and (stop or step % limits.validate_every == 0)
         diagnose = limits.diagnostics_every is not None and step % limits.diagnostics_every == 0
+        if self._replica is not None and self._replica.averages:
+            if step % self._sync and (validate or stop or save or epoch_ends or diagnose):
+                self._replica.average(self.model, self.optimizer)
+            sums = self._group.each((progress.loss_sum, progress.norm_sum))
+            progress.loss_sum, progress.norm_sum = (float(np.mean(each)) for each in zip(*sums, strict=True))
         if validate or stop or epoch_ends or diagnose or step % _record_every(step) == 0:
             stop |= self._record(validate, diagnose)
         if epoch_ends:
@@ -265,12 +292,25 @@ class Training:
             self._record(False, False)
         return not self.diverged
 
+    def _look_at_clock(self) -> tuple[bool, bool, int]:
+        """Whether the time is over, whether a checkpoint is due, and steps until the next look."""
+        now = time.perf_counter()
+        save = self.limits.checkpoint_every == "timed" and now - self._saved >= self._save_wait
+        passed, self._looked = now - self._looked, now
+        return now >= self._deadline, save, next_look(self._stride, passed)
+
+    def _hear(self, interrupts: list[int], noted: list[list[int]]) -> None:
+        """Take in what any rank has noted."""
+        if self._group.size > 1:
+            interrupts[:] = [number for each in noted for number in each]
+
     def _record(self, validate: bool, diagnose: bool) -> bool:
         """Append an entry to the history; return whether training cannot go on."""
         progress = self.progress
         step, count = progress.step, progress.step - progress.window_start
         seconds = max(time.perf_counter() - self._recorded, 1e-9)
         train_nats = progress.loss_sum / count
+        rate = (step - self._recorded_step) * self._chars / seconds
         entry: HistoryEntry = {
             "step": step,
             "epoch": progress.epoch + 1,
@@ -278,14 +318,16 @@ class Training:
             "valid_nats": self._validate(*self.held_out) if validate and self.held_out else None,
             "grad_norm": progress.norm_sum / count,
             "lr": self.optimizer.lr,
-            "chars_per_second": (step - self._recorded_step) * self._chars / seconds,
+            "chars_per_second": self._group.each(rate)[0],
         }
         if diagnose:
             x, y, before = self._batch
             from fastrnn.diagnostics.summary import training_summary  # not needed to load a model
 
-            entry["diagnostics"] = training_summary(
-                self.model, x, y, before, clip=self.clip, clip_threshold=self.clip_threshold
+            entry["diagnostics"] = self._group.of_root(
+                lambda: training_summary(
+                    self.model, x, y, before, clip=self.clip, clip_threshold=self.clip_threshold
+                )
             )
         self.history.append(entry)
         progress.loss_sum = progress.norm_sum = 0.0
@@ -301,8 +343,9 @@ class Training:
     def _validate(self, indices: np.ndarray, first: int) -> float:
         start = self._start()
         nats = mean_cross_entropy(
-            self.model, indices, first, start=start, shortest=VALIDATION_STREAM, limit=VALIDATION_LIMIT
-        )
+            self.model, indices, first, start=start, shortest=VALIDATION_STREAM, limit=VALIDATION_LIMIT,
+            group=self._group,
+        )  # fmt: skip
         progress = self.progress
         if nats < progress.best_nats:
             self.run.best, self.run.starts["best"] = self.model.state_dict(), start
