@@ -23,11 +23,11 @@ if not _path.exists(_path.join(_path.dirname(__file__), "kernels")):
 
 from fastrnn._version import __version__
 from fastrnn.backends import backend, set_backend, use_backend
-from fastrnn.errors import BackendUnavailable, CheckpointError, NotFittedError, TextError
+from fastrnn.errors import BackendUnavailable, CheckpointError, DistributedError, NotFittedError, TextError
 from fastrnn.simple import SimpleRNN
 
 if _TYPE_CHECKING:
-    from fastrnn import diagnostics, functional, init, optim
+    from fastrnn import diagnostics, distributed, functional, init, optim
     from fastrnn.char_rnn import CharRNN
     from fastrnn.config import show_config, warmup
     from fastrnn.estimators import RNNClassifier as RNNClassifier
@@ -47,6 +47,7 @@ __all__ = [
     "BackendUnavailable",
     "CharRNN",
     "CheckpointError",
+    "DistributedError",
     "LanguageModel",
     "NotFittedError",
     "ReferenceGRU",
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "backend",
     "diagnostics",
+    "distributed",
     "functional",
     "init",
     "load",
@@ -92,7 +94,7 @@ _LAZY = {
 }
 
 #: Modules that are imported when they are first asked for.
-_SUBMODULES = ("diagnostics", "functional", "init", "optim")
+_SUBMODULES = ("diagnostics", "distributed", "functional", "init", "optim")
 
 
 def __getattr__(name: str) -> object:

@@ -93,7 +93,9 @@ def test_nothing_left_to_train_on():
     X, Y = data()
     many = np.repeat(X, 8, axis=0)
     said = f"validation_fraction = 0.999 of {len(many)} sequences leaves none to train on"
-    refused(lambda: small(RNNClassifier, validation_fraction=0.999).fit(many, np.repeat(Y, 8)), ValueError, [said])
+    refused(
+        lambda: small(RNNClassifier, validation_fraction=0.999).fit(many, np.repeat(Y, 8)), ValueError, [said]
+    )
 
 
 def test_labels_of_each_step_in_a_column():

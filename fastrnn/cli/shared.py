@@ -252,7 +252,7 @@ def describe_model(model: CharRNN) -> dict[str, Any]:
 
     from fastrnn.contents import plain
 
-    hidden = ("checkpoint", "backend", "verbose")  # which are those of a call, not of the model
+    hidden = ("checkpoint", "backend", "verbose", "comm")  # which are those of a call, not of the model
     last: dict[str, Any] = {**model.history_[-1]} if model.history_ else {}
     return {
         "train_nats": _finite(last.get("train_nats")),

@@ -66,7 +66,7 @@ class Streams:
         self.steps = length // self.seq_len
         self.own = start, stop = group.share(self.num_streams)
         N = stop - start
-        if not N:
+        if group.size > self.num_streams:
             raise ValueError(
                 f"a batch of {self.num_streams} stream{'s' if self.num_streams > 1 else ''} cannot be shared by "
                 f"{group.size} ranks: each needs one"
