@@ -206,8 +206,8 @@ def test_texts(n, sync_every, text, tmp_path):
     kept = CharRNN.load(tmp_path / "parts")
     assert kept._run.progress.ranks == n
     assert kept.comm is None
-    assert (rb'\"ranks\"' in (tmp_path / "parts").read_bytes()) == (n > 1)
-    assert rb'\"comm\"' not in (tmp_path / "parts").read_bytes()
+    assert (rb"\"ranks\"" in (tmp_path / "parts").read_bytes()) == (n > 1)
+    assert rb"\"comm\"" not in (tmp_path / "parts").read_bytes()
 
 
 # -- estimators ------------------------------------------------------------------------------------
