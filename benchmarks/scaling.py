@@ -35,7 +35,7 @@ RANKS = (2, 4)
 SHARES = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 #: Turns of a comparison, and seconds of each.
-TURNS, SECONDS = 9, 0.4
+TURNS, SECONDS = 60, 0.1
 
 #: Largest relative difference of the losses of 100 steps in float64.
 AGREE = 1e-5
@@ -215,16 +215,15 @@ def measure_shares(comm: Any, case: dict[str, Any]) -> list[Any]:
     """Seconds of a step over so many sequences, on all cores."""
     import numpy as np
 
-    found = []
-    for share in case["shares"]:
-        step = trainer(case, share, None, np.float32, CORES)
-        begin = time.perf_counter()
-        step()
-        count = max(1, int(case["seconds"] / (time.perf_counter() - begin)))
-        times = [calls(comm, step, False, count) for _ in range(max(2, case["turns"] // 3))]
-        size = sum(W.size for W in step.model.parameters.values())
-        found.append(["share", times, {"N": share, "multiply_adds": 4 * size}])
-    return found
+    steps = {share: trainer(case, share, None, np.float32, CORES) for share in case["shares"]}
+    size = sum(W.size for W in next(iter(steps.values())).model.parameters.values())
+    count, times = {}, {share: [] for share in steps}  # type: ignore[var-annotated]
+    for share, step in steps.items():
+        count[share] = max(1, int(case["seconds"] / calls(comm, step, False, 2)))
+    for _ in range(case["turns"] // 2):
+        for share, step in steps.items():
+            times[share].append(calls(comm, step, False, count[share]))
+    return [["share", each, {"N": share, "multiply_adds": 4 * size}] for share, each in times.items()]
 
 
 if __name__ == "__main__":
