@@ -1,5 +1,7 @@
 """The tables of docs/scaling.md, from the rows of `scaling.py`: measured on one machine, computed for several.
 
+``python benchmarks/report_scaling.py scaling.json`` writes them from an earlier measurement.
+
 A step of so many machines takes as long as its share of the batch takes here, and the exchange.  In that every machine
 sends and receives each byte of the gradients twice, but for its own part of them.  It waits for messages to travel: for
 the slices of each other machine and for their sums, one after the other, as if nothing overlapped, and for two short
@@ -9,9 +11,10 @@ ones (how large the others' batches are, and their losses) as often as a tree of
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
-from results import Row
+from results import Results, Row, read
 from tables import table, times
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "scaling.md"
@@ -33,14 +36,16 @@ SYNC_EVERY, AVERAGED = 16, 3
 PAYS = 1.3
 
 
-def write(rows: list[Row]) -> None:
-    """Put the tables into the page."""
+def write(results: Results) -> None:
+    """Put the tables into the page, with where they were measured."""
+    machine = results.machine
+    said = f"{results.dates[0]}, {machine['cpu']}, {machine['cores']} cores."
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
     if not after:
         raise SystemExit(f"{PAGE} has no markers {START} and {END}")
-    PAGE.write_text(f"{before}{START}\n{tables(rows)}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{START}\n{said}\n\n{tables(results.rows)}\n{END}{after}", encoding="utf-8")
 
 
 def tables(rows: list[Row]) -> str:
@@ -138,3 +143,7 @@ def _speeds(
             break
         paying = hosts
     return [*map(times, speeds[1:]), f"{paying}"]
+
+
+if __name__ == "__main__":
+    write(read(map(Path, sys.argv[1:])))

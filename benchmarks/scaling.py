@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     from installed import why_unavailable
     from records import record, write_json
     from report_scaling import tables, write
-    from results import row_of
+    from results import read, row_of
 
     missing = why_unavailable("mpi4py")
     if missing is not None:
@@ -97,10 +98,11 @@ def main(arguments: list[str] | None = None) -> int:
             records.append(record(f"{name}-{cell}-{h}-{more['N']}", info, times))
     rows = [row_of(row) for row in records]
     print(f"\n{tables(rows)}\n")
-    if options.json:
-        write_json(options.json, records)
-    if options.write:
-        write(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        results = options.json or Path(folder, "scaling.json")
+        write_json(results, records)
+        if options.write:
+            write(read([results]))
     return 0
 
 
