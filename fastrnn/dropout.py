@@ -25,7 +25,7 @@ class Piece(NamedTuple):
     first: int
     #: Where they are in the part, and how many.
     place: int
-    count: int
+    taken: int
 
 
 def sections(N: int, first: int = 0, total: int | None = None) -> tuple[int, list[list[Piece]]]:
@@ -48,9 +48,9 @@ def sections(N: int, first: int = 0, total: int | None = None) -> tuple[int, lis
     Examples
     --------
     >>> sections(20)
-    (2, [[Piece(section=0, rows=8, first=0, place=0, count=8)], [Piece(section=1, rows=12, first=0, place=0, count=12)]])
+    (2, [[Piece(section=0, rows=8, first=0, place=0, taken=8)], [Piece(section=1, rows=12, first=0, place=0, taken=12)]])
     >>> sections(8, 4, 20)
-    (2, [[Piece(section=0, rows=8, first=4, place=0, count=4), Piece(section=1, rows=12, first=0, place=4, count=4)]])
+    (2, [[Piece(section=0, rows=8, first=4, place=0, taken=4), Piece(section=1, rows=12, first=0, place=4, taken=4)]])
     """
     whole = threads.parts(N if total is None else total)
     pieces = []

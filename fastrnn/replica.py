@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -106,23 +106,24 @@ class Replica:
             If another rank refuses its part; nothing is changed then.
         """
         if self.averages:
-            batch = model._batch(*given, gradients=True)
+            batch = model._batch(*given, gradients=True)  # type: ignore[misc]
             return batch, batch.scale("mean")
-        batch, own, numbers = None, None, self._numbers
+        made: _Batch | None = None
+        own, numbers = None, self._numbers
         numbers[:] = 1, 0, 0, 1
         try:
-            batch = model._batch(*given, gradients=True)
-            goal = batch.space.goal
-            numbers[:] = 0, batch.space.N, goal.counted, goal.unit
+            made = model._batch(*given, gradients=True)  # type: ignore[misc]
+            goal = made.space.goal
+            numbers[:] = 0, made.space.N, goal.counted, goal.unit
         except BaseException as error:  # noqa: BLE001 - `check_all` raises it
             own = error
         self.comm.exchange(numbers, self._everyone)
         failed, N, counted, units = self._everyone.T
         if failed.any():
-            if batch is not None:
-                model._give_back(batch.shape, batch.space)
+            if made is not None:
+                model._give_back(made.shape, made.space)
             self.comm.check_all(own)
-        assert batch is not None
+        batch = cast("_Batch", made)
         if batch.space.masks:
             place = batch.space.N, int(N[: self.comm.rank].sum()), int(N.sum())
             if place != self._place:

@@ -1,5 +1,6 @@
 """Programs that several ranks run under mpiexec."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -21,17 +22,24 @@ FASTRNN = [sys.executable, "-m", "fastrnn"]
 
 def mpiexec():
     """The command; skips where there is none."""
+    need("mpi4py")
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("mpiexec", path=places)
-    try:
-        import mpi4py  # noqa: F401
-    except ImportError:
-        found = None
     if found is None:
-        (pytest.fail if REQUIRED else pytest.skip)(
-            "mpi4py and mpiexec are not there: pip install 'fastrnn[mpi]'"
-        )
+        missing("mpiexec")
     return found
+
+
+def need(package):
+    """Skip what runs only with a package."""
+    if importlib.util.find_spec(package) is None:
+        missing(package)
+
+
+def missing(what):
+    """Skip, or fail where it must be there."""
+    tell = pytest.fail if REQUIRED else pytest.skip
+    tell(f"{what} is missing, of: pip install 'fastrnn[mpi]' dask distributed")
 
 
 def start(n, *command, **options):

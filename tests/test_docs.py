@@ -6,7 +6,8 @@ Every fenced block is run, but for those that a comment above them excuses:
 - ``python``: a program of its own.  What it prints is the plain block right after it; nothing, if there is
   none.  Those of the README are run on every backend.
 - ``sh``: commands of ``fastrnn``, those of one page in one folder, in their order.
-- ``<!-- not-run: reason -->`` above a block leaves it out.
+- ``<!-- not-run: reason -->`` above a block leaves it out, ``<!-- needs: package -->`` where that is missing; .ci/run
+  has all of them.
 """
 
 import re
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mpi_support import need
 from support import run_python
 
 import fastrnn
@@ -113,6 +115,8 @@ def test_programs_of_the_readme(block, backend, tmp_path, monkeypatch):
 @pytest.mark.few(4)
 @pytest.mark.parametrize("block", [b for b in PROGRAMS if b.page != README], ids=str)
 def test_programs_of_the_guides(block, tmp_path, monkeypatch):
+    if block.comment.startswith("needs: "):
+        need(block.comment.removeprefix("needs: "))
     monkeypatch.chdir(tmp_path)
     assert_prints_what_the_page_says(block, block.text)
 

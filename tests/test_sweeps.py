@@ -1,10 +1,9 @@
 """Sweeps by joblib and Dask: the results of a plain loop, and no worker that takes all cores."""
 
-import os
-
 import joblib
 import numpy as np
 import pytest
+from mpi_support import need
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sweep_support import GRID, data, fit, score_of
 
@@ -60,12 +59,9 @@ def test_a_grid_search(backend):
 @pytest.fixture(scope="module")
 def client():
     """A cluster of two processes on this machine."""
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        if os.environ.get("FASTRNN_REQUIRE_MPI") == "1":
-            raise
-        pytest.skip("Dask is not there: pip install dask distributed")
+    need("distributed")
+    from distributed import Client, LocalCluster
+
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
@@ -109,7 +105,7 @@ def test_texts_over_a_cluster(client):
 
 @dask
 def test_a_worker_with_several_threads(loop):
-    pytest.importorskip("distributed")
+    need("distributed")
     from distributed import Client, LocalCluster
 
     with (

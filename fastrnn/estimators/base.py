@@ -161,7 +161,7 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         params = {name: str(value) for name, value in self.get_params().items() if name not in OF_RANK}
         digest = hashlib.sha256()
         for array in (problem.sequences.flat, problem.sequences.lengths, problem.targets):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return {"what is learned": digest.hexdigest(), **params}
 
     def _prepare(

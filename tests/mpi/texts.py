@@ -54,7 +54,7 @@ told["unseeded"] = state(model(random_state=None).fit(text))
 told["timed"] = state(model(max_steps=None, epochs=None, max_seconds=0.3, patience=None).fit(text))
 pieces = model(comm=comm)
 for piece in ("hello world. " * 9, "who is there? " * 9):
-    pieces.partial_fit(piece, vocabulary="helo wrd.ist?")
+    pieces.partial_fit(piece, vocabulary="?. dehilorstw")
 told["pieces"] = state(pieces)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
