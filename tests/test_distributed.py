@@ -15,7 +15,7 @@ import pytest
 from mpi_support import FASTRNN, PROGRAMS, results, run, start
 
 import fastrnn
-from fastrnn import CharRNN, LanguageModel, RNNRegressor, dropout, threads
+from fastrnn import CharRNN, LanguageModel, RNNRegressor, cores, dropout, threads
 from fastrnn.group import ALONE, Group
 from fastrnn.optim import SGD
 
@@ -178,6 +178,7 @@ def test_errors_of_one_are_errors_of_all():
     assert a[9] == b[9] == ["ValueError", "a batch of 1 stream cannot be shared by 2 ranks: each needs one"]
     assert a[10][0] == b[10][0] == "TypeError"
     assert [a[11], b[11]] == ["<Communicator: rank 0 of 2>", "<Communicator: rank 1 of 2>"]
+    assert a[12] == b[12] == max(1, cores.usable_cores() // 2)
 
 
 # -- CharRNN ---------------------------------------------------------------------------------------

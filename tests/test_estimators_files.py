@@ -370,6 +370,7 @@ CRAFTED = [
     ("best_epoch", 4, "best_epoch = 4 of 3 epochs"),
     ("table", 1, "'table' of the file is a int"),
     ("table", False, "the number of columns does not fit the model"),
+    ("params.comm", None, "it names those who train it"),
     ("n_features_in", None, "the number of columns does not fit the model"),
     ("n_features_in", 0, "the number of columns does not fit the model"),
     ("n_features_in", -5, "the number of columns does not fit the model"),

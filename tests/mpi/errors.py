@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 from common import digest, ranks, refused, tell
 
-from fastrnn import CharRNN, DistributedError, LanguageModel, distributed
+from fastrnn import CharRNN, DistributedError, LanguageModel, cores, distributed
 from fastrnn.optim import SGD, Adam
 
 comm = ranks()
@@ -33,6 +33,7 @@ assert copy.deepcopy(comm) is copy.copy(comm) is comm
 assert pickle.loads(pickle.dumps(model)).comm is None
 told.append(refused(lambda: pickle.dumps(comm)))
 told.append(repr(comm))
+told.append(cores.usable_cores())
 assert issubclass(distributed.DistributedError, RuntimeError)
 assert distributed.DistributedError is DistributedError
 tell(comm, told)
