@@ -206,7 +206,7 @@ class CharRNN(Settings, Scoring, Sampling):
     _diverged: bool
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"comm": None}
+        return vars(self).copy()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a pickle holds, which may be older than some hyper-parameters."""

@@ -38,7 +38,7 @@ class Communicator(Group):
     """The processes, called ranks, that share a training: what `mpi` returns.
 
     `CharRNN`, the estimators and ``train_step`` take it as ``comm=``.  It belongs to this run of these processes: it is
-    in no file, a copy of it is the same one, and a pickle of a model leaves it out.
+    in no file, a copy of it is the same one, and from a pickle comes None.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Communicator(Group):
         return self
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Communicator belongs to the processes that run now, and cannot be pickled")
+        return _alone, ()  # elsewhere there are no such ranks
 
     # -- what a training asks of it --------------------------------------------------------------
 
@@ -136,6 +136,10 @@ class Communicator(Group):
         set_abort_status(status)
         if self.rank:
             time.sleep(PATIENCE)
+
+
+def _alone() -> None:
+    """What comes out of a pickle of a `Communicator`."""
 
 
 def mpi(comm: Any = None, *, sync_every: int = 1) -> Communicator:

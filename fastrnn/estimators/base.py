@@ -87,7 +87,7 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry what is fitted, not who uses it."""
-        return self.__dict__ | {"comm": None}
+        return self.__dict__.copy()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(own_arrays(state))

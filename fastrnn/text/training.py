@@ -157,6 +157,7 @@ class Training:
         self._clock = self.progress.step + 1
         # What has drifted apart between two exchanges is brought together at steps that are multiples of this.
         self._sync = self._group.sync_every
+        self._clock += -self._clock % self._sync
         self._replica = self.model._replica_of(self._comm, self.optimizer, steps=self.progress.step)
         with _interrupts_noted() as noted, _Bar(self, self._verbose) as bar:
             # Ranks act on what all have heard of, when they look at the clock.

@@ -30,8 +30,9 @@ told.append(comm.of_root(lambda: "of rank 0"))
 model = CharRNN(8, seq_len=4, batch_size=1, verbose=0, comm=comm)
 told.append(refused(lambda: model.fit("hello world")))
 assert copy.deepcopy(comm) is copy.copy(comm) is comm
+assert copy.deepcopy(model).comm is comm
 assert pickle.loads(pickle.dumps(model)).comm is None
-told.append(refused(lambda: pickle.dumps(comm)))
+assert pickle.loads(pickle.dumps(comm)) is None
 told.append(repr(comm))
 told.append(cores.usable_cores())
 assert issubclass(distributed.DistributedError, RuntimeError)
