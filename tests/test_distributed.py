@@ -137,18 +137,26 @@ def test_sync_every(value):
 @pytest.mark.few(3)
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_steps_are_those_of_one_process(n, backend):
-    told = results(n, "steps.py", backend, 12)
+    told = results(n, "steps.py", backend, 12, "float64")
     for case in zip(*told, strict=True):
         assert max(worst for worst, _ in case) < (1e-9 if n > 1 else 1e-300)
         assert len({weights for _, weights in case}) == 1
 
 
+@pytest.mark.few(1)
+def test_steps_in_float32(backend):
+    told = results(2, "steps.py", backend, 8, "float32")
+    for case in zip(*told, strict=True):
+        assert max(worst for worst, _ in case) < 1e-3
+        assert len({weights for _, weights in case}) == 1
+
+
 def test_a_hundred_steps():
-    assert max(worst for worst, _ in results(2, "steps.py", fastrnn.backend(), 100)[0]) < 1e-5
+    assert max(worst for worst, _ in results(2, "steps.py", fastrnn.backend(), 100, "float64")[0]) < 1e-5
 
 
 def test_the_same_bits_twice():
-    once, again = (results(3, "steps.py", fastrnn.backend(), 5) for _ in range(2))
+    once, again = (results(3, "steps.py", fastrnn.backend(), 5, "float32") for _ in range(2))
     assert once == again
 
 

@@ -1,6 +1,6 @@
 """Training steps of every model on all ranks, beside those of one process over the whole batch.
 
-Arguments: the backend, the number of steps.  Tells for each case the largest relative difference of the losses, and the
+Arguments: the backend, the number of steps, the dtype.  Tells for each case the largest relative difference of the losses, and the
 digest of the weights.
 """
 
@@ -13,7 +13,7 @@ import fastrnn
 from fastrnn import LanguageModel, SequenceModel
 from fastrnn.optim import Adam
 
-backend, steps = sys.argv[1], int(sys.argv[2])
+backend, steps, dtype = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 comm = ranks()
 fastrnn.set_backend(backend)
 random = np.random.default_rng(0)
@@ -29,14 +29,14 @@ def language_models():
         for more in ({}, {"lengths": lengths}):
             yield (
                 lambda seed, cell=cell: LanguageModel(
-                    q, 12, 2, cell=cell, dropout=0.3, dtype=float, rng=seed
+                    q, 12, 2, cell=cell, dropout=0.3, dtype=dtype, rng=seed
                 ),
                 X[:-1],
                 Y,
                 more,
             )
     yield (
-        lambda seed: LanguageModel(q, 12, 2, dropout=0.3, dtype=float, rng=seed, recompute_every=4),
+        lambda seed: LanguageModel(q, 12, 2, dropout=0.3, dtype=dtype, rng=seed, recompute_every=4),
         X[:-1],
         Y,
         {},
@@ -44,11 +44,15 @@ def language_models():
 
 
 def sequence_models():
-    X = random.normal(size=(T, N, 3))
+    X = random.normal(size=(T, N, 3)).astype(dtype)
     lengths, weights = random.integers(1, T + 1, N), random.random(N) * 10.0 ** random.integers(-6, 6, N)
     for head, loss in (("each", "gaussian"), ("last", "cross_entropy"), ("mean", "mse")):
         shape = (T, N) if head == "each" else (N,)
-        Y = random.integers(0, 2, shape) if loss == "cross_entropy" else random.normal(size=(*shape, 2))
+        Y = (
+            random.integers(0, 2, shape)
+            if loss == "cross_entropy"
+            else random.normal(size=(*shape, 2)).astype(dtype)
+        )
         for more in (
             {"lengths": lengths},
             {"lengths": lengths, "weights": weights},
@@ -65,7 +69,7 @@ def sequence_models():
                     cell="gru",
                     bidirectional=True,
                     dropout=0.2,
-                    dtype=float,
+                    dtype=dtype,
                     rng=seed,
                 ),
                 X,
@@ -73,7 +77,7 @@ def sequence_models():
                 more,
             )
     yield (
-        lambda seed: SequenceModel(3, 10, 2, head="last", loss="mse", dtype=float, rng=seed),
+        lambda seed: SequenceModel(3, 10, 2, head="last", loss="mse", dtype=dtype, rng=seed),
         X[:, :1],
         Y[:1],
         {},
