@@ -38,7 +38,7 @@ class Communicator(Group):
     """The processes, called ranks, that share a training: what `mpi` returns.
 
     `CharRNN`, the estimators and ``train_step`` take it as ``comm=``.  It belongs to this run of these processes: it is
-    in no file, a copy of it is the same one, and from a pickle comes None.
+    in no file, a copy of it is the same one, and from a pickle comes None.  One thread at a time may use it.
 
     Attributes
     ----------
@@ -157,8 +157,8 @@ def mpi(comm: Any = None, *, sync_every: int = 1) -> Communicator:
         The processes; None for all.
     sync_every : int, default 1
         1 sums the gradients of all ranks in each step, which gives what one process gives for the whole batch.  A
-        larger number is for slow networks: each rank steps for itself, and weights and the optimizer's state are
-        averaged after so many steps.
+        larger number is for slow networks: each rank steps for itself, with a loss of its own, and weights and the
+        optimizer's state are averaged after so many steps.
 
     Returns
     -------

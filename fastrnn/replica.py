@@ -131,7 +131,7 @@ class Replica:
             batch.sections = self._sections
         unit = float(units.max())  # a power of two
         total = float((counted * (units / unit)).sum())
-        return batch, (numbers[3] / unit / total if total else 1.0)
+        return batch, float(numbers[3]) / unit / total if total else 1.0
 
     def key(self, key: tuple[int, int]) -> tuple[int, int]:
         """Where this rank draws the masks of a batch from."""
@@ -175,8 +175,9 @@ class Replica:
                 if name in arrays:
                     np.divide(arrays[name], self.comm.size, out=place)
             means = model._layout.views(self._summed(kernels, 1)[0])
-            for name, array in arrays.items():
-                array[...] = means[name]
+            for name, mean in means.items():
+                if name in arrays:
+                    arrays[name][...] = mean
 
     def _arrays(self, model: SupervisedModel, optimizer: Any) -> Iterator[dict[str, np.ndarray]]:
         yield model.parameters
