@@ -33,6 +33,11 @@ class Rest:
         self._steps, self._there = np.arange(T)[:, None], np.empty((0, N), bool)
         self._copies: dict[str, np.ndarray] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """Of what is kept."""
+        return self._there.nbytes + sum(copy.nbytes for copy in self._copies.values())
+
     def cover(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Take the lengths (N,) of the sequences; a copy of the inputs with zeros there."""
         if not self._there.size:
@@ -96,6 +101,12 @@ class Goal:
             self._flat = np.empty(shape[0] * N, INDEX)
             self._classes = self._flat.reshape(shape)
         self.counted, self.unit = 0.0, 1.0
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is kept."""
+        weights = 0 if self._kept_weights is None else self._kept_weights.nbytes
+        return self._classes.nbytes + weights
 
     def part(self, start: int, stop: int) -> tuple[Any, ...]:
         """Those of some time steps, as kernels take them."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADS", "Head", "HeadName", "Last", "Mean"]
 
+#: Time steps that are added up in the model's dtype, before their sum goes into one in float64.
+BLOCK = 64
+
 #: Heads of a `SequenceModel`.
 HeadName: TypeAlias = Literal["each", "last", "mean"]
 
@@ -43,6 +46,8 @@ class Head:
     name: ClassVar[HeadName] = "each"
     #: Whether there is an output for each time step, and not one for a sequence.
     per_step: ClassVar[bool] = True
+    #: Of what it keeps beside the buffers of its space.
+    nbytes: int = 0
     gradient: np.ndarray
 
     def __init__(self, space: Space, backward: bool) -> None:
@@ -125,8 +130,11 @@ class Mean(Head):
     def __init__(self, space: Space, backward: bool) -> None:
         super().__init__(space, backward)
         self._mean = space.buffer(1, space.N, self._width)
-        self._sum = space.buffer(space.N, self._width) if space.steps < space.T else self._mean[0]
+        self._part = space.buffer(space.N, self._width)
         self._by = space.buffer(space.N, 1)
+        #: In float64: a long sum in float32 forgets what comes last.
+        self._sum, self._wide_by = np.zeros((space.N, self._width)), np.zeros((space.N, 1))
+        self.nbytes = self._sum.nbytes + self._wide_by.nbytes
         if backward:
             self.gradient = space.buffer(1, space.N, self._width)
 
@@ -135,23 +143,26 @@ class Mean(Head):
 
     def add(self, span: Span, share: int, first: bool) -> None:
         start, stop = self._extents[share]
-        outputs, mean = span.outputs[-1][:, start:stop], self._mean[0, start:stop]
+        outputs = span.outputs[-1][:, start:stop]
+        total, part = self._sum[start:stop], self._part[start:stop]
         with np.errstate(all="ignore"):
             if first:
-                np.add.reduce(outputs, axis=0, out=mean)
-                return
-            np.add.reduce(outputs, axis=0, out=self._sum[start:stop])
-            mean += self._sum[start:stop]
+                total.fill(0)
+            for t in range(0, len(outputs), BLOCK):
+                np.add.reduce(outputs[t : t + BLOCK], axis=0, out=part)
+                total += part
 
     def finish(self, share: int, h_n: Any, lengths: np.ndarray) -> None:
         start, stop = self._extents[share]
-        by, mean = self._by[start:stop], self._mean[0, start:stop]
+        total, by = self._sum[start:stop], self._wide_by[start:stop]
         if lengths.size:
-            np.divide(1, lengths[start:stop, None], out=by, casting="same_kind")
+            np.divide(1, lengths[start:stop, None], out=by)
         else:
             by.fill(1 / self._T)
         with np.errstate(all="ignore"):
-            mean *= by
+            total *= by
+            self._mean[0, start:stop] = total
+        self._by[start:stop] = by
 
     def spread(self, span: Span, share: int, first: bool) -> None:
         start, stop = self._extents[share]

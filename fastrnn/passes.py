@@ -162,8 +162,7 @@ class Space:
         pack: bool | None = None, one_output: bool = False, take: _Take = aligned,
     ) -> None:  # fmt: skip
         self.kernels, self.net, self.T, self.N = kernels, net, T, N
-        #: Of all buffers.
-        self.nbytes = 0
+        self._nbytes = 0
         self.steps = steps = T if steps is None else steps
         self.one_hot, self.p = one_hot, dropout
         self.bounds = threads.parts(N)
@@ -265,8 +264,13 @@ class Space:
     def buffer(self, *shape: int) -> np.ndarray:
         """A new array."""
         array = self._take(shape, self.net.dtype)
-        self.nbytes += array.nbytes
+        self._nbytes += array.nbytes
         return array
+
+    @property
+    def nbytes(self) -> int:
+        """Of all buffers."""
+        return self._nbytes
 
     def members(self, num_threads: int | None, steps: int) -> int:
         """Threads that share a call of a kernel, where `teams` may."""

@@ -323,6 +323,13 @@ class _BatchSpace(Space):
             self.no_dx = [self.none] * net.D
             self.gradients = model._new_gradients(self)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all that it keeps."""
+        gradients = self.gradients.sums.nbytes if hasattr(self, "gradients") else 0
+        others = self.flat_indices.nbytes + self.rest.nbytes + self.goal.nbytes + self.head.nbytes
+        return super().nbytes + gradients + others
+
 
 class _Piece(NamedTuple):
     """Some time steps of a batch, all of which are kept at once.

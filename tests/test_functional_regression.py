@@ -296,6 +296,8 @@ def test_mse_by_hand(dtype):
     assert F.mse_loss_backward(a, b, "sum", grad_output=3).tolist() == [[0, 12], [-18, 6]]
     assert F.mse_loss_backward(a, b, "none", grad_output=[[1, 2], [0, -1]]).tolist() == [[0, 8], [0, -2]]
     assert F.mse_loss_backward(a, b).dtype == dtype
+    large = 0.9 * float(np.finfo(dtype).max)
+    assert F.mse_loss_backward(a, a, "sum", grad_output=large).tolist() == [[0, 0], [0, 0]]
 
 
 def test_gaussian_by_hand(dtype):

@@ -241,3 +241,23 @@ def test_h_n_is_one_of_two_arrays_that_take_turns(cell, kind, backend):
     assert not any(np.shares_memory(a, b) for a, b in zip(parts(first), parts(second), strict=True))
     _, third = model.train_step(x, y, second, sgd)
     assert all(a is b for a, b in zip(parts(third), parts(first), strict=True))
+
+
+def test_all_that_is_kept_is_counted(backend):
+    """The padded inputs of ragged batches are, which are much larger than the states where inputs are wide."""
+    sm = SequenceModel(2000, 8, 1, head="last", loss="mse", rng=0, backend=backend)
+    sgd, rng = optim.SGD(0.1, backend=backend), np.random.default_rng(0)
+    tracemalloc.start()
+    try:
+        for T in range(3, 30):
+            x, lengths = rng.normal(size=(T, 32, 2000)).astype(np.float32), rng.integers(1, T + 1, 32)
+            lengths[0] = T
+            sm.train_step(x, np.zeros((32, 1), np.float32), None, sgd, lengths=lengths)
+        del x
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    counted = sum(space.nbytes for spaces in sm._spaces._free.values() for space in spaces)
+    assert held == pytest.approx(counted, rel=0.05, abs=200_000)
+    assert held < passes.KEPT_BYTES * 1.3

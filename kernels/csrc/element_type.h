@@ -38,6 +38,7 @@
 #undef LN2_LOW
 #undef EXP_LOWEST
 #undef EXP_HIGHEST
+#undef LARGEST
 #undef TANH_FLAT
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS

@@ -2,8 +2,8 @@
  *
  *     CROSS_ENTROPY  -log softmax(y)[class]                                         dy = softmax(y) - p   (5) to (7)
  *     SQUARED_ERROR  sum_j (y_j - v_j)^2                                            dy = 2 (y - v)
- *     GAUSSIAN       sum_j (log 2 pi + s_j + e_j^2 exp(-s_j)) / 2,  y = (m, s),     dm = e exp(-s),
- *                    e = m - v                                                      ds = (1 - e^2 exp(-s)) / 2
+ *     GAUSSIAN       sum_j (log 2 pi + s_j + r_j^2) / 2,  y = (m, s),               dm = r p,
+ *                    r = (m - v) p,  p = exp(-s / 2), and finite: no error is none  ds = (1 - r^2) / 2
  *
  * See numpy_kernels/losses.py.
  */
@@ -64,12 +64,12 @@ ALWAYS_INLINE void FN(cross_entropy)(FN(loss_sum) *loss, const FN(row_of_loss) *
 }
 
 ALWAYS_INLINE void FN(squared_error)(FN(loss_sum) *loss, const FN(row_of_loss) *row, REAL *y, const REAL *wanted) {
-    V total = K(0), twice = FN(splat)(2 * row->scale);
+    V total = K(0), scale = FN(splat)(row->scale);
     for (ptrdiff_t j = 0; j < row->q; j += VL) {
         ptrdiff_t n = row->q - j < VL ? row->q - j : VL;
         V e = FN(load_first)(y + j, n) - FN(load_first)(wanted + j, n);
         total += e * e;
-        if (row->gradients) FN(store_first)(y + j, twice * e, n);
+        if (row->gradients) FN(store_first)(y + j, scale * (e + e), n);
     }
     loss->sum += (double)row->weight * (double)FN(sum)(total);
 }
@@ -81,10 +81,10 @@ ALWAYS_INLINE void FN(gaussian)(FN(loss_sum) *loss, const FN(row_of_loss) *row, 
     for (ptrdiff_t j = 0; j < half; j += VL) {
         ptrdiff_t n = half - j < VL ? half - j : VL;
         V e = FN(load_first)(y + j, n) - FN(load_first)(wanted + j, n), s = FN(load_first)(log_variances + j, n);
-        V by = FN(exponential)(-s), square = e * e * by;
+        V p = FN(at_most)(FN(exponential)(K(-0.5) * s), FN(splat)(LARGEST)), r = e * p, square = r * r;
         total += s + square;
         if (!row->gradients) continue;
-        FN(store_first)(y + j, scale * (e * by), n);
+        FN(store_first)(y + j, scale * (r * p), n);
         FN(store_first)(log_variances + j, scale * (K(0.5) * (1 - square)), n);
     }
     const double log_2pi = 1.8378770664093454836;

@@ -40,14 +40,20 @@ def squared_error(y, q, values, factor):
 
 @inlined
 def gaussian(y, q, values, factor):
-    """``l = sum (log 2 pi + s + e^2 exp(-s)) / 2,  dm = e exp(-s),  ds = (1 - e^2 exp(-s)) / 2``, with ``e = m - v``."""
-    half, loss = q // 2, 0.0
+    """``l = sum (log 2 pi + s + r^2) / 2,  dm = r p,  ds = (1 - r^2) / 2``, with ``r = (m - v) p`` and ``p = exp(-s / 2)``.
+
+    p is finite: no error is none.
+    """
+    half, loss, most = q // 2, 0.0, np.finfo(y.dtype).max
     for j in range(half):
-        error, log_variance = y[j] - values[j], y[half + j]
-        by = error * np.exp(-log_variance)
-        square = error * by
+        log_variance = y[half + j]
+        by = np.exp(y.dtype.type(-0.5) * log_variance)
+        if by > most:
+            by = most
+        error = (y[j] - values[j]) * by
+        square = error * error
         loss += np.float64(log_variance) + np.float64(square)
-        y[j] = factor * by
+        y[j] = factor * (error * by)
         y[half + j] = factor * (y.dtype.type(0.5) - y.dtype.type(0.5) * square)
     fill(y[q:], 0.0)
     return 0.5 * (loss + half * math.log(2.0 * math.pi))

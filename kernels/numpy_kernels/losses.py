@@ -40,12 +40,15 @@ def squared_error(y, values):
 
 
 def gaussian(y, values):
-    """With its constant."""
+    """With its constant: of errors in units of their deviation, whose reciprocal is finite, as no error is none."""
     means, log_variances = np.split(y, 2, axis=1)
     means -= values
-    by = np.exp(-log_variances)
-    squares = means * means * by
-    losses = 0.5 * (math.log(2 * math.pi) + log_variances + squares).sum(axis=1, dtype=np.float64)
+    by = np.exp(log_variances * y.dtype.type(-0.5))
+    np.minimum(by, np.finfo(y.dtype).max, out=by)
+    means *= by
+    squares = means * means
+    sums = (log_variances + squares).sum(axis=1, dtype=np.float64)
+    losses = 0.5 * (sums + means.shape[1] * math.log(2 * math.pi))
     means *= by
     np.subtract(1, squares, out=log_variances)
     log_variances *= 0.5
