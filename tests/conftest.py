@@ -65,7 +65,9 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "many(n): a huge product, of which --all-cases runs n and --slow runs all"
     )
-    if hasattr(config, "workerinput"):  # of xdist, which ignores Ctrl-C, as the programs that it starts would
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # in the background, as the programs that tests start would
         signal.signal(signal.SIGINT, signal.default_int_handler)
     slow, every = config.getoption("--slow"), config.getoption("--all-cases")
     hypothesis.settings.load_profile("slow" if slow else "all" if every else "few")
