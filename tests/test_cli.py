@@ -135,6 +135,7 @@ def test_help_and_version_import_no_command_that_is_not_asked_for():
         "fastrnn.cli",
         "fastrnn.cli.commands",
         "fastrnn.cli.help",
+        "fastrnn.cores",
     ]
 
 
