@@ -684,7 +684,10 @@ class CharRNN(Settings, Scoring, Sampling):
 
     def _same_on_all_ranks(self, ready: _Ready) -> dict[str, Any]:
         params = {name: plain(value) for name, value in self.get_params().items() if name not in OF_RANK}
+        run = ready.run
         return {
+            "the run so far": (run.progress.kind, run.progress.step, run.progress.epoch, ready.resumed),
+            "the vocabulary": run.vocabulary.characters,
             "the text": ready.text,
             "checkpoint": self.checkpoint is not None,
             **params,
@@ -759,9 +762,13 @@ class CharRNN(Settings, Scoring, Sampling):
             if self.checkpoint is not None:
                 self._kept_step = training.kept_step
         training.choose_weights()
-        if training.diverged and group_of(self.comm).rank == 0:
+        if training.diverged:
             # Last of all: where warnings are errors, everything is as without one.
-            warn_user(divergence(run, self.checkpoint, self._step_in_file(resumed)), RuntimeWarning)
+            group_of(self.comm).of_root(
+                lambda: warn_user(
+                    divergence(run, self.checkpoint, self._step_in_file(resumed)), RuntimeWarning
+                )
+            )
 
     def _step_in_file(self, resumed: bool) -> int | None:
         """Step of this run that `checkpoint` holds."""

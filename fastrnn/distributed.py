@@ -31,7 +31,8 @@ __all__ = ["DistributedError", "Communicator", "mpi"]  # noqa: RUF022 - as `mpi`
 T = TypeVar("T")
 
 #: Seconds that other ranks than the first wait for its word before they say themselves what went wrong.
-PATIENCE = 2.0
+#: Longer where it is bound to come, as it has the same error.
+PATIENCE, LONG_PATIENCE = 2.0, 60.0
 
 
 class Communicator(Group):
@@ -55,6 +56,7 @@ class Communicator(Group):
         self._comm = comm
         self.rank, self.size, self.sync_every = comm.rank, comm.size, sync_every
         self._ending = False
+        self._error: BaseException | None = None
 
     def __repr__(self) -> str:
         every = f", sync_every={self.sync_every}" if self.sync_every > 1 else ""
@@ -90,7 +92,8 @@ class Communicator(Group):
     def of_root(self, function: Callable[[], T]) -> T:
         """What a function returns that rank 0 calls; what it raises, all of them raise."""
         result = self.together(function if self.rank == 0 else lambda: None)
-        return self._comm.bcast(result)  # type: ignore[no-any-return]
+        received = self._comm.bcast(result)
+        return result if self.rank == 0 else received  # type: ignore[return-value]
 
     def each(self, value: T) -> list[T]:
         """The values of all ranks, in their order."""
@@ -117,25 +120,34 @@ class Communicator(Group):
             told = interrupt, own.args if interrupt else (), said
         errors = self._comm.allgather(told)
         if own is not None:
-            raise own
+            raise self.shared(own)
         rank, (interrupt, arguments, said) = next((r, e) for r, e in enumerate(errors) if e is not None)
         if interrupt:
-            raise KeyboardInterrupt(*arguments)
-        raise DistributedError(f"rank {rank} of {self.size} ended: {said}")
+            raise self.shared(KeyboardInterrupt(*arguments))
+        raise self.shared(DistributedError(f"rank {rank} of {self.size} ended: {said}"))
 
-    def end_all_at_exit(self, status: int) -> None:
-        """Have all ranks end, with this exit status, when this process does; others than the first wait a little before.
+    def shared(self, error: BaseException) -> BaseException:
+        """Note an error that all ranks raise, each its own; returns it."""
+        self._error = error
+        return error
+
+    def is_shared(self, error: BaseException) -> bool:
+        """Whether all ranks have raised it at the same place."""
+        return error is self._error
+
+    def end_all_at_exit(self, status: int, error: BaseException) -> None:
+        """Have all ranks end, with this exit status, when this process does; others than the first wait before.
 
         So it is the first that says what went wrong, if it has anything to say, and the others are ended meanwhile.
         """
-        if self._ending:
+        if self._ending or self.size == 1:
             return
         from mpi4py.run import set_abort_status
 
         self._ending = True
         set_abort_status(status)
         if self.rank:
-            time.sleep(PATIENCE)
+            time.sleep(LONG_PATIENCE if self.is_shared(error) else PATIENCE)
 
 
 def _alone() -> None:
@@ -196,11 +208,26 @@ def mpi(comm: Any = None, *, sync_every: int = 1) -> Communicator:
         comm = MPI.COMM_WORLD
     if not isinstance(comm, MPI.Intracomm):
         raise TypeError(f"comm must be an mpi4py.MPI.Intracomm or None, got {type(comm).__name__}")
-    group = Communicator(comm.Dup(), every)
+    group = Communicator(_duplicate(comm, MPI), every)
     if group.size > 1:
         cores.share_cores(_sharers(comm, MPI))
         _end_all_on_errors(group)
     return group
+
+
+#: Under which a communicator of MPI keeps its duplicate.
+_keys: list[int] = []
+
+
+def _duplicate(comm: Any, MPI: Any) -> Any:
+    """A communicator of the same ranks for messages of our own, made once."""
+    if not _keys:
+        _keys.append(MPI.Comm.Create_keyval())
+    duplicate = comm.Get_attr(_keys[0])
+    if duplicate is None:
+        duplicate = comm.Dup()
+        comm.Set_attr(_keys[0], duplicate)
+    return duplicate
 
 
 def _sharers(comm: Any, MPI: Any) -> int:
@@ -228,5 +255,5 @@ class _Hook:
         self.group, self.before = group, before
 
     def __call__(self, kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-        self.group.end_all_at_exit(130 if issubclass(kind, KeyboardInterrupt) else 1)
+        self.group.end_all_at_exit(130 if issubclass(kind, KeyboardInterrupt) else 1, error)
         self.before(kind, error, where)

@@ -55,6 +55,14 @@ class Group:
         """The values of all ranks, in their order."""
         return [value]
 
+    def shared(self, error: BaseException) -> BaseException:
+        """Note an error that all ranks raise, each its own; returns it."""
+        return error
+
+    def is_shared(self, error: BaseException) -> bool:
+        """Whether all ranks have raised it at the same place; so they are all where they were."""
+        return True
+
     def joined(self, array: np.ndarray, axis: int) -> np.ndarray:
         """The arrays of all ranks as one, a copy."""
         return np.concatenate(self.each(array), axis)

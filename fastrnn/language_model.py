@@ -251,7 +251,8 @@ class LanguageModel(SupervisedModel):
         IndexError, TypeError, ValueError
             As `loss_and_grads`; no parameter is modified then.
         DistributedError
-            If another rank's part of the batch is wrong; no parameter is modified then.
+            If another rank's part of the batch is wrong, and gradients are exchanged in each step; no parameter is
+            modified then.
 
         Examples
         --------

@@ -47,7 +47,7 @@ class Replica:
         self.comm, self.steps = comm, 0
         kernels = backends.kernels(model._backend)
         check_same(comm, {
-            "the model": repr(model), "the backend": _calculates(kernels), "training": model.training,
+            "the model": repr(model), "the backend": _calculates(kernels), "training": model.training, "sync_every": comm.sync_every,
             "the optimizer": repr(optimizer) if hasattr(optimizer, "state_dict") else type(optimizer).__name__,
         })  # fmt: skip
         stateful = hasattr(optimizer, "state_dict") and hasattr(optimizer, "load_state_dict")

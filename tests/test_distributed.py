@@ -188,6 +188,40 @@ def test_errors_of_one_are_errors_of_all():
     assert a[11] == b[11] == max(1, cores.usable_cores() // 2)
 
 
+def test_ranks_that_are_not_at_the_same_thing():
+    a, b = results(2, "apart.py")
+    for name, said in (
+        ("other run", "the run so far is ('partial_fit', "),
+        ("other characters", "the vocabulary is "),
+        ("other sync_every", "sync_every is 1 on rank 0, and 2 on rank 1"),
+    ):
+        assert a[name] == b[name], name
+        assert a[name][0] == "ValueError"
+        assert a[name][1].startswith(f"ranks must train the same: {said}")
+    for name in ("warned", "diverged"):
+        assert [a[name][0], b[name][0]] == ["RuntimeWarning", "DistributedError"]
+        assert a[name][1] in b[name][1]
+    assert [a["broken"][0], b["broken"][0]] == ["IndexError", "DistributedError"]
+    assert a["goes on"] == b["goes on"]
+    assert a["goes on"][1]
+    assert a["generator"]
+    assert a["timed"] == b["timed"]
+    assert a["Ctrl-C"] == b["Ctrl-C"] == ["interrupted", [0, 1]]
+    assert a["many"] == 1
+
+
+def test_a_run_whose_state_is_lost_is_not_kept(tmp_path):
+    model = CharRNN(4, seq_len=4, batch_size=2, epochs=1, verbose=0).fit("hello world. " * 9)
+    model._run.incomplete = True
+    for call in (
+        lambda: model.save(tmp_path / "m"),
+        lambda: model.set_params(epochs=2).fit("hello world. " * 9, resume=True),
+    ):
+        with pytest.raises(RuntimeError, match="the hidden states of the others are lost"):
+            call()
+    assert not files(tmp_path)
+
+
 # -- CharRNN ---------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support import package_environment, run_python
 
-from fastrnn import CharRNN, CheckpointError, TextError
+from fastrnn import CharRNN, CheckpointError, TextError, interrupts
 from fastrnn.checkpoint import read_checkpoint, write_checkpoint
 from fastrnn.text import display as progress_module
 from fastrnn.text import training as training_module
@@ -386,7 +386,7 @@ def test_a_ctrl_c_as_the_training_ends_is_not_lost(tmp_path, monkeypatch):
 
 
 def test_a_second_ctrl_c_does_not_wait():
-    with training_module._interrupts_noted() as noted:
+    with interrupts.interrupts_noted() as noted:
         signal.raise_signal(signal.SIGINT)
         assert noted == [signal.SIGINT]
         with pytest.raises(KeyboardInterrupt):
@@ -395,14 +395,12 @@ def test_a_second_ctrl_c_does_not_wait():
 
 def test_other_signals_that_come_twice_do_not_hasten(monkeypatch):
     """A terminal that is closed sends SIGHUP, and its shell again, and the system SIGTERM as well."""
-    before = {
-        number: signal.signal(number, training_module.interrupt) for number in training_module.ENDING_SIGNALS
-    }
+    before = {number: signal.signal(number, interrupts.interrupt) for number in interrupts.ENDING_SIGNALS}
     try:
-        with training_module._interrupts_noted() as noted:
-            for number in 2 * training_module.ENDING_SIGNALS:
+        with interrupts.interrupts_noted() as noted:
+            for number in 2 * interrupts.ENDING_SIGNALS:
                 signal.raise_signal(number)
-            assert noted[0] == training_module.ENDING_SIGNALS[0]
+            assert noted[0] == interrupts.ENDING_SIGNALS[0]
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
     finally:
@@ -437,13 +435,13 @@ def test_ctrl_c_is_left_to_programs_that_handle_it_and_to_other_threads():
 
     before = signal.signal(signal.SIGINT, mine)
     try:
-        with training_module._interrupts_noted():
+        with interrupts.interrupts_noted():
             assert signal.getsignal(signal.SIGINT) is mine
     finally:
         signal.signal(signal.SIGINT, before)
 
     def elsewhere():
-        with training_module._interrupts_noted() as noted:
+        with interrupts.interrupts_noted() as noted:
             seen.append((noted, signal.getsignal(signal.SIGINT)))
 
     seen = []

@@ -254,7 +254,7 @@ def train(
             _ignore_more()
             saved = (resume and there is not None) or _identity(checkpoint) != there
             if group.size > 1:
-                comm.end_all_at_exit(SIGNALLED + number)
+                comm.end_all_at_exit(SIGNALLED + number, stop)
             with _terminal_may_be_gone():
                 if speaks:
                     _say_how_to_go_on(context, checkpoint if saved else None, number)
@@ -449,7 +449,7 @@ def _ranks(mpi: bool, sync_every: int) -> Iterator[Any]:
         yield comm
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        comm.end_all_at_exit(130 if interrupted else getattr(error, "exit_code", 1))
+        comm.end_all_at_exit(130 if interrupted else getattr(error, "exit_code", 1), error)
         raise
 
 
@@ -470,7 +470,7 @@ def _as_one_line(speaks: bool) -> Iterator[None]:
 
 def _ignore_more() -> None:
     """Once the training has ended: a closed terminal often sends its signal twice."""
-    from fastrnn.text.training import ENDING_SIGNALS, interrupt
+    from fastrnn.interrupts import ENDING_SIGNALS, interrupt
 
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) is interrupt:
@@ -480,7 +480,7 @@ def _ignore_more() -> None:
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
     """Have SIGTERM and SIGHUP end the training as Ctrl-C does, unless they are ignored, as under nohup."""
-    from fastrnn.text.training import ENDING_SIGNALS, interrupt
+    from fastrnn.interrupts import ENDING_SIGNALS, interrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield

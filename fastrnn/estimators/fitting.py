@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from fastrnn.checks import warn_user
 from fastrnn.estimators.sequences import Sequences
 from fastrnn.group import ALONE, Group, group_of, next_look
+from fastrnn.interrupts import interruption, interrupts_noted
 from fastrnn.sequence_model import SequenceModel
 from fastrnn.text.display import Display
 
@@ -123,25 +125,31 @@ def train(
     kept, best_loss, best_epoch = model.state_dict(), math.inf, 0
     begin = time.perf_counter()
     step, group = 0, group_of(comm)
-    clock = _Clock(begin, limits.max_seconds, group)
     display = Display() if verbose and group.rank == 0 else None
     replica = model._replica_of(comm, optimizer, steps=0)
-    try:
+    averages, diverged = replica is not None and replica.averages, ""
+    with contextlib.ExitStack() as undone:
+        if display is not None:
+            undone.callback(display.close)
+        # One process ends at once; ranks act on what all have heard of.
+        noted = [] if group.size == 1 else undone.enter_context(interrupts_noted())
+        clock = _Clock(begin, limits.max_seconds, group, noted)
         for epoch in range(1, limits.epochs + 1):
             mean, over = Mean(), False
             for chosen in batches(problem.sequences, train_on, limits.batch_size, rng):
-                x, y, options = problem.batch(_share(chosen, group))
+                own = _share(chosen, group)
+                x, y, options = problem.batch(own)
                 loss, _ = model.train_step(
                     x, y, None, optimizer, clip=limits.clip, clip_threshold=limits.clip_threshold, comm=comm,
                     **options,
                 )  # fmt: skip
+                mean.add(loss, problem.count(own if averages else chosen))
                 step += 1
-                mean.add(loss, problem.count(chosen))
                 over = (limits.max_steps is not None and step >= limits.max_steps) or clock.is_over(step)
                 # Ranks that step for themselves know at the end of an epoch what the others have come to.
-                if over or not (math.isfinite(loss) or group.sync_every > 1):
+                if over or not (averages or math.isfinite(loss)):
                     break
-            if group.sync_every > 1 and replica is not None:
+            if replica is not None and averages:
                 if step % group.sync_every:
                     replica.average(model, optimizer)
                 mean.share(group)
@@ -153,12 +161,7 @@ def train(
             weights = model.state_dict()
             diverged = _divergence(loss, valid, weights)
             if diverged:
-                if group.rank == 0:
-                    warn_user(
-                        f"{diverged} in epoch {epoch}: training ends with the weights of epoch {best_epoch}; a smaller "
-                        f"lr may help",
-                        RuntimeWarning,
-                    )
+                diverged += f" in epoch {epoch}"
                 break
             if valid is None or valid < best_loss:  # without a validation, the last weights
                 kept, best_epoch = weights, epoch
@@ -170,10 +173,10 @@ def train(
                 valid is not None and limits.patience is not None and epoch - best_epoch >= limits.patience
             ):
                 break
-    finally:
-        if display is not None:
-            display.close()
     model.load_state_dict(kept)
+    if diverged:
+        said = f"{diverged}: training ends with the weights of epoch {best_epoch}; a smaller lr may help"
+        group.of_root(lambda: warn_user(said, RuntimeWarning))
     return group.of_root(lambda: Trained(history, best_epoch))
 
 
@@ -184,22 +187,24 @@ def _share(chosen: np.ndarray, group: Group) -> np.ndarray:
 
 
 class _Clock:
-    """Tells when the time is over: the ranks of a group go by that of the first."""
+    """Tells when the time is over: the ranks of a group go by that of the first, and hear of each other's interrupts."""
 
-    def __init__(self, begin: float, seconds: float | None, group: Group) -> None:
-        self._deadline = None if seconds is None else begin + seconds
+    def __init__(self, begin: float, seconds: float | None, group: Group, noted: list[int]) -> None:
+        self._deadline, self._noted = math.inf if seconds is None else begin + seconds, noted
         self._group, self._looked, self._stride, self._next = group, begin, 1, 1
 
     def is_over(self, step: int) -> bool:
-        if self._deadline is None:
-            return False
         if self._group.size == 1:
             return time.perf_counter() >= self._deadline
         if step < self._next:
             return False
         now = time.perf_counter()
         passed, self._looked = now - self._looked, now
-        over, self._stride = self._group.each((now >= self._deadline, next_look(self._stride, passed)))[0]
+        looks = self._group.each((now >= self._deadline, next_look(self._stride, passed), self._noted))
+        for *_, noted in looks:
+            if noted:
+                raise self._group.shared(interruption(noted[0]))
+        over, self._stride, _ = looks[0]
         self._next = step + self._stride
         return over
 

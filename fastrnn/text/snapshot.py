@@ -111,6 +111,8 @@ class Run(OwnsArrays):
     best: dict[str, np.ndarray] | None = None
     #: Those of the last step, while the model uses the best ones.
     set_aside: dict[str, np.ndarray] | None = None
+    #: Whether an error has ended its training while ranks shared it, so that `state` is not that of the last step.
+    incomplete: bool = False
 
     @property
     def last(self) -> dict[str, np.ndarray]:
@@ -172,6 +174,11 @@ def pack(
         them for the optimizer's state, ``start.last``, ``start.best``, and ``state``; of an LSTM those with
         ``_c`` behind them too.
     """
+    if run.incomplete:
+        raise RuntimeError(
+            "an error has ended the training on one of several ranks, and the hidden states of the others are lost: go on "
+            "from the checkpoint, or fit anew"
+        )
     params = {name: plain(value) for name, value in params.items()}
     # Not what `set_params` has set them to since.
     params |= run.followed | {"dropout": run.model.dropout}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastrnn.group import group_of, next_look
+from fastrnn.interrupts import interruption, interrupts_noted
 from fastrnn.states import State, map_state
 from fastrnn.terminal import decimals
 from fastrnn.text.batches import Streams
@@ -25,13 +23,7 @@ if TYPE_CHECKING:
     from fastrnn.distributed import Communicator
     from fastrnn.hints import Clip, HistoryEntry
 
-__all__ = ["ENDING_SIGNALS", "Limits", "Training", "interrupt"]
-
-#: Signals that are to end a training as Ctrl-C does, those of them that the system has: asked to end, and
-#: a terminal that was closed.
-ENDING_SIGNALS = tuple(
-    signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__
-)
+__all__ = ["Limits", "Training"]
 
 #: Seconds between two checkpoints when no number of steps is given; writing them takes at most the
 #: reciprocal of `CHECKPOINT_SHARE` of the time.
@@ -136,14 +128,24 @@ class Training:
         KeyboardInterrupt
             After Ctrl-C.  The step at hand has been ended, and a checkpoint written.
         """
+        self._replica = self.model._replica_of(self._comm, self.optimizer, steps=self.progress.step)
         if self._is_over():
             return
         self.progress.ranks = self._group.size
         try:
             self._train()
-        finally:
-            if self._group.size == 1:  # ranks know nothing of each other's after an error
-                self.run.state = map_state(np.copy, self._state)
+        except BaseException as error:
+            if not self._group.is_shared(error):  # the hidden states of the other ranks are not to be had
+                self.run.incomplete = True
+                raise
+            self._keep_state()
+            raise
+        self._keep_state()
+
+    def _keep_state(self) -> None:
+        """Give the run the hidden state that it goes on from."""
+        self.run.state = map_state(lambda array: self._group.joined(array, 1), self._state)
+        self.run.incomplete = False
 
     def _train(self) -> None:
         now = time.perf_counter()
@@ -157,9 +159,8 @@ class Training:
         self._clock = self.progress.step + 1
         # What has drifted apart between two exchanges is brought together at steps that are multiples of this.
         self._sync = self._group.sync_every
-        self._clock += -self._clock % self._sync
-        self._replica = self.model._replica_of(self._comm, self.optimizer, steps=self.progress.step)
-        with _interrupts_noted() as noted, _Bar(self, self._verbose) as bar:
+        self._save_is_due = False
+        with interrupts_noted() as noted, _Bar(self, self._verbose) as bar:
             # Ranks act on what all have heard of, when they look at the clock.
             interrupts = noted if self._group.size == 1 else []
             self._noted = noted
@@ -176,7 +177,7 @@ class Training:
             self._save(final=True)
             self._hear(interrupts, self._group.each(noted))
         if interrupts:
-            raise _interruption(interrupts[0])
+            raise self._group.shared(interruption(interrupts[0]))
 
     def _start(self) -> State:
         """State, shape (num_layers, 1, h), to begin a text with."""
@@ -188,7 +189,7 @@ class Training:
     def _save(self, *, final: bool) -> None:
         self.diverged |= not math.isfinite(self.progress.loss_sum)
         run = self.run
-        run.state = map_state(lambda array: self._group.joined(array, 1), self._state)
+        self._keep_state()
         run.starts["last"] = self._start()
         if final:
             self.choose_weights()
@@ -244,6 +245,8 @@ class Training:
             events.append(step - step % limits.diagnostics_every + limits.diagnostics_every)
         if limits.last_step is not None:
             events.append(limits.last_step)
+        if self._save_is_due:
+            events.append(step - step % self._sync + self._sync)
         return min(events)
 
     def _is_over(self) -> bool:
@@ -262,16 +265,17 @@ class Training:
         if step >= self._clock:
             looks = self._group.each((*self._look_at_clock(), self._noted))
             out_of_time, in_time, self._stride, _ = looks[0]
-            save |= in_time
+            self._save_is_due |= in_time
             self._hear(interrupts, [noted for *_, noted in looks])
             bar.update()
             self._clock = step + self._stride
-            self._clock += -self._clock % self._sync  # the time is not to decide on what is averaged
+        if self._save_is_due and step % self._sync == 0:  # the time is not to decide on what is averaged
+            save, self._save_is_due = True, False
         stop = out_of_time or self._is_over()
         validate = self.held_out is not None and (stop or step % limits.validate_every == 0)
         diagnose = limits.diagnostics_every is not None and step % limits.diagnostics_every == 0
         if self._replica is not None and self._replica.averages:
-            if step % self._sync and (validate or stop or save or epoch_ends or diagnose):
+            if step % self._sync and (validate or stop or save or epoch_ends or diagnose or interrupts):
                 self._replica.average(self.model, self.optimizer)
             sums = self._group.each((progress.loss_sum, progress.norm_sum))
             progress.loss_sum, progress.norm_sum = (float(np.mean(each)) for each in zip(*sums, strict=True))
@@ -288,7 +292,7 @@ class Training:
         self._saved = time.perf_counter()
         self._save_wait = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (self._saved - before))
         if interrupts:
-            raise _interruption(interrupts[0])
+            raise self._group.shared(interruption(interrupts[0]))
         if self.diverged and step > progress.window_start:
             self._record(False, False)
         return not self.diverged
@@ -412,42 +416,3 @@ class _Bar:
         if self._display is not None:
             self._show(self._display)
             self._display.close()
-
-
-def interrupt(signal_number: int, frame: Any) -> None:
-    """Handler of a signal that is to end a training as Ctrl-C does; the exception holds its number."""
-    raise KeyboardInterrupt(signal_number)
-
-
-def _interruption(signal_number: int) -> KeyboardInterrupt:
-    return KeyboardInterrupt(*([] if signal_number == signal.SIGINT else [signal_number]))
-
-
-@contextlib.contextmanager
-def _interrupts_noted() -> Iterator[list[int]]:
-    """Have Ctrl-C noted in a list in place of an exception in the middle of an update; and those of
-    `ENDING_SIGNALS` that `interrupt` handles.
-
-    A second Ctrl-C is an exception.  The others often come twice, from the system and from the shell, and
-    do not hasten anything.  Nothing changes in other threads than the main one, which never get any, and
-    where the program has a handler of its own.
-    """
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-
-    def note(signal_number: int, frame: Any) -> None:
-        if noted and signal_number == signal.SIGINT:
-            raise _interruption(signal_number)
-        noted.append(signal_number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING_SIGNALS)}
-    taken = [n for n, handler in before.items() if handler in (signal.default_int_handler, interrupt)]
-    try:
-        for number in taken:
-            signal.signal(number, note)
-        yield noted
-    finally:
-        for number in taken:
-            signal.signal(number, before[number])
