@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from fastrnn import cores
 from fastrnn.checks import check_size
 from fastrnn.errors import DistributedError
 from fastrnn.group import Group
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
 
 __all__ = ["DistributedError", "Communicator", "mpi"]  # noqa: RUF022 - as `mpi` is read about
 
@@ -51,9 +54,9 @@ class Communicator(Group):
         Steps from one exchange to the next.
     """
 
-    def __init__(self, comm: Any, sync_every: int) -> None:
+    def __init__(self, comm: Intracomm, sync_every: int) -> None:
         #: Of mpi4py.
-        self._comm = comm
+        self._comm: Any = comm
         self.rank, self.size, self.sync_every = comm.rank, comm.size, sync_every
         self._ending = False
         self._error: BaseException | None = None
@@ -154,7 +157,7 @@ def _alone() -> None:
     """What comes out of a pickle of a `Communicator`."""
 
 
-def mpi(comm: Any = None, *, sync_every: int = 1) -> Communicator:
+def mpi(comm: Intracomm | None = None, *, sync_every: int = 1) -> Communicator:
     """The ranks that this process was started with, to train together.
 
     Every rank calls it, and every other function or method that takes the result, at the same place of the program::
@@ -165,7 +168,7 @@ def mpi(comm: Any = None, *, sync_every: int = 1) -> Communicator:
 
     Parameters
     ----------
-    comm : mpi4py.MPI.Comm or None
+    comm : mpi4py.MPI.Intracomm or None
         The processes; None for all.
     sync_every : int, default 1
         1 sums the gradients of all ranks in each step, which gives what one process gives for the whole batch.  A
