@@ -26,7 +26,9 @@ if comm.rank == 0:
     one.set_params(comm=None).partial_fit(text)
     one.set_params(comm=comm)
 told["other run"] = refused(lambda: one.partial_fit(text))
-told["other characters"] = refused(lambda: small().partial_fit("to be " * 9, vocabulary="to be" + "xy"[comm.rank]))
+told["other characters"] = refused(
+    lambda: small().partial_fit("to be " * 9, vocabulary="to be" + "xy"[comm.rank])
+)
 x = np.zeros((3, 2), int)
 apart = distributed.mpi(sync_every=1 + comm.rank)
 told["other sync_every"] = refused(
