@@ -185,6 +185,7 @@ def test_errors_of_one_are_errors_of_all():
     assert a[8] == b[8] == "of rank 0"
     assert a[9] == b[9] == ["ValueError", "a batch of 1 stream cannot be shared by 2 ranks: each needs one"]
     assert [a[10], b[10]] == ["<Communicator: rank 0 of 2>", "<Communicator: rank 1 of 2>"]
+    assert a[12] == b[12] == ["TypeError", "comm must be an mpi4py.MPI.Intracomm or None, got str"]
     assert a[11] == b[11] == max(1, cores.usable_cores() // 2)
 
 

@@ -35,6 +35,7 @@ assert pickle.loads(pickle.dumps(model)).comm is None
 assert pickle.loads(pickle.dumps(comm)) is None
 told.append(repr(comm))
 told.append(cores.usable_cores())
+told.append(refused(lambda: distributed.mpi("world")))
 assert issubclass(distributed.DistributedError, RuntimeError)
 assert distributed.DistributedError is DistributedError
 tell(comm, told)
