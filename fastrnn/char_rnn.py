@@ -21,11 +21,10 @@ from fastrnn.checkpoint import (
 from fastrnn.checks import check_choice, own_arrays, warn_user
 from fastrnn.contents import fitting, misfits, plain
 from fastrnn.errors import CheckpointError, TextError, not_fitted
-from fastrnn.group import group_of
+from fastrnn.group import check_same, group_of
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.random_stream import generator
-from fastrnn.replica import check_same
 from fastrnn.sharing import being_read, changed, changing, reading
 from fastrnn.stack import warn_of_dropout
 from fastrnn.text.batches import Streams, cut_text

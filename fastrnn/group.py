@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["ALONE", "Group", "group_of", "next_look"]
+__all__ = ["ALONE", "Group", "check_same", "group_of", "next_look"]
 
 #: Seconds between two looks at the clock.
 LOOK_SECONDS = 0.05
@@ -99,3 +99,21 @@ def group_of(comm: Any) -> Group:
             f"comm must be what fastrnn.distributed.mpi() returns, or None, got {type(comm).__name__}"
         )
     return comm
+
+
+def check_same(group: Group, said: dict[str, Any]) -> None:
+    """Refuse ranks that are not at the same thing: `said` names what must be the same.
+
+    Raises
+    ------
+    ValueError
+        On every rank.
+    """
+    everyone = group.each(said)
+    for rank, other in enumerate(everyone):
+        for name, first in everyone[0].items():
+            if other[name] != first:
+                raise ValueError(
+                    f"ranks must train the same: {name} is {first!s:.200} on rank 0, and {other[name]!s:.200} on rank "
+                    f"{rank}"
+                )

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastrnn import backends
 from fastrnn.dropout import sections
+from fastrnn.group import check_same
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import ALIGNMENT, aligned
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fastrnn.distributed import Communicator
     from fastrnn.supervised import SupervisedModel, _Batch
 
-__all__ = ["Replica", "check_same"]
+__all__ = ["Replica"]
 
 
 class Replica:
@@ -190,21 +191,3 @@ def _calculates(kernels: ModuleType) -> str:
     """What the bits of a result hang on."""
     level = getattr(kernels, "simd_level", None)
     return kernels.NAME if level is None else f"{kernels.NAME} at {level()}"
-
-
-def check_same(comm: Any, said: dict[str, Any]) -> None:
-    """Refuse ranks that are not at the same thing: `said` names what must be the same.
-
-    Raises
-    ------
-    ValueError
-        On every rank.
-    """
-    everyone = comm.each(said)
-    for rank, other in enumerate(everyone):
-        for name, first in everyone[0].items():
-            if other[name] != first:
-                raise ValueError(
-                    f"ranks must train the same: {name} is {first!s:.200} on rank 0, and {other[name]!s:.200} on rank "
-                    f"{rank}"
-                )

@@ -24,12 +24,11 @@ from fastrnn.estimators.sequences import (
     read_sequences,
     read_steps,
 )  # fmt: skip
-from fastrnn.group import group_of
+from fastrnn.group import check_same, group_of
 from fastrnn.heads import HEADS
 from fastrnn.losses import LossName
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.random_stream import check_random_state, generator
-from fastrnn.replica import check_same
 from fastrnn.sequence_model import SequenceModel
 from fastrnn.sharing import Shared, being_read
 
