@@ -285,7 +285,7 @@ def test_limits():
     assert small(TEXT, max_steps=100, epochs=1).step_ == 100  # more than an epoch
     started = time.perf_counter()
     model = small(TEXT, epochs=None, max_seconds=0.3)
-    assert 0.3 <= time.perf_counter() - started < 5
+    assert 0.3 <= time.perf_counter() - started < 60  # for ever, without the limit
     assert model.epoch_ > 2
     assert model.history_[-1]["step"] == model.step_
     assert model.history_[-1]["valid_nats"] is not None

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -253,31 +252,6 @@ def test_sample_imports_nothing_that_it_does_not_need(file):
         "fastrnn.cli.comparison", "fastrnn.diagnostics", "fastrnn.layers", "fastrnn.reference", "fastrnn.cli.train",
     }  # fmt: skip
     assert not unwanted & set(done.stderr.split())
-
-
-@pytest.mark.slow
-def test_the_first_character_is_there_at_once(file):
-    """Within 0.3 s of starting, where the kernels are compiled ahead of time; the best of some starts."""
-    from fastrnn import BackendUnavailable, backends
-
-    try:
-        backends.load("cython")
-    except BackendUnavailable as error:
-        pytest.skip(str(error))
-    times = []
-    for _ in range(10):
-        begin = time.perf_counter()
-        command = [sys.executable, "-m", "fastrnn", "sample", str(file), "-n", "none"]
-        with subprocess.Popen(
-            command,
-            env=environment(FASTRNN_BACKEND="cython"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            process.stdout.read(1)
-            times.append(time.perf_counter() - begin)
-            process.stdout.close()
-    assert min(times) < 0.3
 
 
 # -- models that are not finite --------------------------------------------------------------------

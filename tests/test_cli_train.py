@@ -199,7 +199,7 @@ def test_seconds_alone_are_the_only_limit(text, out):
     started = time.monotonic()
     result = invoke("train", text, "-o", out, *SMALL, "--seconds", 1)
     assert result.exit_code == 0
-    assert 1 <= time.monotonic() - started < 20
+    assert 1 <= time.monotonic() - started < 60  # for ever, without the limit
     model = CharRNN.load(out)
     assert model.epochs is None
     assert model.max_seconds == 1

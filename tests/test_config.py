@@ -47,20 +47,22 @@ def test_import_loads_no_heavy_package():
     assert out == "[]\n"
 
 
-def test_import_costs_at_most_15_ms_beyond_numpy(tmp_path):
-    def measure():
-        _, err = run_python(
-            "import numpy; import fastrnn",
-            "-X",
-            "importtime",
-            PYTHONDONTWRITEBYTECODE="",
-            PYTHONPYCACHEPREFIX=str(tmp_path),
-        )
-        (line,) = (line for line in err.splitlines() if line.split("|")[-1] == " fastrnn")
-        return int(line.split("|")[1]) / 1000
+#: What `import fastrnn` executes; every further file costs each program that imports it some
+#: 0.3 ms.  `benchmarks/bench_first_use.py` measures the time.
+IMPORTED = {
+    "", "._version", ".backends", ".checks", ".cores", ".errors", ".kernels", ".layout", ".random_stream",
+    ".sharing", ".simple", ".simple_weights", ".states", ".stepper", ".steps", ".threads",
+}  # fmt: skip
 
-    measure()  # writes the bytecode
-    assert min(measure() for _ in range(5)) <= 15
+
+def test_import_executes_few_files_beyond_numpy():
+    program = (
+        "import sys, numpy; before = set(sys.modules); import fastrnn; print(*set(sys.modules) - before)"
+    )
+    names = set(run_python(program)[0].split())
+    ours = {name for name in names if name.split(".")[0] == "fastrnn"}
+    assert ours == {f"fastrnn{name}" for name in IMPORTED}
+    assert {name.split(".")[0] for name in names - ours} <= sys.stdlib_module_names
 
 
 def test_every_public_name_is_there():
