@@ -433,8 +433,10 @@ else:
             with contextlib.suppress(OSError):  # a folder that may no longer be written
                 lock.unlink()
             # A child that was forked has the same lock, which would stay with it.
-            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
-            file.close()
+            with contextlib.suppress(OSError):  # of a network file system; what was written is whole
+                fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def _forget_locks() -> None:

@@ -231,6 +231,25 @@ def test_an_interrupt_leaves_no_lock(tmp_path, monkeypatch, where):
 
 
 @posix
+def test_a_lock_that_cannot_be_given_up(tmp_path, monkeypatch):
+    """What was written is whole, and the lock goes with its file."""
+    import fcntl
+
+    take = fcntl.flock
+
+    def flock(descriptor, operation):
+        if operation == fcntl.LOCK_UN:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        take(descriptor, operation)
+
+    monkeypatch.setattr(checkpoint_module.fcntl, "flock", flock)
+    for _ in range(2):
+        with only_writer(tmp_path / "m"):
+            pass
+    assert names(tmp_path) == []
+
+
+@posix
 def test_one_that_another_user_made(text, tmp_path):
     lock = tmp_path / ".m.lock"
     lock.touch(mode=0o444)
