@@ -163,14 +163,20 @@ def _put_attributes(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _put_parameters(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    model.parameters = {name: array.copy() for name, array in arrays.items()}
+    for name, array in arrays.items():
+        model.parameters[name] = array.copy()
+
+
+def _put_state(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():  # one by one: of all of them there would be a third copy
+        model.load_state_dict({name: array}, strict=False)
 
 
 def _stack(shapes: Callable[[Mapping[str, Any]], Shapes]) -> Kind:
     return Kind(
         shapes,
         arrays=lambda model: model._checked_parameters(),
-        put=lambda model, arrays: model.load_state_dict(arrays),
+        put=_put_state,
     )
 
 
@@ -333,6 +339,7 @@ def unpack_model(
         # The backend is another matter: it may be missing here, and `changes` name another.
         model = cls(**settings | ({"backend": None} if "backend" in changes else {}), rng=0)
     if changes:  # what the class says of these is no misfit
+        del model  # before there are two
         model = cls(**settings | changes, rng=0)
     kind.put(model, {key: own[key] for key, _ in kind.shapes(settings)})
     if kind.has_stream:

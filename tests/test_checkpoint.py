@@ -17,7 +17,7 @@ import hypothesis
 import numpy as np
 import pytest
 import safetensors.numpy
-from checkpoint_files import deep, header_of, signed, with_header
+from checkpoint_files import deep, header_of, mutate, signed, with_header
 from hypothesis import strategies as st
 
 import fastrnn
@@ -740,47 +740,6 @@ def test_an_unknown_character_that_no_file_may_hold(fitted, tmp_path):
     with pytest.raises(ValueError, match="unknown must be a character of the vocabulary, and 'Z' is not"):
         model.set_params(checkpoint=tmp_path / "m", epochs=3).fit(TEXT, resume=True)
     assert list(tmp_path.iterdir()) == []
-
-
-#: What a part of a file is replaced by.
-ODDITIES = [
-    None, True, False, -1, 0, 1, 2**31, 2**63, -(2**70), 10**4000, 0.5, -0.0, 1e308, 5e-324, float("inf"),
-    float("nan"), "", "x", "adam", "\x1b[31m", "\u202e", "a" * 5000, [], {}, [1], [[[]]], {"x": 1}, {"dtype": 1},
-    {"dtype": "uint64", "values": [1]}, [0.5] * 3, "2026", deep(40),
-]  # fmt: skip
-
-
-def mutate(rng, content, arrays):
-    """Change one thing in what a file holds."""
-    if rng.random() < 0.25:
-        name = rng.choice(sorted(arrays))
-        change = rng.randrange(5)
-        if change == 0:
-            arrays[rng.choice(["x", "last.x", "optimizer.x.bias_out", "\x1b[2J", "state.state"])] = arrays[
-                name
-            ]
-        elif change == 1:
-            del arrays[name]
-        elif change == 2:
-            arrays[name] = arrays[name].astype(rng.choice(["f4", "f8"]))
-        elif change == 3:
-            arrays[name] = arrays[name].reshape(rng.choice([-1, (1, -1), (-1, 1)]))
-        else:
-            arrays[name] = np.full_like(arrays[name], rng.choice([np.nan, np.inf, 1e38, 0]))
-        return
-    part = content
-    while True:
-        key = rng.choice(sorted(part)) if isinstance(part, dict) else rng.randrange(len(part))
-        if not isinstance(part[key], (dict, list)) or not part[key] or rng.random() < 0.2:
-            break
-        part = part[key]
-    change = rng.random()
-    if change < 0.15:
-        del part[key]
-    elif change < 0.25 and isinstance(part, dict):
-        part[rng.choice(["x", "\x1b[2J", "", "step", "lr"])] = rng.choice(ODDITIES)
-    else:
-        part[key] = copy.deepcopy(rng.choice(ODDITIES))
 
 
 @pytest.mark.parametrize("seed", range(8))
