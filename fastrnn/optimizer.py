@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, Type
 import numpy as np
 
 from fastrnn import backends, threads
-from fastrnn.checks import check_number, check_size, kernel_array, own_arrays
+from fastrnn.checks import check_number, check_size, describe, kernel_array, own_arrays
 
 if TYPE_CHECKING:
     from fastrnn.hints import OptimizerState
@@ -353,7 +353,7 @@ class Optimizer(abc.ABC):
         given = _as_dict(mapping, "mapping")
         _check_keys(given, _STATE_KEYS, "mapping")
         if given["name"] != self.name:
-            raise ValueError(f"mapping['name'] must be {self.name!r}, got {given['name']!r}")
+            raise ValueError(f"mapping['name'] must be {self.name!r}, got {describe(given['name'])}")
         options = self._added | _as_dict(given["options"], "mapping['options']")
         _check_keys(options, self._options, "mapping['options']")
         options = self._checked({name: options[name] for name in self._options})

@@ -155,12 +155,11 @@ class SupervisedModel(StackedModel):
     ) -> tuple[float, Any]:  # fmt: skip
         """One step of an optimizer, with nothing allocated for a shape that was there before."""
         mode, threshold = check_clip(clip, clip_threshold, BATCH_CLIP_MODES)
-        try:
-            step = optimizer.step
-        except AttributeError:
+        step = getattr(optimizer, "step", None)
+        if not callable(step):
             raise TypeError(
                 f"optimizer must have a method step(parameters, grads), got {type(optimizer).__name__}"
-            ) from None
+            )
         if self._flat is None:
             self._flat = aligned((self._layout.size,), self._dtype)
             self._step_grads = self._layout.views(self._flat)

@@ -190,6 +190,15 @@ def test_what_scikit_learn_checks(cls, value, error, words):
     assert not [name for name in vars(estimator) if name.endswith("_")]
 
 
+@both
+def test_a_list_that_holds_itself(cls):
+    within = []
+    within.append(within)
+    for X in (within, [[within]] * 8):
+        with pytest.raises(ValueError, match=r"X\[0\] cannot be made an array"):
+            small(cls).fit(X, Y)
+
+
 def test_an_object_array_of_sequences(box):
     ragged = np.empty(8, object)
     ragged[:] = a_list(x0=np.ones((2, 2)))

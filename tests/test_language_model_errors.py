@@ -160,7 +160,7 @@ def test_bad_thresholds(value, error, words, clip, box):
 
 test_bad_optimizers = wrong_calls(
     "train_step", "optimizer",
-    [(value, TypeError, ["step", type(value).__name__]) for value in (None, "adam", 0.1, object(), {}, optim)],
+    [(value, TypeError, ["step", type(value).__name__]) for value in (None, "adam", 0.1, object(), {}, optim, range(3))],
 )  # fmt: skip
 
 

@@ -413,6 +413,7 @@ def changed(saved, path, value):
 
 BAD_STATES = [
     (("name",), "sgd", ValueError, ["mapping['name']", "'adam'", "'sgd'"]),
+    (("name",), "s" * 5000, ValueError, ["mapping['name'] must be 'adam', got str 'sss"]),
     (("name",), ..., ValueError, ["mapping", "missing 'name'"]),
     (("more",), 1, ValueError, ["mapping", "not expected 'more'"]),
     (("options",), None, TypeError, ["mapping['options']", "NoneType"]),

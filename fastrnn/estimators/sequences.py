@@ -11,6 +11,9 @@ from fastrnn.checks import describe
 
 __all__ = ["Sequences", "is_list_of_arrays", "is_table", "read_sequences", "read_steps"]
 
+#: More than an array has in any NumPy.
+_MOST_AXES = 64
+
 
 class Sequences:
     """Sequences of vectors, one after the other.
@@ -79,10 +82,11 @@ def is_list_of_arrays(X: Any) -> bool:
 
 
 def _shape_of(row: Sequence[Any]) -> tuple[int, ...]:
-    """Shape of nested lists, by their first members: they may be ragged."""
+    """Shape of nested lists, by their first members: they may be ragged, and more are than an array can have axes
+    where one holds itself."""
     shape: list[int] = []
     inner: Any = row
-    while isinstance(inner, (list, tuple)):
+    while isinstance(inner, (list, tuple)) and len(shape) <= _MOST_AXES:
         shape.append(len(inner))
         if not inner:
             break

@@ -582,6 +582,7 @@ static struct {
     waiting_word call;
     beginning begun;
     uint32_t lock, made, turn;
+    int forks_known; /* a child knows that it has no such thread */
 } bare;
 
 THREAD_BODY(wake_barely, argument) {
@@ -596,7 +597,8 @@ THREAD_BODY(wake_barely, argument) {
 }
 
 static int make_bare(void) {
-    if (!bare.made) {
+    if (!bare.forks_known) bare.forks_known = after_fork(forget_all);
+    if (!bare.made && bare.forks_known) {
         bare.turn = 0;
         word_prepare(&bare.call, 0);
         bare.made = (uint32_t)start_thread(wake_barely, NULL);
