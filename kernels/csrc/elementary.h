@@ -1,4 +1,5 @@
-/* tanh, exp and sigmoid without branches, at most 2.5 units in the last place from the true value.
+/* tanh, exp and sigmoid without branches, at most 2.5 units in the last place from the true value; tanh of float64 up
+ * to 2.8, where it is between 0.17 and 0.2 (testing/ulps.py measures it).
  *
  * All start from  x = n ln2 + r,  |r| <= ln2 / 2,  expm1(r) = r + r^2 Q(r),  with Q a polynomial that
  * is the best in the largest error on that interval (found by Chebyshev interpolation in 60 digits).
