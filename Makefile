@@ -1,7 +1,7 @@
 # PYTHON is the interpreter of the environment in which fastrnn is installed.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 
-.PHONY: help build test cases slow bench report lint format types check dist ci clean
+.PHONY: help build test cases slow fuzz coverage mutants bench report lint format types check dist ci clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -17,6 +17,17 @@ cases:  ## the tests on every case
 
 slow:  ## the tests, long ones and real installations included
 	$(PYTHON) -m pytest --slow
+
+fuzz:  ## call the public API at random under sanitizers, until Ctrl-C
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(PYTHON) testing/sanitized.py "$$folder/fastrnn" $(PYTHON) testing/fuzz_api.py --seconds inf \
+		--seed $${SEED:-$$(date +%s)}
+
+coverage:  ## branches of the Python code and lines of the C code that the tests reach
+	$(PYTHON) testing/covered.py
+
+mutants:  ## changes of the Python code that the tests notice; hours
+	$(PYTHON) testing/mutants.py
 
 bench:  ## the short selection of the benchmarks
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PYTHON) -m pytest benchmarks

@@ -8,6 +8,9 @@ unset     it is built where that is possible, and left out with its reason elsew
 ``0``     it is left out
 ========  ==========================================================================
 
+``FASTRNN_CFLAGS`` holds flags that come after ours, for the compiler and the linker: those of sanitizers and of
+coverage (testing/).
+
 On Windows ``FASTRNN_CLANG_CL=1`` compiles with clang-cl in place of MSVC, which has no vector extensions:
 what MSVC builds handles one number at a time.  (GCC for Windows has them, and misaligns wide vectors on the
 stack.)  What is compiled for Windows was checked with clang on Linux; this way as a whole was not tried on
@@ -155,7 +158,9 @@ class BuildKernels(build_ext):
         kind = self.compiler.compiler_type
         if kind == "msvc" and wanted("FASTRNN_CLANG_CL"):
             kind = "clang-cl"
-        ext.extra_compile_args = [*FLAGS.get(kind, []), *THREADS]
+        more = os.environ.get("FASTRNN_CFLAGS", "").split()
+        ext.extra_compile_args = [*FLAGS.get(kind, []), *THREADS, *more]
+        ext.extra_link_args = [*THREADS, *more]
         command = (
             ["clang-cl"]
             if kind == "clang-cl"

@@ -42,8 +42,9 @@ def write(name: str, figures: str) -> None:
     PAGE.write_text(f"{before}{start}\n{said}\n\n{figures.strip()}\n{end}{after}", encoding="utf-8")
 
 
-def table(head: list[str], rows: Iterable[list[object]], left: int = 1) -> str:
+def table(head: Iterable[str], rows: Iterable[Iterable[object]], left: int = 1) -> str:
     """A Markdown table whose first `left` columns are text and the others figures."""
+    head = list(head)
     rule = ["---"] * left + ["---:"] * (len(head) - left)
-    lines = [head, rule, *rows]
+    lines: list[Iterable[object]] = [head, rule, *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in cells)} |" for cells in lines)
