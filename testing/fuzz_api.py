@@ -25,6 +25,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import page
 from fuzz import functional, layers, models, optimizers, simple, steppers, texts
 from fuzz.case import Case
 from fuzz.compare import Failure
@@ -66,7 +67,7 @@ def main():
 
 
 def parser():
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = page.parser(__doc__)
     made.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
     made.add_argument("--cases", type=int, help="how many cases, however long they take")
     made.add_argument("--seed", type=int, default=0)
@@ -118,7 +119,9 @@ def watch(options, path):
         first = case + 1
     failures = crashes + int(counts(shared)[:, -1].sum())
     report(options, shared, failures, time.monotonic() - begin)
-    return 1 if failures else 0
+    if options.write:
+        write(counts(shared))
+    return 1 if failures or not counts(shared)[:, 0].sum() else 0
 
 
 def follow(command, shared, patience):
@@ -170,6 +173,18 @@ def report(options, shared, failures, seconds):
         f"backend {options.backend}, seed {options.seed}, last case {int(shared[0])}, {seconds:.1f} s, "
         f"{total[0] / max(seconds, 1e-9):.0f} cases a second, {failures} failures"
     )
+
+
+def write(counted):
+    """Put what was done into the page, under the name of the instruction set."""
+    level = os.environ.get("FASTRNN_SIMD", "")
+    sanitized = "asan" in os.environ.get("LD_PRELOAD", "")
+    rows = [
+        [name, *row]
+        for name, row in zip((*SCENARIOS, "**all**"), (*counted, counted.sum(axis=0)), strict=True)
+    ]
+    before = f"FASTRNN_SIMD={level} " * bool(level) + "python testing/sanitized.py FOLDER " * sanitized
+    page.write(f"fuzz_api {level}".strip(), page.table(["", *COUNTED], rows), before=before)
 
 
 # -- the child ----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def write(name: str, figures: str) -> None:
+def write(name: str, figures: str, *, before: str = "") -> None:
     """Put Markdown into the page, below a line with the command that made it and the day.
 
     Parameters
@@ -30,16 +30,18 @@ def write(name: str, figures: str) -> None:
     name : str
         Of the program, and of the markers ``<!-- name:start -->`` and ``<!-- name:end -->``.
     figures : str
+    before : str, default ""
+        What was typed before the command.
     """
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    before, found, rest = PAGE.read_text(encoding="utf-8").partition(start)
-    _, closed, after = rest.partition(end)
+    above, found, rest = PAGE.read_text(encoding="utf-8").partition(start)
+    _, closed, below = rest.partition(end)
     if not (found and closed):
         raise SystemExit(f"{PAGE} has no markers {start} and {end}")
-    command = " ".join(["python", f"testing/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = before + " ".join(["python", f"testing/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     day = datetime.datetime.now(datetime.UTC).date()
     said = f"`{command}`, {day}, Python {platform.python_version()}, {platform.machine()}:"
-    PAGE.write_text(f"{before}{start}\n{said}\n\n{figures.strip()}\n{end}{after}", encoding="utf-8")
+    PAGE.write_text(f"{above}{start}\n{said}\n\n{figures.strip()}\n{end}{below}", encoding="utf-8")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]], left: int = 1) -> str:
