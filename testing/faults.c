@@ -16,8 +16,11 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 #include <unistd.h>
 
+/* Calls that write in other ways (pwrite, writev, ftruncate, renameat ...) are not here, as nothing makes them:
+ * kill_writes.py compares what the log tells with what is there, and would find one. */
 enum { OPEN, WRITE, SYNC, CLOSE, RENAME, LINK, UNLINK, MODE, OWNER, LOCK, KINDS, ANY = -1 };
 enum { FAIL, KILL_BEFORE, KILL_AFTER, SHORT, TORN }; /* half of a write; the same, and the process ends */
 enum { MOST_RULES = 8, MOST_DESCRIPTORS = 4096 };
@@ -117,10 +120,10 @@ static void done(const rule *r) {
 
 /* The calls */
 
-static int opened(int fd, const char *path, int made) {
+static int opened(int fd, const char *path, int flags, int made) {
     if (fd >= 0 && fd < MOST_DESCRIPTORS) {
         state.watched[fd] = 1;
-        note("open %d %s %d\n", fd, path, made);
+        note("open %d %s %d %d\n", fd, path, made, (flags & O_TRUNC) != 0);
     }
     return fd;
 }
@@ -137,7 +140,7 @@ static int opened(int fd, const char *path, int made) {
     const rule *r = wanted(OPEN);                                                                                      \
     if (fails(r)) return -1;                                                                                           \
     int made = (flags & O_CREAT) && access(path, F_OK);                                                                \
-    int fd = opened(call, path, made);                                                                                 \
+    int fd = opened(call, path, flags, made);                                                                                 \
     done(r);                                                                                                           \
     return fd;
 
@@ -153,7 +156,7 @@ ssize_t write(int fd, const void *bytes, size_t n) {
     if (r && (r->action == SHORT || r->action == TORN) && n > 1) n /= 2;
     ssize_t written = REAL(write)(fd, bytes, n);
     if (written > 0) {
-        note("write %d ", fd);
+        note("write %d %lld ", fd, (long long)lseek(fd, 0, SEEK_CUR) - written);
         for (ssize_t i = 0; i < written; i++) note("%02x", ((const unsigned char *)bytes)[i]);
         note("\n");
     }

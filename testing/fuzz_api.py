@@ -94,7 +94,7 @@ def watch(options, path):
         if crashes and options.cases is None and rest <= 0:
             break
         command = [sys.executable, __file__, "--shared", str(path), "--seed", str(options.seed), "--backend",
-                   options.backend, "--first", str(first), "--seconds", str(rest)]  # fmt: skip
+                   options.backend, "--first", str(first), f"--seconds={rest}"]  # fmt: skip
         command += ["--case", str(options.case)] if options.case is not None else []
         command += ["--only", options.only] if options.only else []
         command += ["--keep-going"] if options.keep_going else []
@@ -155,7 +155,7 @@ def resident(pid):
 
 def again(options, case):
     only = f" --only {options.only}" if options.only else ""
-    return f"python testing/fuzz_api.py --seed {options.seed} --case {case} --backend {options.backend}{only}"
+    return f"{before()}python testing/fuzz_api.py --seed {options.seed} --case {case} --backend {options.backend}{only}"
 
 
 def counts(shared):
@@ -175,16 +175,18 @@ def report(options, shared, failures, seconds):
     )
 
 
-def write(counted):
-    """Put what was done into the page, under the name of the instruction set."""
+def before():
+    """What is typed before the command: an instruction set, and the sanitizers."""
     level = os.environ.get("FASTRNN_SIMD", "")
     sanitized = "asan" in os.environ.get("LD_PRELOAD", "")
-    rows = [
-        [name, *row]
-        for name, row in zip((*SCENARIOS, "**all**"), (*counted, counted.sum(axis=0)), strict=True)
-    ]
-    before = f"FASTRNN_SIMD={level} " * bool(level) + "python testing/sanitized.py FOLDER " * sanitized
-    page.write(f"fuzz_api {level}".strip(), page.table(["", *COUNTED], rows), before=before)
+    return f"FASTRNN_SIMD={level} " * bool(level) + "python testing/sanitized.py FOLDER " * sanitized
+
+
+def write(counted):
+    """Put what was done into the page, under the name of the instruction set."""
+    rows = zip((*SCENARIOS, "**all**"), (*counted, counted.sum(axis=0)), strict=True)
+    figures = page.table(["", *COUNTED], [[name, *row] for name, row in rows])
+    page.write(f"fuzz_api {os.environ.get('FASTRNN_SIMD', '')}".strip(), figures, before=before())
 
 
 # -- the child ----------------------------------------------------------------------------------------

@@ -249,24 +249,41 @@ class Checker:
     def power(self, folder: Path, outcome: Outcome) -> None:
         """Cut the power after each call."""
         lines = outcome.log.splitlines()
-        disk, seen = Disk.holding(str(folder), self.scenario.before), set()
+        disk, seen, least = Disk.holding(str(folder), self.scenario.before), set(), 0
         for number, line in enumerate(["nothing", *lines]):
             disk.call(line)
             ended = number == len(lines)
+            if line.startswith("fsync") and not disk.changes:
+                # What was there when the folder was forced to the disk does not go away again.
+                least = self.scenario.states.index(self.state_of(disk.now(), "as it is"))
             for files in disk.outcomes():
-                key = (ended, *sorted(files.items()))
+                key = (least, ended, *sorted(files.items()))
                 if key in seen:
                     continue
                 seen.add(key)
                 self.counts["power cuts"] += 1
                 what = f"power cut after call {number} ({line.split(' ')[0]})"
-                there = Path(tempfile.mkdtemp(dir=self.work))
-                for name, content in files.items():
-                    (there / name).write_bytes(content)
-                state = self.look_at(there, what)
+                state = self.state_of(files, what)
+                if state in self.scenario.states[:least]:
+                    self.wrong.append(
+                        f"{what}: {state} is there, and {self.scenario.states[least]} was on the disk"
+                    )
                 if ended and state != self.scenario.states[-1]:
                     self.wrong.append(f"{what}: the save had returned, and {state} is there")
-                shutil.rmtree(there)
+        there = {file.name: file.read_bytes() for file in folder.iterdir()}
+        if disk.now() != there:
+            raise SystemExit(
+                f"{self.scenario.name}: the folder was changed by calls that faults.c does not know"
+            )
+
+    def state_of(self, files: dict[str, bytes], what: str) -> object:
+        """The state of a folder with these files."""
+        there = Path(tempfile.mkdtemp(dir=self.work))
+        for name, content in files.items():
+            (there / name).write_bytes(content)
+        state = self.look_at(there, what)
+        shutil.rmtree(there)
+        return state
 
     def one(self, rule: tuple[int, int, int, int, int], what: str) -> tuple[Outcome, object]:
         """A run under one rule, what is there after it, and a save without faults after that."""

@@ -1,7 +1,7 @@
 """What a folder may hold after a loss of power, worked out from the calls that changed it.
 
 A disk need not have what was not forced to it.  Of data that were written since the last ``fsync`` of their file all,
-none or a half may be there; of names that were made, moved or removed since the last ``fsync`` of the folder any, each
+none or a half may be there, or zeros in their place; of names that were made, moved or removed since the last ``fsync`` of the folder any, each
 change wholly or not at all.  (POSIX promises no more.  Usual file systems keep changes in their order.)
 """
 
@@ -25,7 +25,8 @@ class File:
 
     def contents(self) -> tuple[bytes, ...]:
         half = (len(self.forced) + len(self.now)) // 2
-        return (self.forced, self.now[:half], self.now)
+        zeros = self.forced + b"\0" * (len(self.now) - len(self.forced))
+        return (self.forced, self.now[:half], zeros, self.now)
 
 
 @dataclass
@@ -61,19 +62,21 @@ class Disk:
         kind, *words = line.split(" ")
         getattr(self, f"_{kind}", lambda *_: None)(*words)
 
-    def _open(self, descriptor: str, path: str, made: str) -> None:
+    def _open(self, descriptor: str, path: str, made: str, cut: str) -> None:
         if path == self.folder:
             self.descriptors[int(descriptor)] = None
             return
         name = PurePath(path).name
         if made == "1":
             self.changes.append({name: File()})
-        self.descriptors[int(descriptor)] = self.names(self.changes)[name]
+        self.descriptors[int(descriptor)] = file = self.names(self.changes)[name]
+        if cut == "1":
+            file.now = b""
 
-    def _write(self, descriptor: str, written: str) -> None:
-        file = self.descriptors[int(descriptor)]
+    def _write(self, descriptor: str, at: str, written: str) -> None:
+        file, place, new = self.descriptors[int(descriptor)], int(at), bytes.fromhex(written)
         assert file is not None
-        file.now += bytes.fromhex(written)
+        file.now = file.now[:place].ljust(place, b"\0") + new + file.now[place + len(new) :]
 
     def _fsync(self, descriptor: str) -> None:
         file = self.descriptors[int(descriptor)]
@@ -92,6 +95,10 @@ class Disk:
     def _unlink(self, path: str) -> None:
         self.changes.append({PurePath(path).name: None})
 
+    def now(self) -> dict[str, bytes]:
+        """Files as they are while there is power."""
+        return {name: file.now for name, file in self.names(self.changes).items()}
+
     def outcomes(self) -> Iterator[dict[str, bytes]]:
         """Files that may be there if power is lost now."""
         changes = self.changes
@@ -102,5 +109,5 @@ class Disk:
                 list(itertools.compress(changes, mask))
                 for mask in itertools.product((0, 1), repeat=len(changes))
             ]
-        for some, how in itertools.product(chosen, range(3)):
+        for some, how in itertools.product(chosen, range(len(File().contents()))):
             yield {name: file.contents()[how] for name, file in self.names(some).items()}

@@ -11,7 +11,7 @@ import numpy as np
 from fuzz.compare import TOLERANCE, Failure, bits, error_of, leaves, mismatches, picture
 from fuzz.disguises import disguise
 from fuzz.spoils import spoil
-from fuzz.values import Draw
+from fuzz.values import IGNORED, Draw
 
 #: What a refused call may raise.
 ERRORS = (TypeError, ValueError, IndexError, OverflowError, KeyError, RuntimeError)
@@ -231,6 +231,10 @@ class Case:
             if picture(values) != given:
                 raise Failure(f"an argument was modified by a call that was refused: {error}") from error
             return
+        ragged = values.get("lengths") is not None  # what comes after the end of a sequence is not looked at
+        wrong = [name for name in chosen if must_be_refused(call.arguments[name], values[name], ragged)]
+        if wrong and len(chosen) == 1:
+            raise Failure(f"{wrong[0]} was accepted: {describe(values[wrong[0]])}")
         harmless = pair.bounded and all(
             call.arguments[name].kind in ARRAYS and small(values[name]) for name in chosen
         )
@@ -270,6 +274,25 @@ class Case:
         changed = [name for name in before if before[name] != after.get(name)]
         if changed or before.keys() != after.keys():
             raise Failure(f"{', '.join(changed)} modified by a call that was refused: {error}") from error
+
+
+#: Arguments that hold indices below a bound, where they hold whole numbers.
+INDICES = ("inputs", "classes", "targets")
+
+
+def must_be_refused(argument, value, ragged):
+    """Whether an array is right but for an index or a length that cannot be."""
+    right = argument.value
+    if not (isinstance(value, np.ndarray) and isinstance(right, np.ndarray)) or argument.bound is None:
+        return False
+    if value.shape != right.shape or value.dtype.kind not in "iu" or right.dtype.kind not in "iu":
+        return False
+    numbers = [int(number) for number in value.flat]
+    if argument.kind == "lengths":
+        return any(not 1 <= n <= argument.bound for n in numbers)
+    if argument.kind not in INDICES or ragged:
+        return False
+    return any(n >= argument.bound or (n < -argument.bound and n != IGNORED) for n in numbers)
 
 
 # -- helpers -----------------------------------------------------------------------------------------
