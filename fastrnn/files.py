@@ -335,6 +335,10 @@ def unpack_model(
         wrong = _complaint(kind.shapes(settings), own, dtype)
     if wrong:
         raise Misfit(wrong)
+    generator = None
+    if kind.has_stream:
+        with misfits("the random state"):
+            generator = restored_generator(content["random_state"])
     with misfits("settings"):
         # The backend is another matter: it may be missing here, and `changes` name another.
         model = cls(**settings | ({"backend": None} if "backend" in changes else {}), rng=0)
@@ -342,9 +346,8 @@ def unpack_model(
         del model  # before there are two
         model = cls(**settings | changes, rng=0)
     kind.put(model, {key: own[key] for key, _ in kind.shapes(settings)})
-    if kind.has_stream:
-        with misfits("the random state"):
-            model.rng = restored_generator(content["random_state"])
+    if generator is not None:
+        model.rng = generator
         model.train(content["training"])
     return model
 
