@@ -624,13 +624,14 @@ def _read_header(file: IO[bytes]) -> tuple[dict[str, str], dict[str, Any], bytes
     if not start:
         raise CheckpointError("is empty")
     length = int.from_bytes(start[:8], "little")
-    if len(start) < 9 or start[8:] != b"{" or length > _HEADER_LIMIT:
+    if len(start) < 9 or start[8:] != b"{" or not 2 <= length <= _HEADER_LIMIT:
         raise CheckpointError("is not a checkpoint of fastrnn (not a safetensors file)")
     if length > size - 8:
         raise CheckpointError(f"is truncated: its header takes {length} bytes and {size - 8} are there")
-    start += file.read(length - 1)
-    metadata, entries = _check_header(start[8:], size - 8 - length)
-    return metadata, entries, start, size - 8 - length
+    file.seek(8)
+    header = file.read(length)
+    metadata, entries = _check_header(header, size - 8 - length)
+    return metadata, entries, start[:8] + header, size - 8 - length
 
 
 def _parse(text: str | bytes) -> Any:

@@ -11,6 +11,7 @@ import socket
 import stat
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import hypothesis
@@ -305,6 +306,8 @@ def test_what_killed_writers_left_is_removed_after_a_while(file):
         (b"plain text, long enough to have a header", "not a safetensors file"),
         (bytes(200), "not a safetensors file"),
         ((2**63).to_bytes(8, "little") + b"{}", "not a safetensors file"),
+        ((0).to_bytes(8, "little") + b"{" + bytes(100), "not a safetensors file"),
+        ((1).to_bytes(8, "little") + b"{" + bytes(100), "not a safetensors file"),
         ((10**8).to_bytes(8, "little") + b"{}", "truncated: its header takes 100000000 bytes and 2 are there"),
         (with_header(b"{nonsense", b""), "not JSON"),
         (with_header(b"{" + b'"a":[' * 5000, b""), "not JSON"),
@@ -385,6 +388,7 @@ CLAIMS = {
     "negative": ({"shape": [-2, -3]}, ENTRY),
     "fraction": ({"shape": [2.0, 3]}, ENTRY),
     "huge and empty": ({"shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}, ENTRY),
+    "huge and empty, at the bound": ({"shape": [0, 2**61], "data_offsets": [0, 0]}, ENTRY),
     "dimensions": ({"shape": [2, 3] + [1] * 100}, ENTRY),
     "flag": ({"shape": [True, 6]}, ENTRY),
     "no list": ({"shape": "23"}, ENTRY),
@@ -524,6 +528,22 @@ def test_nothing_is_allocated_from_claims(tmp_path, monkeypatch):
     monkeypatch.setattr(safetensors.numpy, "load", lambda content: pytest.fail("went on to load it"))
     with pytest.raises(CheckpointError, match=f"truncated: its arrays take {2**53} bytes and 24 are there"):
         read_checkpoint(file)
+
+
+@pytest.mark.parametrize("length", [0, 1, 500])
+def test_a_header_that_is_none_takes_no_memory(tmp_path, length):
+    """Of a length of zero the whole file was read as a header, and copied."""
+    file = tmp_path / "model"
+    write_checkpoint(file, {}, {"a": np.random.default_rng(0).normal(size=10**5)})
+    content = file.read_bytes()
+    file.write_bytes(length.to_bytes(8, "little") + content[8:])
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError):
+            read_checkpoint(file)
+        assert tracemalloc.get_traced_memory()[1] < len(content) / 4
+    finally:
+        tracemalloc.stop()
 
 
 # -- models ----------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ test_bad_inputs = wrong_calls("forward", "x", [
     ({}, TypeError, ["dict"]),
     (object(), TypeError, ["object"]),
     (np.zeros((T, N, D), complex), TypeError, ["complex128"]),
-    (np.zeros((T, N, D), bool), TypeError, ["real numbers, or integers as class indices", "of dtype bool",
+    (np.zeros((T, N, D), bool), TypeError, ["real numbers, or integers as class indices", "got ndarray of dtype bool",
                                             "give one-hot vectors as floats, x.astype(float)"]),
     (np.zeros((T, N), bool), TypeError, ["bool", "x.astype(float)"]),
     (np.zeros(T, bool), TypeError, ["bool", "x.astype(float)"]),
