@@ -60,9 +60,9 @@ class Fault:
 FAULTS = (
     Fault(
         "a kernel's tail writes one element too many",
-        "kernels/csrc/rows.h",
-        "ALWAYS_INLINE void FN(store_first)(REAL *dst, V x, ptrdiff_t n) {\n    if (n == VL) {",
-        "ALWAYS_INLINE void FN(store_first)(REAL *dst, V x, ptrdiff_t n) {\n    if (n >= VL - 1) {",
+        "kernels/csrc/products.h",
+        "for (ptrdiff_t j = 0; j < n; j++) out[j] += *x * w[j];",
+        "for (ptrdiff_t j = 0; j <= n; j++) out[j] += *x * w[j];",
         KERNEL_TESTS,
         "sanitizers",
         r"ERROR: AddressSanitizer|written after an array",
