@@ -43,7 +43,7 @@ REQUIRE_ALL = IN_CI or os.environ.get("FASTRNN_REQUIRE_ALL_BACKENDS") == "1"
 
 #: What runs without --all-cases: random cases of a test (values of its parameter ``seed``), and cases of it
 #: altogether unless its mark ``few`` names another number.
-FEW_SEEDS, FEW = 3, 20
+FEW_SEEDS, FEW = 2, 10
 
 hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
 hypothesis.settings.register_profile("all", deadline=None, max_examples=30, derandomize=IN_CI)
@@ -61,7 +61,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: a long soak, run with --slow only")
-    config.addinivalue_line("markers", "few(n): takes long, so n of its cases run without --all-cases")
+    config.addinivalue_line(
+        "markers", "few(n): takes long, so n of its cases run without --all-cases; it may be none"
+    )
     config.addinivalue_line(
         "markers", "many(n): a huge product, of which --all-cases runs n and --slow runs all"
     )

@@ -164,6 +164,7 @@ def test_a_stream_goes_on_with_the_network_that_it_began_with():
 
 
 @pytest.mark.parametrize("call", ["fit", "resumed", "partial_fit"])
+@pytest.mark.few(3)
 def test_training_beside_eight_readers(call, backend, tmp_path, monkeypatch):
     alone, model = small(backend=backend).fit(TEXT), small(backend=backend).fit(TEXT)
     CHANGERS[call](alone)

@@ -17,6 +17,8 @@ from fastrnn.sharing import changed
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
+pytestmark = pytest.mark.few(0)  # .ci/run has a step for them
+
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):

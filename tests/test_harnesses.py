@@ -236,6 +236,7 @@ def test_a_wrong_layer_with_gates_is_not_timed(gated, monkeypatch, cell, fault, 
         gated.checked_call("numpy", "forward and backward", problem, 1)
 
 
+@pytest.mark.few(0)
 def test_the_program_of_gates_compares_and_keeps_what_it_measured(tmp_path):
     file = tmp_path / "gated.json"
     done = run_python(
@@ -638,6 +639,7 @@ def test_training_steps_pass_their_check_and_wrong_ones_do_not(fit, monkeypatch,
         fit.checked_steps(case, 1, "numpy")
 
 
+@pytest.mark.few(0)
 def test_the_program_of_fit_compares_and_keeps_what_it_measured(fit, tmp_path):
     file, threads = tmp_path / "fit.json", min(2, CORES)
     done = run_python(
@@ -656,6 +658,7 @@ def test_the_program_of_fit_compares_and_keeps_what_it_measured(fit, tmp_path):
     assert rows[0]["score"] == pytest.approx(rows[1]["score"], abs=0.05)
 
 
+@pytest.mark.few(0)
 def test_the_program_of_fit_times_steps(fit, tmp_path):
     file = tmp_path / "fit.json"
     done = run_python(
@@ -679,6 +682,7 @@ def test_the_program_of_fit_times_steps(fit, tmp_path):
         (["--hidden", 7], 2, "there is no such case"),
     ],
 )
+@pytest.mark.few(1)
 def test_the_program_of_fit_refuses_what_it_cannot_measure(options, code, said):
     done = run_python(FIT, *options)
     assert (done.returncode, said in done.stderr) == (code, True)

@@ -69,6 +69,7 @@ def test_kernels_at_other_vector_widths(cpu, features, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.few(0)
 def test_kernels_that_are_not_compiled():
     """What ``NUMBA_DISABLE_JIT`` runs: the NumPy formula of each routine, where a coverage tool sees the loops."""
     tests = [Path(__file__).with_name(name) for name in ("test_contract.py", "test_batched_kernels.py")]

@@ -132,7 +132,7 @@ def test_memory_is_bounded(num_layers, backend):
     assert peaks[1] - indices < 0.35 * (peaks[0] - indices)
 
 
-@pytest.mark.few(1)
+@pytest.mark.few(0)
 def test_a_very_long_sequence_trains(backend):
     """100 000 time steps, which would keep 25.6 MB of states, in a twentieth of that."""
     T, h, k = 100_000, 32, 320

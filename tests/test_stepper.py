@@ -676,6 +676,7 @@ def living(kind):
 
 
 @pytest.mark.parametrize("name", ["RNN", "LanguageModel", "SequenceModel", "SimpleRNN"])
+@pytest.mark.few(3)
 def test_a_thousand_users_share_the_weights(name, backend):
     before = living(stepper.StepWeights)
     model = make(name, backend=backend)

@@ -540,6 +540,7 @@ def test_libraries_are_looked_for_only_when_something_was_imported(monkeypatch):
     assert len(looked) == 2
 
 
+@pytest.mark.few(0)
 def test_holding_blas_does_not_wait_for_a_thread_that_imports():
     """Whose loader holds the GIL and waits for a lock of the system's."""
     pytest.importorskip("scipy")
