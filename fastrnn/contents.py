@@ -65,10 +65,7 @@ def misfits(what: str) -> Iterator[None]:
         yield
     # SyntaxError: how NumPy refuses some names of dtypes.
     except (TypeError, ValueError, LookupError, OverflowError, RecursionError, SyntaxError) as error:
-        said = str(error)
-        if not said.isprintable() or len(said) > 500:  # it may repeat what the file says, and all of that
-            said = brief(said, 500)
-        raise Misfit(f"{what}: {said}") from None
+        raise Misfit(f"{what}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -77,7 +74,10 @@ def fitting(path: str | os.PathLike[str], name: str) -> Iterator[None]:
     try:
         yield
     except Misfit as error:
-        raise CheckpointError(f"{os.fsdecode(path)!r} is not a model of {name}: {error}") from None
+        said = str(error)
+        if not said.isprintable() or len(said) > 600:  # it may repeat what the file says, and all of that
+            said = brief(said, 600)
+        raise CheckpointError(f"{os.fsdecode(path)!r} is not a model of {name}: {said}") from None
 
 
 def check_class(content: Any, name: str) -> None:

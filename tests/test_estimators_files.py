@@ -368,6 +368,7 @@ CRAFTED = [
     ("n_iter", True, "'n_iter' of the file is a bool"),
     ("best_epoch", -1, "n_iter = 3, best_epoch = -1 of 3 epochs"),
     ("best_epoch", 4, "best_epoch = 4 of 3 epochs"),
+    ("best_epoch", 10**4000, "'n_iter = 3, best_epoch = 10000"),
     ("table", 1, "'table' of the file is a int"),
     ("table", False, "the number of columns does not fit the model"),
     ("params.comm", None, "it names those who train it"),
