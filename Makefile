@@ -26,7 +26,7 @@ fuzz:  ## call the public API at random under sanitizers, until Ctrl-C
 coverage:  ## branches of the Python code and lines of the C code that the tests reach
 	$(PYTHON) testing/covered.py
 
-mutants:  ## changes of the Python code that the tests notice; hours
+mutants:  ## how many small changes of the Python code the tests notice, on a sample; an hour
 	$(PYTHON) testing/mutants.py
 
 bench:  ## the short selection of the benchmarks

@@ -82,8 +82,10 @@ def is_list_of_arrays(X: Any) -> bool:
 
 
 def _shape_of(row: Sequence[Any]) -> tuple[int, ...]:
-    """Shape of nested lists, by their first members: they may be ragged, and more are than an array can have axes
-    where one holds itself."""
+    """Shape of nested lists, by their first members: they may be ragged.
+
+    Of a list that holds itself it has more axes than an array can have.
+    """
     shape: list[int] = []
     inner: Any = row
     while isinstance(inner, (list, tuple)) and len(shape) <= _MOST_AXES:
