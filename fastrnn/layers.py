@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
+from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -66,6 +68,16 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
         self._grad_views: dict[str, np.ndarray] = {}
         #: Of each thread, in ``space``: its last forward pass.  It goes with the thread.
         self._last = threading.local()
+
+    @contextlib.contextmanager
+    def _gradients_kept(self) -> Iterator[None]:
+        """And `backward` after them is that of the forward pass before them."""
+        last, self._last = self._last, threading.local()
+        try:
+            with super()._gradients_kept():
+                yield
+        finally:
+            self._last = last
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the parameters, not the buffers."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -143,6 +144,20 @@ class StackedModel(Steppable):
         self._no_bias = np.zeros(self._net.columns, self._dtype)
         self._layer_getters = [itemgetter(*names[: 4 if self._bias else 2]) for names in self._layer_names]
         self.grads = {}
+
+    @contextlib.contextmanager
+    def _gradients_kept(self) -> Iterator[None]:
+        """Passes in here leave the gradients that are there."""
+        grads, values = self.grads, {}
+        for name, g in grads.items():
+            if isinstance(g, np.ndarray) and g.flags.writeable:  # nobody has written to others
+                values[name] = g.copy()
+        try:
+            yield
+        finally:
+            for name, value in values.items():
+                np.copyto(grads[name], value)
+            self.grads = grads
 
     # -- public ----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from types import ModuleType
@@ -77,6 +78,16 @@ class SupervisedModel(StackedModel):
         self._flat: np.ndarray | None = None
         self._step_grads: dict[str, np.ndarray] = {}
         self._replica: Replica | None = None
+
+    @contextlib.contextmanager
+    def _gradients_kept(self) -> Iterator[None]:
+        """And their norm."""
+        before = self.grad_norm
+        try:
+            with super()._gradients_kept():
+                yield
+        finally:
+            self.grad_norm = before
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the parameters, not the buffers."""

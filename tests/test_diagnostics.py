@@ -7,8 +7,9 @@ import pytest
 from support import assert_close, bits, pair, parameters, sequence
 
 import fastrnn
-from fastrnn import RNN, CharRNN, LanguageModel, SimpleRNN, diagnostics
+from fastrnn import GRU, LSTM, RNN, CharRNN, LanguageModel, SequenceModel, SimpleRNN, diagnostics
 from fastrnn.diagnostics import clipping, gradient_flow, jacobian_norms
+from fastrnn.optim import SGD
 
 
 def language_model(backend, *, q=5, h=12, dtype=np.float64, **options):
@@ -676,6 +677,42 @@ def test_gradcheck_restores_weights_when_something_is_raised(backend):
     rnn.Whh.flags.writeable = False
     with pytest.raises(ValueError, match="Whh is read-only"):
         diagnostics.gradcheck(rnn, [0, 1], [1, 2])
+
+
+@pytest.mark.parametrize("kind", ["language model", "sequence model"])
+def test_gradcheck_leaves_the_last_gradients(kind, backend, dtype):
+    model = language_model(backend, dtype=dtype)
+    x, y = classes(6, 3, 5)
+    if kind == "sequence model":
+        model = SequenceModel(5, 4, 5, loss="cross_entropy", rng=0, dtype=dtype, backend=backend)
+    model.train_step(x, y, None, SGD(lr=0.1), clip=None)
+    grads, values, norm = model.grads, bits(*model.grads.values()), model.grad_norm
+    assert diagnostics.gradcheck(model, x[::-1], y, entries=2).ok
+    assert model.grads is grads
+    assert bits(*grads.values()) == values
+    assert model.grad_norm == norm > 0
+
+
+@pytest.mark.parametrize("layer", [RNN, GRU, LSTM])
+def test_backward_after_gradcheck_is_that_of_the_forward_before(layer, backend, dtype):
+    rnn, like = (layer(3, 5, rng=0, dtype=dtype, backend=backend) for _ in range(2))
+    rng = np.random.default_rng(3)
+    x, grad = rng.normal(size=(4, 2, 3)).astype(dtype), rng.normal(size=(4, 2, 5)).astype(dtype)
+    for one in (rnn, like):
+        one.forward(x)
+        one.backward(grad)
+    grads = rnn.grads
+    assert diagnostics.gradcheck(rnn, 2 * x[:3], grad[:3], entries=2).ok
+    assert rnn.grads is grads
+    assert bits(*grads.values()) == bits(*like.grads.values())
+    assert bits(rnn.backward(-grad)[0], *rnn.grads.values()) == bits(
+        like.backward(-grad)[0], *like.grads.values()
+    )
+    fresh = layer(3, 5, rng=0, dtype=dtype, backend=backend)
+    diagnostics.gradcheck(fresh, x, grad, entries=1)
+    assert fresh.grads == {}
+    with pytest.raises(RuntimeError, match="forward"):
+        fresh.backward(grad)
 
 
 # -- while training ----------------------------------------------------------------------------------

@@ -135,7 +135,8 @@ def gradcheck(
     Notes
     -----
     Weights are changed one entry at a time while this runs, and restored bit for bit, also when
-    something is raised.
+    something is raised.  The model's `grads` and `grad_norm` stay as they are, and a `backward` that follows is
+    that of the `forward` before.
 
     Examples
     --------
@@ -214,7 +215,8 @@ def check_gradients(
     )
     generator = check_rng(rng) or np.random.default_rng()
     batch = open_batch(m, inputs, targets, h0)
-    with _no_dropout(m.model), np.errstate(all="ignore"):
+    kept = getattr(m.model, "_gradients_kept", contextlib.nullcontext)  # a SimpleRNN keeps none
+    with _no_dropout(m.model), kept(), np.errstate(all="ignore"):
         methods = _METHODS[m.kind](m, batch, targets)
         analytic = {name: np.asarray(g, np.float64) for name, g in methods.gradients().items()}
         if m.dtype == np.float64:
