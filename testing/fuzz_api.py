@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import page
-from fuzz import functional, layers, models, optimizers, simple, steppers, texts
+from fuzz import diagnosed, functional, layers, models, optimizers, simple, steppers, texts, threaded
 from fuzz.case import Case
 from fuzz.compare import Failure
 from fuzz.values import Draw
@@ -37,7 +37,7 @@ import fastrnn
 SCENARIOS = {
     "layers": (layers.run, 26), "models": (models.run, 28), "simple": (simple.run, 16),
     "steppers": (steppers.run, 12), "functional": (functional.run, 12), "optimizers": (optimizers.run, 10),
-    "texts": (texts.run, 0.5),
+    "diagnosed": (diagnosed.run, 8), "threaded": (threaded.run, 3), "texts": (texts.run, 0.5),
 }  # fmt: skip
 WEIGHTS = np.cumsum([weight for _, weight in SCENARIOS.values()])
 
