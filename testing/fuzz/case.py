@@ -48,6 +48,8 @@ class Call:
     #: Whether a right call is compared with that of the twin.
     compared: bool = True
     tolerance: float = 1.0
+    #: Whether a right call leaves the subject as it was.
+    reads: bool = False
 
     def values(self):
         return {name: argument.value for name, argument in self.arguments.items()}
@@ -140,10 +142,14 @@ class Case:
         if call.prepare is not None:
             call.prepare(pair.own, values)
             call.prepare(pair.twin, theirs)
+        seen = pictures(pair.watched()) if call.reads else {}
         self.counts.calls += 1
         got = call.run(pair.own, values)
         if picture(values) != before:
             raise Failure("an argument was modified")
+        after = pictures(pair.watched()) if call.reads else {}
+        if after != seen:
+            raise Failure(f"{call.name} modified {[name for name in seen if seen[name] != after.get(name)]}")
         if not call.compared:
             return
         want = call.run(pair.twin, theirs)

@@ -85,7 +85,8 @@ def inputs(draw, pair, d, h, one=True):
 
 def forward(draw, pair, d, h):
     arguments, *_ = inputs(draw, pair, d, h)
-    return Call("forward", _forward, arguments)
+    model = pair.own.model
+    return Call("forward", _forward, arguments, reads=not (model.dropout and model.training))
 
 
 def _forward(subject, given):

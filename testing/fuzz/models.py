@@ -125,7 +125,12 @@ def loss(draw, pair, method, d, h):
     def run(subject, given):
         return getattr(subject.model, method)(**given)
 
-    return Call(method, run, arguments)
+    return Call(method, run, arguments, reads=method == "loss" and not model_draws(pair))
+
+
+def model_draws(pair):
+    """Whether dropout takes from the random stream of the model."""
+    return bool(pair.own.model.dropout) and pair.own.model.training
 
 
 def train_step(case, pair, d, h):

@@ -74,7 +74,7 @@ def run(case):
     for _ in range(draw.integer(1, 5)):
         way = draw.rng.random()
         if way < 0.15:
-            case.call(pair, Call("forward", _forward, sequence(draw, d, h, q, dtype)))
+            case.call(pair, Call("forward", _forward, sequence(draw, d, h, q, dtype), reads=True))
         elif way < 0.35:
             case.call(pair, backward(draw, pair, d, h, q, dtype))
         elif way < 0.55:
@@ -130,7 +130,7 @@ def backward(draw, pair, d, h, q, dtype):
             steps = [dict(mapping) for mapping in steps]
         return subject.backward(*steps, given["targets"])
 
-    return Call("backward", run, arguments)
+    return Call("backward", run, arguments, reads=True)
 
 
 def training(draw, method, d, h, q, dtype):
@@ -144,7 +144,7 @@ def training(draw, method, d, h, q, dtype):
         results = getattr(subject, method)(**given)
         return results, {name: getattr(subject, name).copy() for name in PARAMETERS}
 
-    return Call(method, run, arguments)
+    return Call(method, run, arguments, reads=method == "loss_and_grads")
 
 
 def update(draw, pair, dtype):
@@ -166,7 +166,7 @@ def sample(draw, d, h, dtype):
                                                                                  "size"),
         "n": Argument(draw.integer(0, 20), "size"), "rng": Argument(draw.seed(), "rng"),
     }  # fmt: skip
-    return Call("sample", lambda subject, given: subject.sample(**given), arguments)
+    return Call("sample", lambda subject, given: subject.sample(**given), arguments, reads=True)
 
 
 def assigned(case, pair):
