@@ -229,9 +229,9 @@ def test_a_bar_on_a_terminal(text, out):
     )
     assert process.returncode == 0
     moves = re.findall(r"\r *(\d+)%\|.*?\| .*?, epoch \d+, loss [\d.]+, .*?[\d,]+ chars/s", shown)
-    assert len(moves) >= 4
-    assert int(moves[0]) < 60
-    assert moves[-1] == "100"
+    percents = [int(percent) for percent in moves]  # how many is a matter of how busy the machine is
+    assert percents == sorted(percents)
+    assert percents[0] < percents[-1] == 100
 
 
 # -- files -----------------------------------------------------------------------------------------
