@@ -751,6 +751,7 @@ class CharRNN(Settings, Scoring, Sampling):
             ),
             ends_with_best=self.patience is not None,
             write=write,
+            is_written=lambda: self.checkpoint is None or self._step_in_file(resumed) == self.step_,
             verbose=bool(self.verbose),
             comm=self.comm,
         )

@@ -26,7 +26,19 @@ from pathlib import Path
 
 import numpy as np
 import page
-from fuzz import diagnosed, functional, layers, models, optimizers, simple, steppers, texts, threaded
+from fuzz import (
+    commands,
+    diagnosed,
+    functional,
+    layers,
+    models,
+    optimizers,
+    resumed,
+    simple,
+    steppers,
+    texts,
+    threaded,
+)
 from fuzz.case import Case
 from fuzz.compare import Failure
 from fuzz.values import Draw
@@ -38,6 +50,7 @@ SCENARIOS = {
     "layers": (layers.run, 26), "models": (models.run, 28), "simple": (simple.run, 16),
     "steppers": (steppers.run, 12), "functional": (functional.run, 12), "optimizers": (optimizers.run, 10),
     "diagnosed": (diagnosed.run, 8), "threaded": (threaded.run, 3), "texts": (texts.run, 0.5),
+    "resumed": (resumed.run, 0.8), "commands": (commands.run, 0.8),
 }  # fmt: skip
 WEIGHTS = np.cumsum([weight for _, weight in SCENARIOS.values()])
 

@@ -558,6 +558,40 @@ def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     same(CharRNN.load(checkpoint, epochs=4).fit(text, resume=True), model.fit(text, resume=True))
 
 
+def test_a_last_checkpoint_that_failed_is_written_when_the_run_is_resumed(tmp_path, monkeypatch):
+    """Though no step is left to do."""
+    file, text = tmp_path / "model", text_of(800)
+    model = small("numpy", epochs=1, checkpoint=file, checkpoint_every=10**6)
+
+    def failing(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(OSError, match="cannot write checkpoint"):
+            model.fit(text)
+    assert names(tmp_path) == []
+    steps = model.step_
+    model.fit(text, resume=True)
+    assert model.step_ == steps
+    same(CharRNN.load(file), model)
+    same(model, small("numpy", epochs=1).fit(text))
+
+
+def test_a_run_that_is_over_is_written_where_it_is_not(tmp_path):
+    file, other = tmp_path / "model", tmp_path / "other"
+    model = small("numpy", epochs=1, checkpoint=file).fit(text_of(800))
+    before = file.stat()
+    model.fit(text_of(800), resume=True)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert names(tmp_path) == ["model"]
+    CharRNN.load(file, checkpoint=other).fit(text_of(800), resume=True)
+    same(CharRNN.load(other), model)
+    other.write_bytes(b"damaged")
+    model.set_params(checkpoint=other).fit(text_of(800), resume=True)
+    same(CharRNN.load(other), model)
+
+
 def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
     def link(*arguments):
         raise OSError(errno.EPERM, "Operation not permitted")

@@ -71,6 +71,8 @@ class Training:
     write : callable
         Is called when a checkpoint is due; writes one if nothing in it is NaN or infinite, and returns
         whether that is so.
+    is_written : callable
+        Whether no checkpoint is wanted, or the last step is in it.
     verbose : bool
         Whether a bar is shown.
     comm : Communicator or None
@@ -99,6 +101,7 @@ class Training:
         limits: Limits,
         ends_with_best: bool,
         write: Callable[[], bool],
+        is_written: Callable[[], bool],
         verbose: bool,
         comm: Communicator | None = None,
     ) -> None:
@@ -116,7 +119,7 @@ class Training:
         if stop - start < streams.num_streams == run.progress.num_streams:
             self._state = map_state(lambda array: array[:, start:stop], run.state)
         self._ends_with_best = ends_with_best
-        self._write = write
+        self._write, self._is_written = write, is_written
         self._chars = streams.num_streams * streams.seq_len
         self._verbose = verbose and not self._group.rank
 
@@ -130,6 +133,9 @@ class Training:
         """
         self._replica = self.model._replica_of(self._comm, self.optimizer, steps=self.progress.step)
         if self._is_over():
+            # The last write may have failed, or be asked for at another place.
+            if not self._group.of_root(self._is_written):
+                self._save(final=True)
             return
         self.progress.ranks = self._group.size
         try:
