@@ -240,7 +240,8 @@ class CharRNN(Settings, Scoring, Sampling):
             that was interrupted, up to the limits that its hyper-parameters set now.  The text must be
             the same.  A run that is stopped and resumed ends with the same bits as one that was not.
             (A run that one of its limits ends is validated once more, which counts for the best weights
-            and for `patience`.)  Without a `checkpoint`, a warning says that nothing is kept.
+            and for `patience`.)  One that is over is written to `checkpoint` where that is not the file that
+            holds it.  Without a `checkpoint`, a warning says that nothing is kept.
 
         Returns
         -------
@@ -608,6 +609,7 @@ class CharRNN(Settings, Scoring, Sampling):
 
         with fitting(path, "CharRNN"):
             model._run = unpack(content, arrays, DEFAULTS, make, params)
+        model._run.note_written(path)
         return model
 
     # -- a new run, and one that goes on ---------------------------------------------------------
@@ -732,6 +734,7 @@ class CharRNN(Settings, Scoring, Sampling):
             if not all_finite(arrays.values()):
                 return False
             write_checkpoint(self.checkpoint, content, arrays)
+            run.note_written(self.checkpoint)
             return True
 
         training = Training(
@@ -751,7 +754,7 @@ class CharRNN(Settings, Scoring, Sampling):
             ),
             ends_with_best=self.patience is not None,
             write=write,
-            is_written=lambda: self.checkpoint is None or self._step_in_file(resumed) == self.step_,
+            is_written=lambda: self.checkpoint is None or run.is_written(self.checkpoint),
             verbose=bool(self.verbose),
             comm=self.comm,
         )

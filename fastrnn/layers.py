@@ -71,13 +71,14 @@ class RecurrentLayers(StackedModel, Generic[Given, Returned, Gradient]):
 
     @contextlib.contextmanager
     def _gradients_kept(self) -> Iterator[None]:
-        """And `backward` after them is that of the forward pass before them."""
-        last, self._last = self._last, threading.local()
+        """So too the last forward pass, which `backward` follows."""
+        before = self._flat, self._grad_views, self._last
+        self._flat, self._grad_views, self._last = None, {}, threading.local()
         try:
             with super()._gradients_kept():
                 yield
         finally:
-            self._last = last
+            self._flat, self._grad_views, self._last = before
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the parameters, not the buffers."""

@@ -147,17 +147,12 @@ class StackedModel(Steppable):
 
     @contextlib.contextmanager
     def _gradients_kept(self) -> Iterator[None]:
-        """Passes in here leave the gradients that are there."""
-        grads, values = self.grads, {}
-        for name, g in grads.items():
-            if isinstance(g, np.ndarray) and g.flags.writeable:  # nobody has written to others
-                values[name] = g.copy()
+        """Let gradients be computed in new arrays, and leave those that are there in `grads` as they are."""
+        before = self.grads
         try:
             yield
         finally:
-            for name, value in values.items():
-                np.copyto(grads[name], value)
-            self.grads = grads
+            self.grads = before
 
     # -- public ----------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class SupervisedModel(StackedModel):
 
     @contextlib.contextmanager
     def _gradients_kept(self) -> Iterator[None]:
-        """And their norm."""
+        """So too their norm, in `grad_norm`."""
         before = self.grad_norm
         try:
             with super()._gradients_kept():

@@ -67,11 +67,12 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "many(n): a huge product, of which --all-cases runs n and --slow runs all"
     )
-    # In the background, or under nohup, these are ignored, as they would be by the programs that tests start.
-    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, usual)
+    # In the background, or under nohup, these are ignored, as they would be by the programs that tests start; a
+    # handler is not handed on to them.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     slow, every = config.getoption("--slow"), config.getoption("--all-cases")
     hypothesis.settings.load_profile("slow" if slow else "all" if every else "few")
 

@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -579,17 +580,55 @@ def test_a_last_checkpoint_that_failed_is_written_when_the_run_is_resumed(tmp_pa
 
 
 def test_a_run_that_is_over_is_written_where_it_is_not(tmp_path):
-    file, other = tmp_path / "model", tmp_path / "other"
-    model = small("numpy", epochs=1, checkpoint=file).fit(text_of(800))
+    file, other, text = tmp_path / "model", tmp_path / "other", text_of(800)
+    model = small("numpy", epochs=1, checkpoint=file).fit(text)
     before = file.stat()
-    model.fit(text_of(800), resume=True)
+    for again in (model, pickle.loads(pickle.dumps(model)), CharRNN.load(file, checkpoint=str(file))):
+        again.fit(text, resume=True)
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert names(tmp_path) == ["model"]
-    CharRNN.load(file, checkpoint=other).fit(text_of(800), resume=True)
+    CharRNN.load(file, checkpoint=other).fit(text, resume=True)
     same(CharRNN.load(other), model)
-    other.write_bytes(b"damaged")
-    model.set_params(checkpoint=other).fit(text_of(800), resume=True)
-    same(CharRNN.load(other), model)
+    file.unlink()
+    model.fit(text, resume=True)
+    same(CharRNN.load(file), model)
+
+
+def test_a_run_that_is_over_leaves_the_file_to_who_went_on_with_it(tmp_path):
+    file, text = tmp_path / "model", text_of(800)
+    model = small("numpy", max_steps=10, checkpoint=file).fit(text)
+    longer = CharRNN.load(file, checkpoint=file, max_steps=20).fit(text, resume=True)
+    model.fit(text, resume=True)
+    same(CharRNN.load(file), longer)
+
+
+@pytest.mark.parametrize("patience", [None, 50])
+def test_a_run_that_is_over_is_written_with_the_weights_that_it_uses(tmp_path, monkeypatch, patience):
+    file, text = tmp_path / "model", text_of(2000)
+    options = {"epochs": 2, "patience": patience, "validate_every": 3, "lr": 0.3}
+    model = small("numpy", checkpoint=file, checkpoint_every=1, **options)
+    stop_after(monkeypatch, model, text, 20, KeyboardInterrupt)
+    assert CharRNN.load(file).weights_ == "last"
+    model.set_params(max_steps=model.step_).fit(text, resume=True)
+    there = CharRNN.load(file)
+    assert there.weights_ == model.weights_ == ("last" if patience is None else "best")
+    same(there, model)
+    assert there.generate(30, random_state=1) == model.generate(30, random_state=1)
+    whole = small("numpy", **options).fit(text)
+    same(CharRNN.load(file, max_steps=None, checkpoint=file).fit(text, resume=True), whole)
+
+
+def test_a_run_that_diverged_before_its_first_entry_and_is_over(tmp_path, monkeypatch):
+    model = small("numpy", optimizer="adam", lr=3e37, checkpoint=tmp_path / "model")
+    stop_after(monkeypatch, model, text_of(800), 1, KeyboardInterrupt)
+    model.set_params(max_steps=model.step_)
+    with pytest.raises(CheckpointError, match="NaN or infinity") if model.history_ else warned():
+        model.fit(text_of(800), resume=True)
+    assert names(tmp_path) == []
+
+
+def warned():
+    return pytest.warns(RuntimeWarning, match="no longer finite")
 
 
 def test_a_file_system_without_hard_links(tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def divergence(run: Run, checkpoint: Path | None, step: int | None) -> str:
     """What has happened to a run that ended in NaN or infinity, and how to go on after the `step` that
     `checkpoint` keeps."""
     what = "the weights, the optimizer's state or the loss that they give are no longer finite"
-    if not math.isfinite(run.history[-1]["train_nats"]):
+    if run.history and not math.isfinite(run.history[-1]["train_nats"]):
         what = "the loss is no longer a number"
     said = f"{what}: training stopped at step {run.progress.step}; a smaller lr, or clip='norm', may help"
     if checkpoint is None:

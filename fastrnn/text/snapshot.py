@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import pathlib
 import re
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, cast
@@ -35,7 +37,7 @@ from fastrnn.text.history import History
 from fastrnn.text.vocabulary import Vocabulary, check_unknown
 
 if TYPE_CHECKING:
-    from fastrnn.hints import OptimizerState, Weights
+    from fastrnn.hints import OptimizerState, Path, Weights
 
 __all__ = ["Progress", "Run", "pack", "run_of_attributes", "unpack"]
 
@@ -113,6 +115,8 @@ class Run(OwnsArrays):
     set_aside: dict[str, np.ndarray] | None = None
     #: Whether an error has ended its training while ranks shared it, so that `state` is not that of the last step.
     incomplete: bool = False
+    #: Place of the file that holds it, and the step and the weights in use there.
+    written: tuple[str, int, Weights] | None = None
 
     @property
     def last(self) -> dict[str, np.ndarray]:
@@ -123,6 +127,17 @@ class Run(OwnsArrays):
     def start(self) -> Any:
         """State that a text begins with, shape (num_layers, 1, h), a copy."""
         return map_state(np.copy, self.starts[self.weights])
+
+    def note_written(self, path: Path) -> None:
+        """A file has been written or read."""
+        self.written = self._in_file(path)
+
+    def is_written(self, path: Path) -> bool:
+        """Whether a file holds the last step, and the weights that the model uses in use."""
+        return self.written == self._in_file(path) and pathlib.Path(os.fsdecode(path)).exists()
+
+    def _in_file(self, path: Path) -> tuple[str, int, Weights]:
+        return str(pathlib.Path(os.fsdecode(path)).absolute()), self.progress.step, self.weights
 
     def use(self, which: Weights) -> None:
         """Let the model use these weights."""

@@ -72,7 +72,7 @@ class Training:
         Is called when a checkpoint is due; writes one if nothing in it is NaN or infinite, and returns
         whether that is so.
     is_written : callable
-        Whether no checkpoint is wanted, or the last step is in it.
+        Whether no checkpoint is wanted, or there is one of the last step with the weights that the model uses.
     verbose : bool
         Whether a bar is shown.
     comm : Communicator or None
@@ -133,8 +133,9 @@ class Training:
         """
         self._replica = self.model._replica_of(self._comm, self.optimizer, steps=self.progress.step)
         if self._is_over():
-            # The last write may have failed, or be asked for at another place.
-            if not self._group.of_root(self._is_written):
+            self.choose_weights()
+            if not self._group.of_root(self._is_written):  # the last write failed, or was at another place
+                self.run.use("last")
                 self._save(final=True)
             return
         self.progress.ranks = self._group.size
