@@ -1,6 +1,6 @@
 """Fuzz the public API: random objects, random calls with right, disguised and spoilt arguments.
 
-Case K of seed S depends on these two numbers alone.  Right calls are compared with NumPy's kernels in
+Case K of seed S depends on these two numbers alone (but for when threads come, and what is trained without a seed).  Right calls are compared with NumPy's kernels in
 float64, disguised ones (the same values in other memory) must give the same bits, and spoilt ones must return
 or be refused with everything left as it was.  The cases run in a child process, so that a crash is reported
 with its case.
@@ -12,7 +12,6 @@ with its case.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import faulthandler
 import os
 import signal
@@ -138,8 +137,18 @@ def watch(options, path):
 
 
 def follow(command, shared, patience):
-    """Wait for a child, and stop it where one case takes too long or too much; its status."""
-    child = subprocess.Popen(command)
+    """Wait for a child, and stop it where one case takes too long or too much; its status.
+
+    Ctrl-C comes to this process alone: cases have signals of their own."""
+    child = subprocess.Popen(command, start_new_session=True)
+    try:
+        return followed(child, shared, patience)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def followed(child, shared, patience):
     case, since = -1, time.monotonic()
     while True:
         try:
@@ -213,13 +222,15 @@ def run(options):
     table = shared[1:].reshape(len(SCENARIOS), len(COUNTED))
     last = os.open(Path(options.shared).with_suffix(".call"), os.O_WRONLY)
     fastrnn.set_backend(options.backend)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; some cases are interrupted
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    parent = os.getppid()
     end = time.monotonic() + options.seconds
     case, status = options.first if options.case is None else options.case, 0
     stop = case + (1 if options.case is not None else options.cases or 2**62)
-    with np.errstate(all="ignore"), contextlib.suppress(KeyboardInterrupt):
-        while case < stop and (
-            options.cases is not None or options.case is not None or time.monotonic() < end
-        ):
+    counted = options.cases is not None or options.case is not None
+    with np.errstate(all="ignore"):
+        while case < stop and (counted or time.monotonic() < end) and os.getppid() == parent:
             shared[0] = case
             if not one(
                 options, case, table, lambda text: os.pwrite(last, text.encode(errors="replace") + END, 0)

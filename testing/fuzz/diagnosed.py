@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 import fastrnn
 from fastrnn import diagnostics
 from fuzz import layers, models, simple
-from fuzz.case import Argument, Call, picture, pictures
-from fuzz.compare import Failure
+from fuzz.case import Argument, Call, picture, pictures, shown
+from fuzz.compare import Failure, bits
 from fuzz.stacked import DTYPES, StackPair, scale
 
 #: Fields of results that change with their arguments without jumps; the others are counts, words, and quotients of
@@ -80,7 +81,28 @@ def stack(case, kind, sizes, settings):
 
     pair = StackPair(scale(draw, make), draw.pick(DTYPES), case.backend, draw.pick((1, 2, 3)))
     pair.bounded = settings.get("loss") != "gaussian"
+    if draw.chance(0.7):  # there are gradients to leave alone
+        call = gradients(draw, pair)
+        case.note(f"first {call.name}({shown(call.values())})")
+        run_whole(call, pair.own)
     return pair
+
+
+def gradients(draw, pair):
+    d, h = size_of_inputs(pair.own.model), pair.own.model.hidden_size
+    if hasattr(pair.own.model, "output_size"):
+        return models.loss(draw, pair, "loss_and_grads", d, h)
+    return layers.backward(draw, pair, d, h)
+
+
+def run_whole(call, subject):
+    if call.prepare is not None:
+        call.prepare(subject, call.values())
+    return call.run(subject, call.values())
+
+
+def size_of_inputs(model):
+    return model.vocab_size if hasattr(model, "vocab_size") else model.input_size
 
 
 def model_of(subject):
@@ -121,14 +143,14 @@ def measurement(case, pair):
         del arguments["clip"]
     if function == "jacobian_norms" and steps_of(model, read["inputs"].value) < 2:
         return None
-    exact = "method" not in arguments  # the others ask BLAS, for which memory makes a difference
+    exact = function not in ASKS_LAPACK
     return Call(function, measuring(function, case), arguments, exact=exact, tolerance=10)
 
 
 def batch(draw, pair):
     """Inputs, targets and first states."""
     model = model_of(pair.own)
-    d, h = model.input_size if hasattr(model, "input_size") else model.vocab_size, model.hidden_size
+    d, h = size_of_inputs(model), model.hidden_size
     if isinstance(model, fastrnn.SimpleRNN):
         read = simple.sequence(draw, d, h, model.output_size, pair.dtype, targets=True)
         return {"inputs": read["inputs"], "targets": read["targets"], "h0": read["h_prev"]}
@@ -165,6 +187,12 @@ FUNCTIONS = {
     "spectrum": ("layer", "direction"),
 }  # fmt: skip
 
+#: For which where a matrix lies may make a difference.
+ASKS_LAPACK = ("jacobian_norms", "spectral_radius", "singular_values", "spectrum", "training_summary")
+
+#: Of `training_summary`, what changes without jumps.
+SUMMARY = ("dWhh_norm", "gradient_share")
+
 #: Option -> kind and right values.
 OPTIONS = {
     "reduction": ("choice", ("sum", "mean")), "max_lag": ("size", (1, None)), "max_starts": ("size", (1, 3, 16)),
@@ -184,11 +212,13 @@ def measuring(name, case):
         if name == "gradcheck":
             given.setdefault("entries", 3)
         model = model_of(subject)
+        finish = begun(model)
         before = pictures(state_of(model))
         result = function(model, **given)
         after = pictures(state_of(model))
         if after != before:
             raise Failure(f"{name} modified {[n for n in before if before[n] != after[n]]}")
+        finish()
         if dataclasses.is_dataclass(result):
             sentences = str(result)
             if not sentences.strip() or not sentences.replace("\n", "").isprintable():
@@ -198,6 +228,26 @@ def measuring(name, case):
         return compared(name, result, model.dtype)
 
     return run
+
+
+def begun(model):
+    """Make a layer's forward pass; returns a function that sees whether `backward` still follows it."""
+    if not isinstance(model, (fastrnn.RNN, fastrnn.GRU, fastrnn.LSTM)):
+        return lambda: None
+    x = np.linspace(-1, 1, 2 * model.input_size, dtype=model.dtype).reshape(2, 1, -1)
+    grad = np.ones_like(model.forward(x)[0])
+    other = copy.deepcopy(model)
+    other.forward(x)
+
+    def finish():
+        kept = {name: g.copy() for name, g in model.grads.items()}
+        got, want = model.backward(grad)[0], other.backward(grad)[0]
+        if bits((got, model.grads)) != bits((want, other.grads)):
+            raise Failure("backward afterwards is not that of the forward pass before")
+        for name, g in kept.items():
+            model.grads[name][...] = g
+
+    return finish
 
 
 def state_of(model):
@@ -212,8 +262,10 @@ def compared(name, result, dtype):
     """Of a result, what NumPy's kernels give too, whole arrays in the dtype of the model."""
     if name == "gradcheck":
         return {"names": tuple(checked.name for checked in result.parameters)}
-    if name in ("training_summary", "spectral_radius"):
-        return {} if name == "training_summary" else float(result)
+    if name == "training_summary":
+        return {n: result[n] for n in SUMMARY if not np.isnan(result[n])}
+    if name == "spectral_radius":
+        return float(result)
     if isinstance(result, np.ndarray):
         return result.astype(dtype)
     fields = {n: getattr(result, n) for n in SMOOTH if hasattr(result, n)}

@@ -105,9 +105,13 @@ def interrupted(case, folder, text, given, want):
         way, steps = draw.pick(WAYS), draw.integer(0, 12)
         case.note(f"fit(resume={resume}), {way.__name__} after {steps} steps")
         case.counts.calls += 1
-        with contextlib.suppress(Stop, KeyboardInterrupt, OSError), way(steps):
-            model.fit(text, resume=resume)
+        try:
+            with way(steps):
+                model.fit(text, resume=resume)
             break
+        except (Stop, KeyboardInterrupt, OSError) as stopped:
+            if not isinstance(stopped, RAISED[way]) or getattr(stopped, "errno", errno.EIO) != errno.EIO:
+                raise
         temporaries(folder)
         model, resume = going_on(case, folder, model, given)
     case.note(f"fit(resume={resume}) to the end")
@@ -168,7 +172,9 @@ def full_disk(steps):
         os.fsync = fsync
 
 
-WAYS = (error, ctrl_c, full_disk)
+#: Ways to stop a training, and what comes out of it.
+RAISED = {error: Stop, ctrl_c: KeyboardInterrupt, full_disk: OSError}
+WAYS = tuple(RAISED)
 
 
 def going_on(case, folder, model, given):
@@ -215,13 +221,19 @@ def limited(case, folder, text, given, want):
 
 
 def once_more(case, folder, text, model):
-    """A run that has ended stays as it is."""
-    want = contents(model, folder / "before")
+    """A run that has ended stays as it is, and so does its file; another file gets it as well."""
+    file, other = folder / "model", folder / "written"
+    want, there, place = contents(model, folder / "before"), file.read_bytes(), file.stat().st_ino
     case.note("fit(resume=True) where nothing is left to do")
-    case.counts.calls += 1
+    case.counts.calls += 2
     model.fit(text, resume=True)
-    case.counts.compared += 1
+    case.counts.compared += 2
     same(contents(model, folder / "after"), want, "resumed at its end")
+    if (file.read_bytes(), file.stat().st_ino) != (there, place):
+        raise Failure("the file of a run that is over was written once more")
+    fastrnn.CharRNN.load(file, checkpoint=other).fit(text, resume=True)
+    same(contents(fastrnn.CharRNN.load(other), folder / "after"), want, "written to another file")
+    other.unlink()
 
 
 def contents(model, file):
@@ -345,7 +357,9 @@ def damaged(case, file, text):
     """Cut, or with a changed byte: refused, unless it holds what it held."""
     whole, draw = file.read_bytes(), case.draw
     content = bytearray(whole)
-    at = draw.integer(0, min(len(content), draw.pick((64, 10**9))) - 1)
+    # (How long it is depends on the digits of how fast it was trained.)
+    at = int(draw.rng.random() * min(len(content), draw.pick((64, 10**9))))
+    case.note(f"a file that is damaged at {at} of {len(content)}")
     if draw.chance(0.5):
         content[at] ^= 1 << draw.integer(0, 7)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from fuzz.case import Pair, shown
 from fuzz.compare import Failure, bits
 from fuzz.stacked import DTYPES
 
-#: Seconds that a thread may take: beyond that it hangs.
+#: Seconds that all threads may take: beyond that one hangs.
 PATIENCE = 60.0
 
 #: How often threads change over, in seconds: the usual 5 ms are longer than most of the calls.
@@ -85,13 +86,13 @@ def together(model, plans):
     found, refused, start = [], [], threading.Barrier(len(plans))
 
     def work(plan):
-        start.wait()
+        start.wait(PATIENCE)
         for task in plan:
             try:
                 got = task.run(model)
             except RuntimeError as error:
                 refused.append(str(error))
-                if "thread" not in str(error):
+                if "by another thread" not in str(error):
                     found.append(f"{task} raised RuntimeError: {error}")
             except BaseException as error:
                 found.append(f"{task} raised {error!r}")
@@ -105,8 +106,9 @@ def together(model, plans):
     try:
         for thread in threads:
             thread.start()
+        end = time.monotonic() + PATIENCE
         for thread in threads:
-            thread.join(PATIENCE)
+            thread.join(max(0.0, end - time.monotonic()))
     finally:
         sys.setswitchinterval(before)
     if any(thread.is_alive() for thread in threads):
@@ -184,7 +186,34 @@ def with_outputs(case):
     readers = [lambda: models.loss(draw, pair, "loss", d, h)]
     if kind is fastrnn.LanguageModel:
         readers.append(lambda: seeded(models.sample(draw, pair, d, h), draw))
-    return model, readers, [lambda: models.loss(draw, pair, "loss_and_grads", d, h)]
+    changers = [lambda: models.loss(draw, pair, "loss_and_grads", d, h), lambda: shaken(draw, pair, d, h)]
+    return model, readers, changers
+
+
+class Negated:
+    """An optimizer that takes the weights far away for a moment, and back."""
+
+    def step(self, parameters, grads):
+        for _ in range(2):
+            for W in parameters.values():
+                np.negative(W, out=W)
+            time.sleep(2e-4)
+
+
+def shaken(draw, pair, d, h):
+    """A training step, in the middle of which the weights are others."""
+    made = models.loss(draw, pair, "loss", d, h)
+    del made.arguments["reduction"]
+    made.name = "train_step"
+
+    def run(subject, given):
+        given = dict(given)
+        return subject.model.train_step(
+            given.pop("x"), given.pop("y"), given.pop("h0"), Negated(), clip=None, **given
+        )
+
+    made.run = run
+    return made
 
 
 def seeded(made, draw):
