@@ -578,6 +578,9 @@ def test_partial_fit_over_pieces():
         'first call, where vocabulary= names .*; unknown="skip" leaves such characters out$',
     ):
         model.partial_fit("the X and é" * 9)
+    with pytest.raises(ValueError, match="unknown must be a character of the vocabulary, and 'Z' is not"):
+        model.set_params(unknown="Z").partial_fit(TEXT)
+    model.set_params(unknown=None)
     with pytest.raises(ValueError, match="vocabulary is not the one"):
         model.partial_fit(TEXT, vocabulary="abc")
     with pytest.raises(ValueError, match="hidden_size was 12 when training began, and cannot be 13 now"):

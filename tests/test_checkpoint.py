@@ -461,9 +461,10 @@ def test_more_arrays_than_a_model_has(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_content_that_would_be_stumbled_over_later(tmp_path, content, said):
     signed(tmp_path / "m", content, {})
-    with pytest.raises(CheckpointError, match=said) as error:
-        read_checkpoint(tmp_path / "m")
-    assert str(error.value).isprintable()
+    for read in (read_checkpoint, fastrnn.load):
+        with pytest.raises(CheckpointError, match=said) as error:
+            read(tmp_path / "m")
+        assert str(error.value).isprintable()
 
 
 def test_a_surrogate_in_the_header_itself(tmp_path):

@@ -307,6 +307,16 @@ def test_warmup_leaves_the_global_stream(backend):
     np.testing.assert_array_equal(after["state"]["key"], before["state"]["key"])
 
 
+def test_everything_is_warmed_up_on_the_backend_that_is_named(backend, monkeypatch):
+    def choose():
+        pytest.fail("the backend in use was asked for")
+
+    monkeypatch.setattr(backends, "_process_wide", None)
+    monkeypatch.setattr(backends, "_choose", choose)
+    fastrnn.warmup("float32", backend=backend)
+    fastrnn.SimpleRNN(2, 3, 2, rng=0, backend=backend).stepper().step([1.0, 2.0])
+
+
 def test_warmup_uses_the_backend_in_use(backend, monkeypatch):
     used = []
     monkeypatch.setattr(config, "_warmup_steps", lambda dtype, name: used.append((dtype, name)) or [])

@@ -157,6 +157,8 @@ def test_flow_of_text_in_a_char_rnn(backend):
     assert len(given.total) == 7
     with pytest.raises(fastrnn.TextError, match="§"):
         gradient_flow(model, "the §")
+    skipped = gradient_flow(model.set_params(unknown="skip"), "the§ cat sat")
+    assert bits(skipped.total, skipped.from_last_step) == bits(flow.total, flow.from_last_step)
 
 
 def test_reach_counts_the_steps_to_one_percent(backend):
@@ -677,6 +679,12 @@ def test_gradcheck_restores_weights_when_something_is_raised(backend):
     rnn.Whh.flags.writeable = False
     with pytest.raises(ValueError, match="Whh is read-only"):
         diagnostics.gradcheck(rnn, [0, 1], [1, 2])
+
+
+@pytest.mark.parametrize("name", ["entries", "step", "tolerance"])
+def test_gradcheck_names_what_is_wrong(name):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        diagnostics.gradcheck(SimpleRNN(4, 6, 4, rng=0), [0, 1], [1, 2], **{name: 0})
 
 
 @pytest.mark.parametrize("kind", ["language model", "sequence model"])
