@@ -9,8 +9,8 @@ help:  ## what can be made
 build:  ## compile the Cython kernels in place, or fail
 	FASTRNN_CYTHON=1 $(PYTHON) -m pip install --no-deps -e .
 
-test:  ## the tests
-	$(PYTHON) -m pytest
+test:  ## the tests, on two cores
+	$(PYTHON) -m pytest -n 2
 
 cases:  ## the tests on every case
 	$(PYTHON) -m pytest --all-cases

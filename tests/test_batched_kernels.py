@@ -268,6 +268,7 @@ def test_layer(seed, packs, kernels, dtype):
         assert_close(g, want + b, what=f"d{name}")
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 @pytest.mark.parametrize("one_hot", [False, True], ids=["vectors", "indices"])
@@ -306,6 +307,7 @@ def test_layer_gradients_one_by_one(cell, N, one_hot, ragged, reverse, packs, ke
     assert [bits(case.dh0, case.dh_all, case.dx)] == rest
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("N", [1, 3])
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -510,6 +512,7 @@ def test_central_differences(cell, N, one_hot, packs, kernels):
         assert_close(gradient.copy(), central_differences(lambda: loss(with_grads=False), W), 1e-7)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("what", ["layer", "output", "h0", "dhs"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
 @every_cell
@@ -637,6 +640,7 @@ def allowed(y, temperature, top_k, top_p, slack):
             for q, a, b in zip(p, cdf[:-1], cdf[1:], strict=True)]  # fmt: skip
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"),

@@ -83,7 +83,7 @@ def with_streams(redirection, *arguments, cwd, program=FASTRNN):
     )  # fmt: skip
 
 
-@pytest.mark.few(12)
+@pytest.mark.few(5)
 @unix
 @pytest.mark.parametrize(("name", "redirection"), SOME)
 def test_a_command_whatever_the_streams_are(folder, new, name, redirection):

@@ -231,7 +231,7 @@ def compiled(kernels):
     return sum(len(getattr(f, "signatures", ())) for f in functions.values())
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_nothing_is_compiled_after_warmup(backend, dtype):
     fastrnn.warmup(dtype, backend=backend)
     kernels = backends.load(backend)

@@ -614,6 +614,7 @@ def checked_models(backend, dtype):
         yield rnn, real, np.sin
 
 
+@pytest.mark.few(2)
 def test_gradcheck_passes_the_models_and_leaves_their_weights(backend, dtype):
     for model, inputs, targets in checked_models(backend, dtype):
         weights = parameters(model) if isinstance(model, SimpleRNN) else model.parameters.values()

@@ -134,7 +134,7 @@ def test_sync_every(value):
 # -- steps -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_steps_are_those_of_one_process(n, backend):
     told = results(n, "steps.py", backend, 12, "float64")
@@ -226,7 +226,7 @@ def test_a_run_whose_state_is_lost_is_not_kept(tmp_path):
 # -- CharRNN ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("n", "sync_every"), [(1, 1), (2, 1), (3, 1), (2, 4), (3, 100)])
 def test_texts(n, sync_every, text, tmp_path):
     everyone = results(n, "texts.py", tmp_path, text, sync_every)
@@ -256,7 +256,7 @@ def test_texts(n, sync_every, text, tmp_path):
 # -- estimators ------------------------------------------------------------------------------------
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("n", "sync_every"), [(2, 1), (3, 1), (2, 3)])
 def test_estimators(n, sync_every):
     told = all_the_same(results(n, "estimating.py", sync_every), but=("refusals",))
@@ -371,7 +371,7 @@ def ranks_of(model):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found in /proc")
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", range(20))
 def test_a_rank_is_killed(seed, text, tmp_path):
     model, rng, n = tmp_path / "m", random.Random(seed), 2 + seed % 2
@@ -408,6 +408,7 @@ for i in range(10**9):
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
     ("error", "status"), [("ZeroDivisionError('by hand')", 1), ("KeyboardInterrupt", 130)]

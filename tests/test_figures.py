@@ -253,6 +253,7 @@ EVERY = ("flow", "memory", "states", "spectrum", "saturation", "clipping", "diag
          "training")  # fmt: skip
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", EVERY)
 def test_legends_are_off_the_curves_and_in_the_picture(name, pictures):
     figure = pictures[name]

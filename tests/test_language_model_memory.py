@@ -55,7 +55,7 @@ def growth(calls):
     return min(peaks), min(kept)
 
 
-@pytest.mark.few(12)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam, optim.RMSprop])
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2, "dropout": 0.3}, {"num_layers": 2, "recompute_every": 10}]
@@ -103,6 +103,7 @@ def test_training_and_validation_take_turns(compiled):
     assert growth(calls)[0] < OBJECTS
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kept_bytes", [0, passes.KEPT_BYTES])
 def test_what_is_kept_does_not_grow_with_the_number_of_shapes(backend, kept_bytes, monkeypatch):
     monkeypatch.setattr(passes, "KEPT_BYTES", kept_bytes)

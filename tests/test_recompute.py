@@ -115,7 +115,7 @@ def peak_of_a_step(lm, T, N):
         tracemalloc.stop()
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_memory_is_bounded(num_layers, backend):
     """O(k N (h + q) + T/k N h) and the batch itself, against O(T N (h + q))."""

@@ -199,7 +199,7 @@ def stop_after(monkeypatch, model, text, steps, error=Stop, **options):
             model.fit(text, **options)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adagrad", "rmsprop", "adam"])
 def test_resumed_from_a_checkpoint(backend, tmp_path, monkeypatch, optimizer):
     text = text_of(800)

@@ -75,7 +75,7 @@ def test_a_training_step_allocates_nothing(T, N, head, loss, options, dtype, com
 
 
 @pytest.mark.many(60)
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 3, "bidirectional": True, "dropout": 0.3}, {"num_layers": 2, "recompute_every": 16},
                 {"cell": "lstm", "num_layers": 2}], ids=str,
@@ -127,7 +127,7 @@ def test_batches_whose_lengths_take_turns(head, compiled):
     assert kept < OBJECTS
 
 
-@pytest.mark.few(12)
+@pytest.mark.few(5)
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("call", ["train_step", "loss_and_grads", "loss", "forward", "refused"])

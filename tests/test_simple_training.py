@@ -177,7 +177,7 @@ def objects_and_bytes(call):
     return sum(d.count_diff for d in growth), held - base, peak - base
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("method", ["forward", "backward", "loss_and_grads"])
 def test_memory_is_of_the_order_of_the_states(method, dtype, backend):
     """T (h + q) numbers in a few arrays; the count of objects does not depend on T."""

@@ -563,6 +563,7 @@ def test_dropout_is_off(kind, backend):
     assert model.rng.bit_generator.state == before
 
 
+@pytest.mark.few(1)
 def test_the_net_of_a_fitted_model(backend):
     text = "the quick brown fox jumps over the lazy dog. " * 4
     model = CharRNN(16, epochs=1, seq_len=8, batch_size=4, random_state=0, verbose=0, backend=backend).fit(
@@ -676,7 +677,7 @@ def living(kind):
 
 
 @pytest.mark.parametrize("name", ["RNN", "LanguageModel", "SequenceModel", "SimpleRNN"])
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 def test_a_thousand_users_share_the_weights(name, backend):
     before = living(stepper.StepWeights)
     model = make(name, backend=backend)

@@ -64,6 +64,7 @@ def require_the_sanitizer(compiler, folder):
         lack("the thread sanitizer does not work")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", BUILDS)
 def test_hard_driven_teams_leave_right_numbers(name, compiler, tmp_path):
     flags, given = BUILDS[name]

@@ -702,7 +702,7 @@ finally:
 }
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("when", FORKS)
 def test_fork(when, backend, tmp_path):
