@@ -238,6 +238,7 @@ def test_texts(n, sync_every, text, tmp_path):
     assert others[0] == first
     if 40 % sync_every == 0 or n == 1:
         assert others[1] == first
+    assert told["over"] == [others[1]] * 2
     diverged, step = told["diverged"]
     assert diverged
     assert step < 60

@@ -49,6 +49,10 @@ parts.set_params(max_steps=60).fit(text, resume=True)
 straight = model(**kept).fit(text)
 told["resumed"] = [state(m)[:2] for m in (again, parts, straight)]
 
+# A run that is over goes to another file without a step.
+straight.set_params(checkpoint=folder / "over").fit(text, resume=True)
+told["over"] = [state(m)[:2] for m in (straight, CharRNN.load(folder / "over", backend=None))]
+
 # No seed: all have that of rank 0.
 told["unseeded"] = state(model(random_state=None).fit(text))
 told["timed"] = state(model(max_steps=None, epochs=None, max_seconds=0.3, patience=None).fit(text))
