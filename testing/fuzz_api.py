@@ -38,7 +38,7 @@ from fuzz import (
     texts,
     threaded,
 )
-from fuzz.case import Case
+from fuzz.case import SANITIZED, Case
 from fuzz.compare import Failure
 from fuzz.values import Draw
 
@@ -200,8 +200,7 @@ def report(options, shared, failures, seconds):
 def before():
     """What is typed before the command: an instruction set, and the sanitizers."""
     level = os.environ.get("FASTRNN_SIMD", "")
-    sanitized = "asan" in os.environ.get("LD_PRELOAD", "")
-    return f"FASTRNN_SIMD={level} " * bool(level) + "python testing/sanitized.py FOLDER " * sanitized
+    return f"FASTRNN_SIMD={level} " * bool(level) + "python testing/sanitized.py FOLDER " * SANITIZED
 
 
 def write(counted):

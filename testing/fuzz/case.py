@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from fuzz.values import IGNORED, Draw
 
 #: What a refused call may raise.
 ERRORS = (TypeError, ValueError, IndexError, OverflowError, KeyError, RuntimeError)
+
+#: Whether the address sanitizer is there, which does not stand the exceptions of matplotlib's C++.
+SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")
 
 #: Arguments whose values alone cannot take results beyond all bounds.
 ARRAYS = ("real", "inputs", "array", "classes", "targets", "lengths")

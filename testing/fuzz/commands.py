@@ -19,6 +19,7 @@ import fastrnn
 from fastrnn.checkpoint import read_checkpoint
 from fastrnn.cli import main
 from fastrnn.terminal import decimals
+from fuzz.case import SANITIZED
 from fuzz.compare import Failure, bits
 
 #: Of which the texts are made.
@@ -270,10 +271,8 @@ FILES = (
 LIMITED = ("--hidden-size", "--num-layers", "--length", "-n", "--num-samples", "--sample-length", "--seconds",
            "--max-steps")  # fmt: skip
 
-#: Wrong places of a picture.  The sanitizer does not stand the exceptions of matplotlib's C++.
-PICTURES = ("--plot=x.txt", "--plot=folder", "--plot=missing/x.png", "--plot=")
-if "asan" in os.environ.get("LD_PRELOAD", ""):
-    PICTURES = ()
+#: Wrong places of a picture.
+PICTURES = () if SANITIZED else ("--plot=x.txt", "--plot=folder", "--plot=missing/x.png", "--plot=")
 
 #: Flags and options with their short names and what they are often mistaken for.
 STRAYS = (
