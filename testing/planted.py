@@ -27,7 +27,17 @@ FUZZ_API = (*SANITIZED, "testing/fuzz_api.py", "--seconds", "45", "--backend", "
 FUZZ_FILES = (sys.executable, "testing/fuzz_files.py")
 KILL_WRITES = (sys.executable, "testing/kill_writes.py")
 ULPS = (sys.executable, "testing/ulps.py", "--quick", "--backend", "numba")
-TEAMS = (sys.executable, "-m", "pytest", "-q", "-x", "tests/test_team.py", "-k", "hard_driven and sanitized")
+TEAMS = (
+    sys.executable,
+    "-m",
+    "pytest",
+    "-q",
+    "-x",
+    "--all-cases",
+    "tests/test_team.py",
+    "-k",
+    "hard_driven and sanitized",
+)
 
 
 @dataclass(frozen=True)
