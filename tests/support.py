@@ -1,9 +1,11 @@
 """Models with equal weights, comparisons that zeros fail, and snapshots."""
 
+import gc
 import math
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +133,28 @@ def package_environment(**environment):
     root = str(Path(fastrnn.__file__).resolve().parent.parent)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
     return env | environment
+
+
+def growth(calls):
+    """Bytes beyond those held before, at the worst moment of `calls`, and those held after: the least of three times.
+
+    What another thread takes comes and goes (a helper of the package, or pytest-xdist's, which is told what to run);
+    a buffer comes every time.
+    """
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    peaks, kept = [], []
+    try:
+        calls()
+        for _ in range(3):
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            calls()
+            after, peak = tracemalloc.get_traced_memory()
+            peaks.append(peak - before)
+            kept.append(after - before)
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    return min(peaks), min(kept)

@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from support import bits
+from support import bits, growth
 
 from fastrnn import LanguageModel, backends, optim, passes
 from fastrnn.layout import ALIGNMENT
@@ -29,30 +29,6 @@ def compiled(request):
 def batch(q, T, N, seed=0):
     x = np.random.default_rng(seed).integers(q, size=(T, N))
     return x, np.roll(x, -1, axis=0)
-
-
-def growth(calls):
-    """Bytes beyond those held before, at the worst moment of `calls`, and those held after: the least of three times.
-
-    What a helper thread has not yet looked at comes and goes, and is more on a busy machine; a buffer comes every time.
-    """
-    gc.collect()
-    gc.disable()
-    tracemalloc.start()
-    peaks, kept = [], []
-    try:
-        calls()
-        for _ in range(3):
-            tracemalloc.reset_peak()
-            before, _ = tracemalloc.get_traced_memory()
-            calls()
-            after, peak = tracemalloc.get_traced_memory()
-            peaks.append(peak - before)
-            kept.append(after - before)
-    finally:
-        tracemalloc.stop()
-        gc.enable()
-    return min(peaks), min(kept)
 
 
 @pytest.mark.few(6)

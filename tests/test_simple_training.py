@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import assert_close, bits, pair, parameters, sequence
+from support import assert_close, bits, growth, pair, parameters, sequence
 
 from fastrnn import ReferenceRNN, SimpleRNN, use_backend
 
@@ -209,17 +209,10 @@ def test_memory_is_of_the_order_of_the_states(method, dtype, backend):
 def test_buffers_do_not_grow_from_step_to_step(backend):
     rnn, _ = pair(6, 30, 6, backend=backend)
     args = sequence(50, 6, 30, 6)
-    for _ in range(3):
-        rnn.train_step(*args)
-    gc.collect()
-    tracemalloc.start()
-    try:
-        for _ in range(10):
+
+    def steps():
+        for _ in range(100):
             rnn.train_step(*args)
-        base, _ = tracemalloc.get_traced_memory()
-        for _ in range(300):
-            rnn.train_step(*args)
-        held, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert held - base < 5000
+
+    _, kept = growth(steps)
+    assert kept < 2000

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
-from support import bits
+from support import bits, growth
 
 import fastrnn
 from fastrnn import GRU, RNN, CharRNN, LanguageModel, SequenceModel, SimpleRNN, stepper
@@ -722,13 +722,13 @@ def test_a_compiled_step_allocates_nothing_but_its_result():
     model = make("RNN", backend=kernels.NAME)
     steps, x, out = model.stepper(), np.ones(5, np.float32), np.empty(33, np.float32)
     batch, xs, outs = model.stepper(3), np.ones((3, 5), np.float32), np.empty((3, 33), np.float32)
-    for _ in range(2):  # the first time, there is work space to be made
-        tracemalloc.start()
+
+    def calls():
         for _ in range(100):
             steps.step(x, out)
             batch.step(xs, outs)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+
+    peak, _ = growth(calls)
     assert peak < 1000
 
 
