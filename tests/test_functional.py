@@ -212,6 +212,31 @@ def test_gradient_of_every_option_by_central_differences(weighted, smoothing, ig
     assert bits(logits, targets) == given
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("end", ["least", "largest", "mixed"])
+def test_a_mean_does_not_depend_on_the_unit_of_the_weights(end, smoothing, dtype):
+    """The reciprocal of the least number of a dtype is infinite, and so is the sum of its largest."""
+    logits, targets = batch((9, 5), dtype, 3)
+    info, options = np.finfo(dtype), {"label_smoothing": smoothing}
+    unit, kinds = {
+        "least": (info.smallest_subnormal, [4, 2, 0, 1, 3]),
+        "largest": (info.max / 4, [4, 2, 0, 1, 3]),
+        "mixed": (info.smallest_subnormal, [1, 0, 0, 0, 0]),  # that of a class which is no target is ordinary
+    }[end]
+    weight = np.array(kinds, dtype)
+    if end == "mixed":
+        targets[...] = 0
+    loss = F.cross_entropy(logits, targets, weight=weight, **options)
+    gradient = F.cross_entropy_backward(logits, targets, weight=weight, **options)
+    assert loss > 0
+    assert gradient.any()
+    scaled = weight * unit
+    if end == "mixed" and not smoothing:
+        scaled[1:] = 1
+    assert F.cross_entropy(logits, targets, weight=scaled, **options) == pytest.approx(loss, rel=1e-6)
+    assert_close(F.cross_entropy_backward(logits, targets, weight=scaled, **options), gradient, 1e-6)
+
+
 def test_what_does_not_count_may_be_anything(dtype):
     """Rows of NaN and infinity, whose target says that they do not count."""
     logits = np.array([[0, 0], [math.nan, 1], [math.inf, -math.inf]], dtype)

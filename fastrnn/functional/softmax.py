@@ -265,10 +265,11 @@ class _Targets:
         In [0, q); 0 where a row does not count.
     counts : ndarray of bool, shape (...)
     factors : ndarray, shape (q,), or None
-        In the dtype of the logits.
+        In the dtype of the logits.  For a mean, in units of the largest that a target has (of a power of two near
+        it): only their ratios matter then, and a sum of tiny ones would have an infinite reciprocal.
     smoothing : float
     divisor : float
-        What the mean divides by.
+        What the mean divides by, in the same units.
     """
 
     def __init__(
@@ -301,7 +302,11 @@ class _Targets:
         if self.factors is None:
             self.divisor = float(np.count_nonzero(self.counts))
         else:
-            self.divisor = float(self.factors[self.classes[self.counts]].sum(dtype=np.float64))
+            with np.errstate(all="ignore"):
+                if reduction == "mean":
+                    largest = np.abs(self.factors[self.classes[self.counts]]).max(initial=0)
+                    self.factors = np.ldexp(self.factors, -np.frexp(largest)[1])
+                self.divisor = float(self.factors[self.classes[self.counts]].sum(dtype=np.float64))
 
 
 def sample(

@@ -54,6 +54,8 @@ class Call:
     tolerance: float = 1.0
     #: Whether a right call leaves the subject as it was.
     reads: bool = False
+    #: Whether the results of finite arguments of a usual size are finite.
+    bounded: Callable[[dict[str, Any]], bool] = lambda _: True
 
     def values(self):
         return {name: argument.value for name, argument in self.arguments.items()}
@@ -167,8 +169,8 @@ class Case:
         small, beside the arguments and the other results, as what rounding leaves of 1 - h^2 where h is
         nearly 1."""
         tolerance = TOLERANCE[pair.dtype] * call.tolerance
-        if not pair.bounded and largest(want) > float(np.finfo(pair.dtype).max) ** 0.8:
-            return  # they may be infinite here
+        if not pair.bounded and not largest(want, np.inf) <= float(np.finfo(pair.dtype).max) ** 0.8:
+            return  # they may be infinite here, or NaN
         bad = mismatches(got, want, pair.dtype, tolerance)
         if not bad:
             return
@@ -248,7 +250,7 @@ class Case:
         harmless = pair.bounded and all(
             call.arguments[name].kind in ARRAYS and small(values[name]) for name in chosen
         )
-        if harmless:
+        if harmless and call.bounded(values):
             for path, value in leaves(result):
                 if isinstance(value, (np.ndarray, float)) and not np.isfinite(value).all():
                     raise Failure(f"result{path} is not finite, and all arguments are")
@@ -340,11 +342,16 @@ def nudge(draw, value, size):
     return value
 
 
-def largest(things):
-    """The largest finite number among floats and their arrays."""
+def largest(things, other=0.0):
+    """The largest number among floats and their arrays, where one that is not finite counts as `other`."""
     arrays = [np.asarray(value) for _, value in leaves(things) if isinstance(value, (float, np.ndarray))]
     return max(
-        (float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays if a.dtype.kind == "f"), default=0.0
+        (
+            float(np.where(np.isfinite(a), np.abs(a), other).max(initial=0))
+            for a in arrays
+            if a.dtype.kind == "f"
+        ),
+        default=0.0,
     )
 
 

@@ -125,8 +125,15 @@ def cross_entropy(case, pair):
     if name == "cross_entropy_backward" and draw.chance(0.5):
         grad = draw.real(shape if reduction == "none" else (), pair.dtype)
         arguments["grad_output"] = Argument(np.asarray(grad), "array")
-    call = Call(name, lambda _, given: numbers(getattr(F, name)(**given)), arguments, exact=False)
+    call = Call(name, lambda _, given: numbers(getattr(F, name)(**given)), arguments, exact=False,
+                bounded=lambda given: not given["label_smoothing"] or alike(given.get("weight")))  # fmt: skip
     case.call(pair, call)
+
+
+def alike(weight):
+    """Whether no factor is so small that the others, in units of it, leave the range of float32."""
+    factors = np.abs(np.asarray(1.0 if weight is None else weight, np.float64))
+    return not ((factors > 0) & (factors < 1e-9)).any()
 
 
 def numbers(result):
