@@ -573,13 +573,32 @@ def test_reduce_gradients(parts, n, clip, kernels, dtype):
         assert_close(out, want)
 
 
-def test_reduce_where_squares_overflow(kernels, dtype):
-    large = float(np.finfo(dtype).max) / 8
-    parts = np.full((2, 4), large / 2, dtype)
-    out = np.empty(4, dtype)
-    norm = kernels.reduce_gradients(parts, CLIP_NORM, large / 4, out)
-    assert norm == pytest.approx(2 * large, rel=1e-6)
-    assert_close(out, np.full(4, large / 8), 1e-6)
+@pytest.mark.parametrize("clip", [CLIP_NONE, CLIP_VALUE, CLIP_NORM], ids=["none", "value", "norm"])
+@pytest.mark.parametrize("n", [1, 5, 700, 5000])
+@pytest.mark.parametrize("power", [-0.95, -0.75, -0.5, -0.4, 0.4, 0.49, 0.5, 0.51, 0.7, 0.9])
+def test_reduce_where_squares_leave_the_range(power, n, clip, kernels, dtype):
+    """Numbers whose squares overflow, or vanish, or some of them."""
+    size = float(np.finfo(dtype).max) ** power
+    parts = (np.random.default_rng(n).normal(size=(2, n)) * size).astype(dtype)
+    total = parts.sum(axis=0) / size
+    norm = float(np.linalg.norm(total.astype(np.float64)))
+    for threshold in (0.5 * norm, 2 * norm):
+        out = np.empty(n, dtype)
+        got = kernels.reduce_gradients(parts, clip, threshold * size, out)
+        assert got / size == pytest.approx(norm, rel=1e-5)
+        want = total
+        if clip == CLIP_VALUE:
+            want = np.clip(total, -threshold, threshold)
+        if clip == CLIP_NORM:
+            want = total * min(1, threshold / norm)
+        assert_close(out / dtype(size), want, 1e-5)
+
+
+@pytest.mark.parametrize("n", [0, 9])
+def test_reduce_zeros(n, kernels, dtype):
+    out = np.ones(n, dtype)
+    assert kernels.reduce_gradients(np.zeros((2, n), dtype), CLIP_NORM, 1.0, out) == 0
+    assert not out.any()
 
 
 @pytest.mark.parametrize("clip", [CLIP_NONE, CLIP_VALUE, CLIP_NORM], ids=["none", "value", "norm"])

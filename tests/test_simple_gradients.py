@@ -66,6 +66,22 @@ def test_norm_rescales_all_five_together(threshold, real, dtype, backend):
     assert got == pytest.approx(min(norm, threshold), rel=1e-12 if dtype == np.float64 else 1e-5)
 
 
+@pytest.mark.parametrize("power", [0.4, 0.51, 0.75])
+def test_norm_rescales_gradients_whose_squares_overflow(power, dtype, backend):
+    """Large inputs behind small weights: states as ever, and a gradient for the weights as large as the inputs."""
+    size = float(np.finfo(dtype).max) ** power
+    rnn, _ = pair(5, 21, 6, backend=backend, dtype=dtype)
+    inputs, targets, h_prev = sequence(30, 5, 21, 6, dtype=dtype, real=True)
+    inputs *= size
+    rnn.Wxh /= dtype(size)
+    _, plain, _ = rnn.loss_and_grads(inputs, targets, h_prev, clip=None)
+    _, clipped, _ = rnn.loss_and_grads(inputs, targets, h_prev, clip="norm", clip_threshold=0.5)
+    scaled = [g.astype(np.float64) / size for g in plain]
+    norm = oracle.norm([g.tolist() for g in scaled])
+    assert norm > 1e-3
+    assert_all_close(clipped, [g * 0.5 / norm for g in scaled], 1e-10 if dtype == np.float64 else 1e-4)
+
+
 @pytest.mark.parametrize("clip", ["step", "value", "norm"])
 def test_a_threshold_out_of_reach_changes_nothing(clip, dtype, backend):
     rnn, _ = pair(5, 21, 6, backend=backend, dtype=dtype)

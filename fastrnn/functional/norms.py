@@ -44,7 +44,8 @@ def norm(array: np.ndarray) -> float:
 
 def global_norm(arrays: Iterable[np.ndarray]) -> float:
     """Norm of all numbers of several arrays together (eq. 15)."""
-    return float(np.linalg.norm([norm(array) for array in arrays]))
+    norms = [norm(array) for array in arrays]
+    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
 
 
 def norm_in_float64(g: np.ndarray) -> float:

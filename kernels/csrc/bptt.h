@@ -481,12 +481,19 @@ static double FN(loss_and_grads)(const sequence_arguments *a) {
         FN(to_gradients)(a, &all, FN(CLIP));
     }
     if (a->clip == CLIP_NORM) { /* eq. 15 */
-        REAL squares = 0;
+        double squares = 0;
         all.squares = FN(layout)(a->work, a->T, a->d, a->h, a->q).squares;
         FN(to_gradients)(a, &all, FN(SQUARE));
         for (ptrdiff_t i = 0; i < all.count; i++) squares += all.squares[i];
-        REAL norm = (REAL)sqrt((double)squares);
-        all.number = norm <= threshold ? 1 : threshold / norm;
+        double norm = sqrt(squares);
+        if (!FN(is_ordinary)(squares)) {
+            const ptrdiff_t d = a->d, h = a->h, q = a->q, sizes[PARAMETERS] = {h * d, h * h, q * h, h, q};
+            const double unit = FN(unit)(squares);
+            squares = 0;
+            for (int p = 0; p < PARAMETERS; p++) squares += FN(squares_in_unit)(a->grads[p], sizes[p], unit);
+            norm = sqrt(squares) / unit;
+        }
+        all.number = norm <= a->threshold ? 1 : (REAL)(a->threshold / norm);
         if (all.number != 1) FN(to_gradients)(a, &all, FN(MULTIPLY));
     }
     return loss;

@@ -30,6 +30,22 @@ ALWAYS_INLINE REAL FN(sum_of_squares)(const REAL *g, ptrdiff_t n) {
     return s;
 }
 
+/* Whether a sum of squares is one that REAL holds: numbers beyond, or far below, have squares that are lost. */
+ALWAYS_INLINE int FN(is_ordinary)(double squares) {
+    return squares > (sizeof(REAL) == sizeof(float) ? 1e-30 : 1e-290) && squares < (double)INFINITY;
+}
+
+/* By which numbers are multiplied before double holds their squares, of which a sum in REAL is not ordinary. */
+ALWAYS_INLINE double FN(unit)(double squares) {
+    return sizeof(REAL) == sizeof(float) ? 1 : squares > 1 ? 0x1p-600 : 0x1p600;
+}
+
+static double FN(squares_in_unit)(const REAL *g, ptrdiff_t n, double unit) {
+    double squares = 0;
+    for (ptrdiff_t i = 0; i < n; i++) squares += (double)g[i] * unit * ((double)g[i] * unit);
+    return squares;
+}
+
 /* The sum of the parts of a batch, in chunks that are taken by whoever is free. */
 enum { FN(CHUNKS) = 64 };
 
@@ -83,14 +99,13 @@ static double FN(reduce_gradients)(ptrdiff_t parts, ptrdiff_t n, const void *gra
     fastrnn_team_tasks(threads, chunks, FN(add_chunk), &r);
     for (ptrdiff_t i = 0; i < chunks; i++) squares += r.squares[i];
     double norm = sqrt(squares);
-    if (!(squares < (double)INFINITY) && r.at_once) { /* once more, to look at the sums as they were */
+    if (!FN(is_ordinary)(squares) && r.at_once) { /* once more, to look at the sums as they were */
         r.at_once = 0;
         fastrnn_team_tasks(threads, chunks, FN(add_chunk), &r);
     }
-    if (!(squares < (double)INFINITY) && FN(all_finite)(out, n)) { /* squares beyond the largest number */
-        squares = 0;
-        for (ptrdiff_t i = 0; i < n; i++) squares += (double)out[i] * 0x1p-600 * ((double)out[i] * 0x1p-600);
-        norm = sqrt(squares) * 0x1p600;
+    if (!FN(is_ordinary)(squares) && FN(all_finite)(out, n)) {
+        double unit = FN(unit)(squares);
+        norm = sqrt(FN(squares_in_unit)(out, n, unit)) / unit;
     }
     if (clip == CLIP_NORM) r.limit = (REAL)(threshold / norm);
     if ((clip == CLIP_VALUE && !r.at_once) || (clip == CLIP_NORM && !(norm <= threshold)))

@@ -6,9 +6,31 @@ import numpy as np
 
 from fastrnn.kernels import CLIP_NORM, CLIP_VALUE
 from fastrnn.kernels.numba_kernels.elementary import add, clamp, copy, scale, sum_of_squares
-from fastrnn.kernels.numba_kernels.jit import kernel, ready
+from fastrnn.kernels.numba_kernels.jit import inlined, kernel, ready
 
 PIECE = 1024  # elements of a gradient that are in the first cache while they are summed
+
+
+@inlined
+def is_ordinary(squares, like):
+    """Whether a sum of squares is one that the dtype holds: numbers beyond, or far below, have squares that are lost."""
+    return squares > (1e-30 if like.itemsize == 4 else 1e-290) and squares < math.inf
+
+
+@inlined
+def unit_of(squares, like):
+    """By which numbers are multiplied before float64 holds their squares, of which a sum in their dtype is not ordinary."""
+    return 1.0 if like.itemsize == 4 else 2.0**-600 if squares > 1 else 2.0**600
+
+
+@inlined
+def squares_in_unit(x, unit):
+    """Sum of squares, in float64."""
+    squares = 0.0
+    for number in x.flat:
+        scaled = np.float64(number) * unit
+        squares += scaled * scaled
+    return squares
 
 
 @kernel
@@ -24,12 +46,9 @@ def _reduce(parts, clip, threshold, out):
             add(piece, piece, parts[part, first : first + PIECE])
         squares += np.float64(sum_of_squares(piece))
     norm = math.sqrt(squares)
-    if norm == math.inf:  # squares may be beyond the largest number where their root is not
-        squares = 0.0
-        for i in range(n):
-            x = np.float64(out[i]) * 2.0**-600
-            squares += x * x
-        norm = math.sqrt(squares) * 2.0**600
+    if not is_ordinary(squares, out):
+        unit = unit_of(squares, out)
+        norm = math.sqrt(squares_in_unit(out, unit)) / unit
     if clip == CLIP_VALUE:
         clamp(out, out, threshold)
     # g = g threshold / max(threshold, ||g||)  (eq. 15); a norm that is NaN goes to all of them

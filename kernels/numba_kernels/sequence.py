@@ -73,6 +73,7 @@ from fastrnn.kernels.numba_kernels.elementary import (
     sum_of_zeros,
 )
 from fastrnn.kernels.numba_kernels.emit import VECTOR_BYTES
+from fastrnn.kernels.numba_kernels.gradients import is_ordinary, squares_in_unit, unit_of
 from fastrnn.kernels.numba_kernels.jit import inlined, inlined_and_python, kernel
 from fastrnn.kernels.numba_kernels.memory import after, first_line, largest_end, matrix, padded
 from fastrnn.kernels.numba_kernels.packing import pack_for_gemm, pack_for_gemv, padded_to_panels, transpose
@@ -371,10 +372,15 @@ def _clip(how, threshold, grads):
             clamp(grads[i], grads[i], threshold)
     if how == CLIP_NORM:
         # g = g threshold / max(threshold, ||g||)  (eq. 15)
-        squares = sum_of_squares(grads[0])
-        for i in range(1, 5):
-            squares += sum_of_squares(grads[i])
+        squares = 0.0
+        for i in range(5):
+            squares += np.float64(sum_of_squares(grads[i]))
         norm = math.sqrt(squares)
+        if not is_ordinary(squares, grads[0]):
+            unit, squares = unit_of(squares, grads[0]), 0.0
+            for i in range(5):
+                squares += squares_in_unit(grads[i], unit)
+            norm = math.sqrt(squares) / unit
         if not norm <= threshold:  # NaN is not: it goes to all of them
             for i in range(5):
                 scale(grads[i], grads[i], threshold / norm)

@@ -6,6 +6,9 @@ import numpy as np
 
 from fastrnn.kernels import CLIP_NORM, CLIP_VALUE
 
+#: By dtype: below it, squares may have lost what they summed up.
+LEAST_SQUARES = {"f": 1e-30, "d": 1e-290}
+
 
 def put(grads, values, accumulate):
     """Write the values to `grads`, or add them there where `accumulate`."""
@@ -25,7 +28,7 @@ def reduce_gradients(parts, clip, threshold, out, threads=1):
         out[:] = parts[0]
         for part in parts[1:]:
             out += part
-        norm = _norm(out)
+        norm = norm_of(out)
         if clip == CLIP_VALUE:
             np.clip(out, -threshold, threshold, out=out)
         elif clip == CLIP_NORM and not norm <= threshold:
@@ -33,11 +36,11 @@ def reduce_gradients(parts, clip, threshold, out, threads=1):
     return norm
 
 
-def _norm(x):
-    """Euclidean norm, also where a square is beyond the largest number."""
+def norm_of(x):
+    """Euclidean norm, also where squares are beyond the largest number, or below the least."""
     squares = float(np.dot(x, x))
-    if math.isfinite(squares) or not np.isfinite(x).all():
+    if LEAST_SQUARES[x.dtype.char] < squares < math.inf or not np.isfinite(x).all():
         return math.sqrt(squares)
-    largest = float(np.abs(x).max())
-    scaled = x / x.dtype.type(largest)
+    largest = float(np.abs(x).max(initial=0))
+    scaled = x / x.dtype.type(largest or 1)
     return largest * math.sqrt(np.dot(scaled, scaled))

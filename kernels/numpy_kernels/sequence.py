@@ -26,6 +26,7 @@ import numpy as np
 
 from fastrnn.kernels import CLIP_NORM, CLIP_STEP, CLIP_VALUE, TANH
 from fastrnn.kernels.numpy_kernels import cells
+from fastrnn.kernels.numpy_kernels.gradients import norm_of
 
 
 def workspace_size(T, d, h, q):
@@ -127,7 +128,8 @@ def loss_and_grads(params, inputs, targets, hs, ps, clip, grads, work, threads=1
             for g in grads:
                 np.clip(g, -threshold, threshold, out=g)
         elif how == CLIP_NORM:
-            norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))
+            norms = [norm_of(g.reshape(-1)) for g in grads]
+            norm = math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
             scale = threshold / np.maximum(threshold, norm)
             if scale != 1:
                 for g in grads:
