@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from fastrnn.errors import BackendUnavailable
+from fastrnn.errors import BackendUnavailable, brief
 
 if TYPE_CHECKING:
     from fastrnn.hints import BackendName
@@ -67,7 +67,7 @@ def load(name: BackendName | str) -> ModuleType:
     module = _loaded.get(name) if isinstance(name, str) else None
     if module is None:
         if not isinstance(name, str) or name not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
+            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {brief(name)}")
         path, remedy = BACKENDS[name]
         try:
             module = importlib.import_module(path)

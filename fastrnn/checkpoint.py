@@ -32,10 +32,10 @@ from typing import IO, Any
 import numpy as np
 
 from fastrnn._version import __version__
-from fastrnn.errors import CheckpointError
+from fastrnn.errors import CheckpointError, brief
 
 __all__ = [
-    "CheckpointError", "all_finite", "brief", "check_is_no_text", "check_writable", "content_of", "is_finite",
+    "CheckpointError", "all_finite", "check_is_no_text", "check_writable", "content_of", "is_finite",
     "only_writer", "previous_of", "read_checkpoint", "write_checkpoint",
 ]  # fmt: skip
 
@@ -590,11 +590,6 @@ def content_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 def all_finite(arrays: Iterable[np.ndarray]) -> bool:
     """Whether no number in arrays is NaN or infinite."""
     return all(bool(np.isfinite(array).all()) for array in arrays)
-
-
-def brief(text: str, most: int = 60) -> str:
-    """What a file says, for a message: `repr`, which leaves no control character, of `most` characters."""
-    return repr(text) if len(text) <= most else f"{text[:most]!r}..."
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn.errors import brief
 from fastrnn.kernels import CLIP_NONE, CLIP_NORM, CLIP_STEP, CLIP_VALUE
 
 __all__ = [
@@ -109,7 +110,9 @@ def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         named = getattr(value if isinstance(value, type) else type(value), "__name__", "").lower()
         instead = f": give its name, {named!r}" if named in choices else ""
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{instead}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, got {brief(value)}{instead}"
+        )
     return value
 
 
@@ -125,11 +128,11 @@ def check_dtype(dtype: Any) -> np.dtype:
     try:
         wanted = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError):  # the last of a text that is nearly one
-        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+        raise TypeError(f"dtype must be float32 or float64, got {brief(dtype)}") from None
     for supported in (np.dtype(np.float64), np.dtype(np.float32)):
         if dtype is not None and wanted == supported:
             return supported
-    raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
+    raise TypeError(f"dtype must be float32 or float64, got {brief(dtype)}")
 
 
 def check_rng(rng: Any) -> np.random.Generator | None:
@@ -516,8 +519,4 @@ def _shape(shape: tuple[int | str, ...]) -> str:
 def describe(value: Any, array: np.ndarray | None = None) -> str:
     if array is not None and array.ndim:
         return f"{type(value).__name__} of dtype {array.dtype}"
-    try:
-        shown = repr(value)
-    except ValueError:  # integers of more than some thousand digits
-        shown = "too long to print"
-    return f"{type(value).__name__} {shown:.60}"
+    return f"{type(value).__name__} {brief(value)}"

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from fastrnn._version import __version__
-from fastrnn.checkpoint import brief
 from fastrnn.checks import check_choice
-from fastrnn.errors import CheckpointError
+from fastrnn.errors import CheckpointError, brief, brief_names
 from fastrnn.layout import Shape
 
 __all__ = [
-    "CLASSES", "Misfit", "brief", "check_class", "check_members", "check_unknown_settings", "check_version", "fitting",
+    "CLASSES", "Misfit", "check_class", "check_members", "check_unknown_settings", "check_version", "fitting",
     "misfits", "plain", "random_state_of", "restored_generator", "stack_shapes",
 ]  # fmt: skip
 
@@ -105,9 +104,8 @@ def check_unknown_settings(
     """Refuse settings that this version does not know; `what` they are called in the message."""
     unknown = sorted(settings.keys() - set(known))
     if unknown:
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         raise Misfit(
-            f"{what} that are not known: {', '.join(map(brief, unknown[:_NAMED]))}{more} "
+            f"{what} that are not known: {brief_names(unknown, _NAMED)} "
             f"(fastrnn {content['fastrnn']} wrote it, this is {__version__})"
         )
 

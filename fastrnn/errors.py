@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 __all__ = [
-    "BackendUnavailable", "CheckpointError", "DistributedError", "NotFittedError", "TextError", "not_fitted",
+    "BackendUnavailable", "CheckpointError", "DistributedError", "NotFittedError", "TextError", "brief",
+    "brief_names", "briefly", "not_fitted",
 ]  # fmt: skip
+
+
+#: Characters that are kept at each end of a message of another library.
+_KEPT = 240
 
 
 class BackendUnavailable(RuntimeError):
@@ -100,3 +106,57 @@ def _both(theirs: type[Exception]) -> Any:
         "__reduce__": lambda self: (not_fitted, self.args),
     }
     return type("NotFittedError", (NotFittedError, theirs), members)
+
+
+def brief(value: Any, most: int = 60) -> str:
+    """What was given, for a message: its `repr`, on one line, of some `most` characters.
+
+    Examples
+    --------
+    >>> brief("\\n" + "ab" * 100, 5)
+    "'\\\\nabab'..."
+    >>> brief(list(range(1000)), 12)
+    '[0, 1, 2, 3,...'
+    """
+    if isinstance(value, str):
+        return repr(value) if len(value) <= most else f"{value[:most]!r}..."
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # integers of more than some thousand digits
+        return f"{type(value).__name__} that is too long to print"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def brief_names(names: Iterable[Any], most: int = 12) -> str:
+    """Names that were given, for a message: the first `most` of them.
+
+    Examples
+    --------
+    >>> brief_names(["weight", "bias", "gain"], 2)
+    "'weight', 'bias' and 1 more"
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(brief, names[:most])) + more
+
+
+@contextlib.contextmanager
+def briefly() -> Iterator[None]:
+    """Within it, another library's message that repeats all of an argument is cut in its middle.
+
+    Examples
+    --------
+    >>> try:
+    ...     with briefly():
+    ...         float("ab" * 1000)
+    ... except ValueError as error:
+    ...     print(len(str(error)))
+    485
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        message = str(error)
+        if type(error) not in (TypeError, ValueError) or len(message) <= 3 * _KEPT:
+            raise
+        raise type(error)(f"{message[:_KEPT]} ... {message[-_KEPT:]}") from None

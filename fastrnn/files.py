@@ -26,7 +26,6 @@ from fastrnn.contents import (
     BIT_GENERATORS,
     CLASSES,
     Misfit,
-    brief,
     check_class,
     check_members,
     check_unknown_settings,
@@ -38,7 +37,7 @@ from fastrnn.contents import (
     restored_generator,
     stack_shapes,
 )
-from fastrnn.errors import CheckpointError
+from fastrnn.errors import CheckpointError, brief
 from fastrnn.layout import Shape
 from fastrnn.losses import LOSSES
 from fastrnn.sharing import Shared, being_read
@@ -395,7 +394,7 @@ def _check_changes(
         if name in settings:
             raise ValueError(f"{name} is what the model was made with, and load cannot change it")
         they_are = f"; they are {', '.join(possible)}" if possible else ", which has none"
-        raise ValueError(f"{name!r} is no setting of {cls.__name__} that load can change{they_are}")
+        raise ValueError(f"{brief(name)} is no setting of {cls.__name__} that load can change{they_are}")
 
 
 def _kept_generator(rng: Any) -> np.random.Generator:

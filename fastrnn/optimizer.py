@@ -14,6 +14,7 @@ import numpy as np
 
 from fastrnn import backends, threads
 from fastrnn.checks import check_number, check_size, describe, kernel_array, own_arrays
+from fastrnn.errors import brief, brief_names
 
 if TYPE_CHECKING:
     from fastrnn.hints import OptimizerState
@@ -362,7 +363,9 @@ class Optimizer(abc.ABC):
         state = _as_dict(given["state"], "mapping['state']")
         unused = [slot for slot in self._late if slot in state and slot not in slots]
         _check_keys(state, [*slots, *unused], "mapping['state']")
-        loaded = {slot: _copies(state[slot], f"mapping['state'][{slot!r}]") for slot in (*slots, *unused)}
+        loaded = {
+            slot: _copies(state[slot], f"mapping['state'][{brief(slot)}]") for slot in (*slots, *unused)
+        }
         _check_slots(loaded, step, self._late)
         self._options, self._num_steps, self._state, self._bound = options, step, loaded, None
 
@@ -470,20 +473,20 @@ def _check_keys(given: Mapping[Any, Any], wanted: Iterable[Any], name: str, why:
     missing = [key for key in wanted if key not in given]
     unexpected = [key for key in given if key not in wanted]
     if missing:
-        problems.append(f"missing {', '.join(map(repr, missing))}")
+        problems.append(f"missing {brief_names(missing)}")
     if unexpected:
-        problems.append(f"not expected {', '.join(map(repr, unexpected))}")
+        problems.append(f"not expected {brief_names(unexpected)}")
     if problems:
-        names = ", ".join(map(repr, wanted)) or "none"
+        names = brief_names(wanted) or "none"
         raise ValueError(f"{name} must have the keys {names}{why and f', {why}'}; {' and '.join(problems)}")
 
 
 def _check_array(array: Any, kind: str, name: Any) -> None:
     """`array`, which is ``kind[name]``, is an array of a dtype that the kernels know."""
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"{kind}[{name!r}] must be an ndarray, got {type(array).__name__}")
+        raise TypeError(f"{kind}[{brief(name)}] must be an ndarray, got {type(array).__name__}")
     if array.dtype not in _DTYPES:
-        raise TypeError(f"{kind}[{name!r}] must be of dtype float32 or float64, got {array.dtype}")
+        raise TypeError(f"{kind}[{brief(name)}] must be of dtype float32 or float64, got {array.dtype}")
 
 
 def _check_in_place(array: np.ndarray, kind: str, name: Any) -> None:
@@ -491,19 +494,19 @@ def _check_in_place(array: np.ndarray, kind: str, name: Any) -> None:
     flags = array.flags
     if not (flags.c_contiguous and flags.aligned):
         raise ValueError(
-            f"{kind}[{name!r}] must be C-contiguous and aligned, got shape {array.shape} with strides "
+            f"{kind}[{brief(name)}] must be C-contiguous and aligned, got shape {array.shape} with strides "
             f"{array.strides}"
         )
     if not flags.writeable:
-        raise ValueError(f"{kind}[{name!r}] is read-only, and would be updated in place")
+        raise ValueError(f"{kind}[{brief(name)}] is read-only, and would be updated in place")
 
 
 def _check_alike(array: np.ndarray, kind: str, name: Any, other: np.ndarray, whose: str) -> None:
     """`array`, which is ``kind[name]``, has the shape and dtype of `other`."""
     if array.shape != other.shape:
-        raise ValueError(f"{kind}[{name!r}] has shape {array.shape}, {whose} has {other.shape}")
+        raise ValueError(f"{kind}[{brief(name)}] has shape {array.shape}, {whose} has {other.shape}")
     if array.dtype != other.dtype:
-        raise TypeError(f"{kind}[{name!r}] has dtype {array.dtype}, {whose} has {other.dtype}")
+        raise TypeError(f"{kind}[{brief(name)}] has dtype {array.dtype}, {whose} has {other.dtype}")
 
 
 def _check_overlap(parameters: Mapping[Any, np.ndarray], grads: Mapping[Any, np.ndarray]) -> None:
@@ -521,7 +524,7 @@ def _check_overlap(parameters: Mapping[Any, np.ndarray], grads: Mapping[Any, np.
     for span in spans:
         rival = furthest if span[2] == "parameters" else furthest_parameter
         if span[0] < rival[1]:
-            raise ValueError(f"{rival[2]}[{rival[3]!r}] and {span[2]}[{span[3]!r}] share memory")
+            raise ValueError(f"{rival[2]}[{brief(rival[3])}] and {span[2]}[{brief(span[3])}] share memory")
         furthest = max(furthest, span, key=lambda s: s[1])
         if span[2] == "parameters":
             furthest_parameter = max(furthest_parameter, span, key=lambda s: s[1])
@@ -532,7 +535,7 @@ def _copies(value: Any, name: str) -> Arrays:
     arrays = _as_dict(value, name)
     copies: Arrays = {}
     for key, array in arrays.items():
-        shown = f"{name}[{key!r}]"
+        shown = f"{name}[{brief(key)}]"
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{shown} must be an ndarray, got {type(array).__name__}")
         native = array.dtype.newbyteorder("=")
@@ -553,10 +556,12 @@ def _check_slots(state: dict[str, Arrays], step: int, late: AbstractSet[str]) ->
     if bool(reference) != bool(step) and not (step and first in late):
         raise ValueError(
             f"mapping['state'] must hold arrays from the first step on, got mapping['step'] = {step} and "
-            f"{len(reference)} arrays in {first!r}"
+            f"{len(reference)} arrays in {brief(first)}"
         )
     for slot, arrays in state.items():
         if arrays or slot not in late:
-            _check_keys(arrays, reference, f"mapping['state'][{slot!r}]")
+            _check_keys(arrays, reference, f"mapping['state'][{brief(slot)}]")
         for name, array in arrays.items():
-            _check_alike(array, f"mapping['state'][{slot!r}]", name, reference[name], f"that of {first!r}")
+            _check_alike(
+                array, f"mapping['state'][{brief(slot)}]", name, reference[name], f"that of {brief(first)}"
+            )

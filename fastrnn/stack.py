@@ -26,6 +26,7 @@ from fastrnn.checks import (
     own_arrays,
     warn_user,
 )
+from fastrnn.errors import brief_names
 from fastrnn.layout import Layout, Shape
 from fastrnn.passes import Gradients, Layer, Net, Space, Spaces
 from fastrnn.sharing import changing, reading
@@ -317,7 +318,7 @@ class StackedModel(Steppable):
             raise ValueError(
                 f"state_dict must hold {', '.join(self._shapes)}"
                 + (f"; missing: {', '.join(missing)}" if missing else "")
-                + (f"; unexpected: {', '.join(map(str, unexpected))}" if unexpected else "")
+                + (f"; unexpected: {brief_names(unexpected)}" if unexpected else "")
             )
         new = {
             name: _state_entry(state_dict[name], f"state_dict[{name!r}]", self._dtype, shape)
@@ -374,8 +375,10 @@ class StackedModel(Steppable):
             W: Any = parameters.get(name)
             checked[name] = W if self._is_kernel_array(W, shape) else self._converted(name, W, shape)
         if len(parameters) != len(checked):
-            unexpected = ", ".join(str(name) for name in parameters if name not in checked)
-            raise ValueError(f"parameters must hold {', '.join(checked)}; unexpected: {unexpected}")
+            unexpected = [name for name in parameters if name not in checked]
+            raise ValueError(
+                f"parameters must hold {', '.join(checked)}; unexpected: {brief_names(unexpected)}"
+            )
         return checked
 
     def _converted(self, name: str, W: Any, shape: Shape) -> np.ndarray:

@@ -23,6 +23,7 @@ from fastrnn.checks import (
     check_lengths,
     check_size,
 )
+from fastrnn.errors import brief
 from fastrnn.goals import Goal, Rest
 from fastrnn.group import group_of
 from fastrnn.heads import HEADS, Head
@@ -293,7 +294,7 @@ def check_cell(cell: Any, nonlinearity: Any) -> None:
     check_choice(cell, "cell", CELL_NAMES)
     if cell != "rnn" and nonlinearity != "tanh":
         raise ValueError(
-            f"nonlinearity is for cell='rnn': the gates of cell={cell!r} have their own, got {nonlinearity!r}"
+            f"nonlinearity is for cell='rnn': the gates of cell={cell!r} have their own, got {brief(nonlinearity)}"
         )
 
 

@@ -160,23 +160,42 @@ WRONG_X = [
     (a_list(x4=sparse.eye_array(2)), ValueError, ["X[4] must"]),
     (a_list(x3=[]), ValueError, ["X[3] must have shape"]),
 ]
-#: What is 2-D, or neither, is scikit-learn's: (X, error, words).
+#: What is 2-D is scikit-learn's, what is less is not: (X, error, words).
 SKLEARNS_X = [
     (X[:, :, 0] * np.nan, ValueError, ["Input X contains NaN"]),
     (X[:, :, 0] * 1j, ValueError, ["Complex data not supported"]),
     (sparse.csr_array(X[:, :, 0]), TypeError, ["Sparse data was passed"]),
     (X[:0, :, 0], ValueError, ["Found array with 0 sample(s)"]),
     (X[:, :0, 0], ValueError, ["Found array with 0 feature(s)"]),
-    (X[0, :, 0], ValueError, ["Expected 2D array, got 1D array"]),
-    ([], ValueError, ["Expected 2D array, got 1D array"]),
-    ((), ValueError, ["Expected 2D array, got 1D array"]),
-    (None, ValueError, ["Expected 2D array, got scalar array"]),
-    ("text", ValueError, ["could not convert string to float: 'text'"]),
-    (3, ValueError, ["Expected 2D array, got scalar array"]),
+    (
+        X[0, :, 0],
+        ValueError,
+        ["X must be a table (n, T), an array (n, T, d) or a list", "got shape (4,). Reshape"],
+    ),
+    ([], ValueError, ["X must be a table (n, T)", "got shape (0,)"]),
+    ((), ValueError, ["X must be a table (n, T)", "got shape (0,)"]),
+    ([1.5, 2], ValueError, ["X must be a table (n, T)", "got shape (2,)"]),
+    (None, ValueError, ["X must be a table (n, T)", "got NoneType None"]),
+    ("text", ValueError, ["X must be a table (n, T)", "got str 'text'"]),
+    (3, ValueError, ["X must be a table (n, T)", "got int 3"]),
     (X[:, :, 0].astype(str).astype(object) + "a", ValueError, ["could not convert string to float"]),
 ]
 test_wrong_x = wrong_calls("fit", "X", WRONG_X, begins="")
 test_wrong_x_of_steps = wrong_calls("fit", "X", WRONG_X, begins="", head="each", y=np.zeros((8, 4)))
+
+
+@both
+@pytest.mark.parametrize("head", ["last", "each"])
+def test_messages_do_not_repeat_all_that_was_given(cls, head):
+    """scikit-learn's of an array has up to a thousand numbers, NumPy's of a text all of it."""
+    wide, zeros = ["z" * 5000, "b"], np.zeros((4, 1)) if head == "last" else np.zeros((4, 2))
+    calls = [(np.ones(900), zeros), ([wide] * 4, zeros), (np.array([wide] * 4, object), zeros)]
+    if cls is RNNRegressor:
+        calls += [([[1, 2]] * 4, [wide] * 4), ([[1, 2]] * 4, [["z" * 5000, 1.5]] * 4)]
+    for X, y in calls:
+        with pytest.raises((TypeError, ValueError), match=r"^.{20,700}$") as caught:
+            cls(hidden_size=1, epochs=1, head=head).fit(X, y)
+        assert "z" * 300 not in str(caught.value)
 
 
 @both
@@ -305,7 +324,7 @@ def test_wrong_x_to_predict(fitted, value, error, words):
     ("two", None, ["X must have shape (n, T, 2), or be a list of arrays (T, 2), got ()"]),
     ("two", [], ["X must hold at least one sequence, got an empty list"]),
     ("one", X, ["X must have 1 channels, as that of fit, got 2"]),
-    ("one", X[0, 0], ["Expected 2D array, got 1D array"]),
+    ("one", X[0, 0], ["X must be a table (n, T)", "got shape (2,)"]),
     ("one", X[:, :, 0] * np.nan, ["Input X contains NaN"]),
     ("table", X[:, :, :1], ["X must be 2-D, (n, 4), as that of fit; give fit X of shape (n, T, 1), or a list of arrays"]),
     ("table", [[1, 2, 3], [1]], ["X must be 2-D, (n, 4), as that of fit"]),

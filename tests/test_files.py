@@ -370,7 +370,7 @@ def replaced(model, **arrays):
     ("make", "error", "said"),
     [
         (lambda: replaced(made("RNN"), weight_hh_l0=np.eye(4, dtype="f4")), ValueError, "must have shape"),
-        (lambda: replaced(made("RNN"), more=np.eye(4)), ValueError, "unexpected: more"),
+        (lambda: replaced(made("RNN"), more=np.eye(4)), ValueError, "unexpected: 'more'"),
         (lambda: replaced(made("RNN"), weight_hh_l0=[1.0]), TypeError, "must be an ndarray"),
         (lambda: replaced(made("SimpleRNN"), Whh=np.eye(4)), ValueError, "Whh must have shape"),
         (lambda: replaced(made("ReferenceRNN"), Whh=np.eye(4)), ValueError, "'Whh' must have shape"),

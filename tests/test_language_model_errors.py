@@ -241,8 +241,8 @@ test_bad_state_dicts = wrong_calls("load_state_dict", "state_dict", [
     (without("weight_out"), ValueError, ["missing: weight_out"]),
     (without("bias_hh_l0", "bias_out"), ValueError, ["missing: bias_hh_l0, bias_out"]),
     (Changed(lambda good: {}), ValueError, ["missing: weight_ih_l0"]),
-    (changed(weight_ih_l2=np.zeros((H, H))), ValueError, ["unexpected: weight_ih_l2"]),
-    (changed(extra=None), ValueError, ["unexpected: extra"]),
+    (changed(weight_ih_l2=np.zeros((H, H))), ValueError, ["unexpected: 'weight_ih_l2'"]),
+    (changed(extra=None), ValueError, ["unexpected: 'extra'"]),
     (Changed(lambda good: {f"rnn.{name}": W for name, W in good.items()}), ValueError, ["missing", "unexpected"]),
     (changed(weight_out=np.zeros((H, Q))), ValueError, ["weight_out", f"({Q}, {H})", f"({H}, {Q})"]),
     (changed(bias_out=np.zeros((Q, 1))), ValueError, ["bias_out", f"({Q},)", f"({Q}, 1)"]),
@@ -282,7 +282,7 @@ def test_missing_and_unexpected_parameters(method, box):
     good = box.lm.parameters.pop("bias_out")
     refused(partial(box.call, method), ValueError, ["bias_out"], good=box.good)
     box.lm.parameters |= {"bias_out": good, "extra": good}
-    refused(partial(box.call, method), ValueError, ["unexpected: extra"], good=box.good)
+    refused(partial(box.call, method), ValueError, ["unexpected: 'extra'"], good=box.good)
 
 
 test_bad_sizes = wrong_calls(

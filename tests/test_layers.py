@@ -643,7 +643,7 @@ def test_load_state_dict_says_what_is_missing(kind, dtype):
         assert repr(result) == "<All keys matched successfully>"
     some = {name: W + 1 for name, W in other.state_dict().items() if "l0" in name}
     kept = {name: bits(W) for name, W in rnn.parameters.items()}
-    with pytest.raises(ValueError, match=r"missing: weight_ih_l1, .*; unexpected: another"):
+    with pytest.raises(ValueError, match=r"missing: weight_ih_l1, .*; unexpected: 'another'"):
         rnn.load_state_dict(some | {"another": None})
     result = rnn.load_state_dict(some | {"another": None}, strict=False)
     assert result.missing_keys == [name for name in names if "l0" not in name]

@@ -289,7 +289,7 @@ test_bad_batch_sizes = wrong_calls("initial_state", "N", [*bad.COUNTS, bad.NONE]
 
 test_bad_state_dicts = wrong_calls("load_state_dict", "state_dict", [
     (without("weight_out"), ValueError, ["missing: weight_out"]),
-    (changed(weight_ih_l0_reverse=np.zeros((H, D))), ValueError, ["unexpected: weight_ih_l0_reverse"]),
+    (changed(weight_ih_l0_reverse=np.zeros((H, D))), ValueError, ["unexpected: 'weight_ih_l0_reverse'"]),
     (changed(weight_out=np.zeros((H, Q))), ValueError, ["weight_out", f"({Q}, {H})", f"({H}, {Q})"]),
     (changed(weight_hh_l0=np.zeros((H, H), complex)), TypeError, ["weight_hh_l0", "complex128"]),
     (Changed(lambda good: None), TypeError, ["mapping", "NoneType"]),

@@ -12,13 +12,14 @@ from sklearn.utils.validation import check_array, validate_data
 from fastrnn import backends
 from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import check_choice, check_dtype, check_flag, check_number, check_size, own_arrays
-from fastrnn.errors import not_fitted
+from fastrnn.errors import briefly, not_fitted
 from fastrnn.estimators.fitting import FitEntry, Limits, Problem, looks, train
 from fastrnn.estimators.scaling import Scaler
 from fastrnn.estimators.sequences import (
     Sequences,
     check_finite,
     check_finite_rows,
+    check_table,
     is_list_of_arrays,
     is_table,
     read_sequences,
@@ -193,10 +194,13 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
         """Inputs and targets; what is 2-D is checked by scikit-learn, in its words."""
         per_step = HEADS[self.head].per_step
         if self._is_table(X):
+            check_table(X)
             if per_step:
-                sequences = _of_table(validate_data(self, X, dtype=np.float64), X)
+                with briefly():
+                    sequences = _of_table(validate_data(self, X, dtype=np.float64), X)
                 return sequences, self._read_targets(y, sequences)
-            X, y = validate_data(self, X, y, dtype=np.float64, **self._checks)
+            with briefly():
+                X, y = validate_data(self, X, y, dtype=np.float64, **self._checks)
             return _of_table(X, X), y
         sequences = read_sequences(X)
         for name in COLUMNS:  # of an earlier fit
@@ -308,14 +312,18 @@ class RNNEstimator(Shared, BaseEstimator):  # type: ignore[misc]
                     f"X must be 2-D, (n, {self.n_features_in_}), as that of fit; give fit X of shape (n, T, 1), or a list "
                     f"of arrays, for sequences of any length"
                 )
-            return _of_table(validate_data(self, X, reset=False, dtype=np.float64), X)
+            check_table(X)
+            with briefly():
+                return _of_table(validate_data(self, X, reset=False, dtype=np.float64), X)
         d = self.model_.input_size
         if is_table(X) and not isinstance(X, (list, tuple)):
             if d > 1:
                 raise ValueError(
                     f"X must have shape (n, T, {d}), or be a list of arrays (T, {d}), got {np.shape(X)}"
                 )
-            return _of_table(check_array(X, dtype=np.float64, estimator=self, input_name="X"), X)
+            check_table(X)
+            with briefly():
+                return _of_table(check_array(X, dtype=np.float64, estimator=self, input_name="X"), X)
         sequences = read_sequences(X)
         if sequences.flat.shape[1] != d:
             raise ValueError(f"X must have {d} channels, as that of fit, got {sequences.flat.shape[1]}")

@@ -14,6 +14,7 @@ from sklearn.utils.validation import column_or_1d
 
 from fastrnn import functional
 from fastrnn.checks import check_dtype, check_number, describe
+from fastrnn.errors import brief, briefly
 from fastrnn.estimators import snapshot
 from fastrnn.estimators.base import RNNEstimator
 from fastrnn.heads import HEADS
@@ -392,11 +393,15 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
     # -- targets ---------------------------------------------------------------------------------
 
     def _check_targets(self, y: Any) -> np.ndarray:
-        labels: np.ndarray = column_or_1d(y, warn=not HEADS[self.head].per_step)  # its words are of y (n, 1)
+        with briefly():
+            labels: np.ndarray = column_or_1d(
+                y, warn=not HEADS[self.head].per_step
+            )  # its words are of y (n, 1)
         return labels
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        check_classification_targets(y)
+        with briefly():
+            check_classification_targets(y)
         classes, targets = np.unique(y, return_inverse=True)
         return targets.reshape(-1).astype(np.int64), {"classes_": classes}
 
@@ -422,10 +427,12 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         for label, weight, kept in zip(classes.tolist(), each, rounded, strict=True):
             if not np.isfinite(kept) or (weight and not kept):
                 raise ValueError(
-                    f"class_weight must hold numbers of {dtype}, got {weight} for the label {label!r}"
+                    f"class_weight must hold numbers of {dtype}, got {weight} for the label {brief(label)}"
                 )
         if not rounded.any():
-            raise ValueError(f"class_weight must not be 0 for every label of y, got {self.class_weight}")
+            raise ValueError(
+                f"class_weight must not be 0 for every label of y, got {brief(self.class_weight)}"
+            )
         weights: np.ndarray = rounded[targets]
         return weights
 
@@ -434,7 +441,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         given = self.class_weight
         if isinstance(given, Mapping):
             for label, weight in given.items():
-                if check_number(weight, f"class_weight[{label!r}]") < 0:
-                    raise ValueError(f"class_weight[{label!r}] must be at least 0, got {weight}")
+                if check_number(weight, f"class_weight[{brief(label)}]") < 0:
+                    raise ValueError(f"class_weight[{brief(label)}] must be at least 0, got {weight}")
         elif given is not None and not (isinstance(given, str) and given == "balanced"):
             raise ValueError(f"class_weight must be a dict, 'balanced' or None, got {describe(given)}")

@@ -9,6 +9,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_array
 
+from fastrnn.errors import briefly
 from fastrnn.estimators import snapshot
 from fastrnn.estimators.base import RNNEstimator
 from fastrnn.estimators.scaling import Scaler
@@ -353,13 +354,15 @@ class RNNRegressor(RegressorMixin, RNNEstimator):  # type: ignore[misc]
     # -- targets ---------------------------------------------------------------------------------
 
     def _check_targets(self, y: Any) -> np.ndarray:
-        values: np.ndarray = check_array(
-            y, ensure_2d=False, ensure_all_finite=False, dtype=np.float64, input_name="y", estimator=self
-        )
+        with briefly():
+            values: np.ndarray = check_array(
+                y, ensure_2d=False, ensure_all_finite=False, dtype=np.float64, input_name="y", estimator=self
+            )
         return values
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        values = np.asarray(y, np.float64)
+        with briefly():
+            values = np.asarray(y, np.float64)
         check_finite_rows(values, "y")  # scikit-learn lets None pass
         one = values.ndim == 1
         return values[:, None] if one else values, {"_one_value": one}

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn.checks import describe
 
-__all__ = ["Sequences", "is_list_of_arrays", "is_table", "read_sequences", "read_steps"]
+__all__ = ["Sequences", "check_table", "is_list_of_arrays", "is_table", "read_sequences", "read_steps"]
 
 #: More than an array has in any NumPy.
 _MOST_AXES = 64
@@ -69,11 +69,28 @@ def is_table(X: Any) -> bool:
     if isinstance(X, (list, tuple)):
         shapes = [np.shape(row) if not isinstance(row, (list, tuple)) else _shape_of(row) for row in X]
         return not any(len(shape) > 1 for shape in shapes) and len(set(shapes)) < 2
-    shape = X.shape if hasattr(X, "dtype") or hasattr(X, "iloc") else np.asarray(X).shape
+    shape = _shape(X)
     of_objects = isinstance(X, np.ndarray) and X.dtype.kind == "O"
     if of_objects and len(shape) == 1 and any(np.ndim(row) for row in X):
         raise ValueError("X must be a list of sequences, not an array of them: list(X) is one")
     return len(shape) < 3
+
+
+def _shape(X: Any) -> tuple[int, ...]:
+    shape: tuple[int, ...] = X.shape if hasattr(X, "dtype") or hasattr(X, "iloc") else np.asarray(X).shape
+    return shape
+
+
+def check_table(X: Any) -> None:
+    """Refuse, in fewer words than scikit-learn, what has no rows: one array of numbers, or one number."""
+    flat = isinstance(X, (list, tuple)) and not any(np.ndim(row) for row in X)
+    shape = (len(X),) if flat else _shape(X)
+    if len(shape) < 2:
+        got = f"shape {shape}" if shape else describe(X)
+        raise ValueError(
+            f"X must be a table (n, T), an array (n, T, d) or a list of sequences, got {got}. Reshape your data: "
+            f"X.reshape(-1, 1) has sequences of one step, X.reshape(1, -1) is one sequence"
+        )
 
 
 def is_list_of_arrays(X: Any) -> bool:

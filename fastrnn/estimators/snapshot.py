@@ -22,6 +22,7 @@ from fastrnn.contents import (
     misfits,
     plain,
 )
+from fastrnn.errors import brief
 from fastrnn.estimators.scaling import Scaler
 from fastrnn.files import pack_model, unpack_model
 from fastrnn.sharing import being_read
@@ -95,7 +96,7 @@ def load(cls: type[E], path: Any, params: Mapping[str, Any]) -> E:
     }
     for key in params:
         if key not in defaults:
-            raise ValueError(f"{key!r} is no hyper-parameter of {name}; they are {', '.join(defaults)}")
+            raise ValueError(f"{brief(key)} is no hyper-parameter of {name}; they are {', '.join(defaults)}")
     with fitting(path, name):
         check_class(content, name)
         check_version(content)

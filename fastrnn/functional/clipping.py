@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.checks import check_number
+from fastrnn.errors import brief
 from fastrnn.functional.norms import norm_in_float64
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ def _gradients(grads: Any) -> list[np.ndarray]:
     arrays = grads if isinstance(grads, Mapping) else dict(enumerate(grads))
     for name, g in arrays.items():
         if not isinstance(g, np.ndarray):
-            raise TypeError(f"grads[{name!r}] must be an ndarray, got {type(g).__name__}")
+            raise TypeError(f"grads[{brief(name)}] must be an ndarray, got {type(g).__name__}")
         if g.dtype not in (np.float32, np.float64):
-            raise TypeError(f"grads[{name!r}] must be of dtype float32 or float64, got {g.dtype}")
+            raise TypeError(f"grads[{brief(name)}] must be of dtype float32 or float64, got {g.dtype}")
         if not g.flags.writeable:
-            raise ValueError(f"grads[{name!r}] is read-only, and would be clipped in place")
+            raise ValueError(f"grads[{brief(name)}] is read-only, and would be clipped in place")
     return list(arrays.values())

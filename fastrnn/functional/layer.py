@@ -21,6 +21,7 @@ from fastrnn.checks import (
     check_size,
     check_steps,
 )
+from fastrnn.errors import brief, brief_names
 from fastrnn.kernels import CLIP_NONE
 from fastrnn.layout import Layout, aligned
 from fastrnn.passes import Call, Gradients, Net, Space
@@ -264,11 +265,11 @@ def _layer_parameters(parameters: Any, gates: int) -> tuple[np.ndarray, ...]:
     if names not in (set(_PARAMETERS), set(_PARAMETERS[:2])):
         raise ValueError(
             f"parameters must hold {', '.join(_PARAMETERS)}, the biases both or neither; got "
-            f"{', '.join(map(str, parameters)) or 'none'}"
+            f"{brief_names(parameters) or 'none'}"
         )
     for name, W in parameters.items():
         if not isinstance(W, np.ndarray):
-            raise TypeError(f"parameters[{name!r}] must be an ndarray, got {type(W).__name__}")
+            raise TypeError(f"parameters[{brief(name)}] must be an ndarray, got {type(W).__name__}")
     dtype = np.dtype(parameters["weight_ih"].dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"parameters['weight_ih'] must be of dtype float32 or float64, got {dtype}")
@@ -285,7 +286,7 @@ def _layer_parameters(parameters: Any, gates: int) -> tuple[np.ndarray, ...]:
         if W is None:
             arrays.append(np.zeros(rows, dtype))
         elif W.dtype != dtype:
-            raise TypeError(f"parameters[{name!r}] must have dtype {dtype}, as weight_ih, got {W.dtype}")
+            raise TypeError(f"parameters[{brief(name)}] must have dtype {dtype}, as weight_ih, got {W.dtype}")
         else:
-            arrays.append(check_real_array(W, f"parameters[{name!r}]", dtype, shape))
+            arrays.append(check_real_array(W, f"parameters[{brief(name)}]", dtype, shape))
     return tuple(arrays)

@@ -12,6 +12,7 @@ from fastrnn import backends
 from fastrnn.cells import CELL_NAMES
 from fastrnn.checks import OwnsArrays, check_choice, check_dtype, check_number, check_size
 from fastrnn.contents import plain
+from fastrnn.errors import brief
 from fastrnn.group import group_of
 from fastrnn.optim import OPTIMIZERS
 from fastrnn.random_stream import check_random_state
@@ -149,7 +150,7 @@ class Settings(OwnsArrays):
         for name in params:
             if name not in DEFAULTS:
                 raise ValueError(
-                    f"{name!r} is not a hyper-parameter of CharRNN; they are {', '.join(DEFAULTS)}"
+                    f"{brief(name)} is not a hyper-parameter of CharRNN; they are {', '.join(DEFAULTS)}"
                 )
         for name, value in params.items():
             setattr(self, name, value)

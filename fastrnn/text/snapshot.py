@@ -18,7 +18,6 @@ from fastrnn.cells import Cell, cell_of
 from fastrnn.checks import LARGEST_SIZE, OwnsArrays, check_choice, check_dtype, check_size
 from fastrnn.contents import (
     Misfit,
-    brief,
     check_class,
     check_members,
     check_unknown_settings,
@@ -29,6 +28,7 @@ from fastrnn.contents import (
     restored_generator,
     stack_shapes,
 )
+from fastrnn.errors import brief
 from fastrnn.language_model import LanguageModel
 from fastrnn.optim import OPTIMIZERS, Optimizer
 from fastrnn.states import State, map_state, parts_of, public

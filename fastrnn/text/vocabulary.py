@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, AnyStr
 import numpy as np
 
 from fastrnn.checks import INDEX, as_array, check_choice
-from fastrnn.errors import TextError
+from fastrnn.errors import TextError, brief
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -187,7 +187,7 @@ def check_unknown(unknown: Any, vocabulary: Vocabulary | None = None) -> str | N
     if unknown is None or (isinstance(unknown, str) and unknown == "skip"):
         return unknown
     if not isinstance(unknown, str) or len(unknown) != 1:
-        raise ValueError(f'unknown must be None, "skip" or one character, got {unknown!r}')
+        raise ValueError(f'unknown must be None, "skip" or one character, got {brief(unknown)}')
     if vocabulary is not None and unknown not in vocabulary:
         raise ValueError(f"unknown must be a character of the vocabulary, and {unknown!r} is not")
     return unknown

@@ -23,6 +23,7 @@ JUNK = [
     lambda: np.broadcast_to(np.float32(0), (2**10, 2**11)), lambda: np.broadcast_to(0, (2**20,)),
     lambda: np.zeros((1,) * 30), lambda: np.ma.masked_array([1.0, 2.0], [True, False]), lambda: range(3),
     lambda: slice(3), lambda: Ellipsis, lambda: np.random.default_rng(0), lambda: Loud(), lambda: Nested.make(),
+    lambda: "z" * 5000, lambda: np.arange(900.0), lambda: ["z" * 5000, "b"], lambda: {"z" * 5000: 1.0},
 ]  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def spoil(draw, value, kind, bound=None):
         return draw.pick(SEEDS) if kind == "rng" else value
     if draw.chance(0.12) or (value is None and kind not in ("size", "number", "choice", "flag")):
         return draw.pick(JUNK)()
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and value:
         at, parts = draw.integer(0, len(value) - 1), list(value)
         if draw.chance(0.2):
             return draw.pick((parts[0], tuple(parts[:-1]), (*parts, parts[0]), tuple(parts[::-1])))
