@@ -65,12 +65,21 @@ class _Positive(_ParamType):
 
 
 class FileName(click.Path):
-    """The name of a file; an empty one names none, and Python would read it as the folder one is in."""
+    """The name of a file.
+
+    An empty one names none, and Python would read it as the folder one is in.  After an option whose value was left out
+    the next option is no name.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not value:
             more = ", or - for standard input" if self.allow_dash else ""
             self.fail(f"{value!r} is empty: the name of a file is wanted{more}.", param, ctx)
+        name = str(value)
+        if name.startswith("-") and name != "-" and isinstance(param, click.Option):
+            self.fail(
+                f"{name!r} is no name of a file, but an option. Write './{name}' for such a file.", param, ctx
+            )
         return super().convert(value, param, ctx)
 
 

@@ -166,7 +166,7 @@ class Case:
         """Nearly the same numbers.
 
         Those that are further off must change by as much where weights change by some roundings, or be as
-        small, beside the arguments and the other results, as what rounding leaves of 1 - h^2 where h is
+        small, beside the arguments, the weights and the other results, as what rounding leaves of 1 - h^2 where h is
         nearly 1."""
         tolerance = TOLERANCE[pair.dtype] * call.tolerance
         if not pair.bounded and not largest(want, np.inf) <= float(np.finfo(pair.dtype).max) ** 0.8:
@@ -186,7 +186,7 @@ class Case:
             other = dict(leaves(call.run(near, nudged)))
             for path in moved:
                 moved[path] = max(moved[path], error_of(other[path], wanted[path]))
-        rounding = tolerance / 10 * largest((theirs, want))
+        rounding = tolerance / 10 * largest((theirs, want, list(pair.watched().values())))
         for path, error, allowed in bad:
             whole = np.asarray(wanted[path]).dtype.kind in "iu"
             if not (moved[path] > 0 if whole else error <= 4 * moved[path] + rounding):

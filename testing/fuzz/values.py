@@ -39,8 +39,10 @@ class Draw:
         return T, 0 if empty and self.chance(0.02) else N
 
     def real(self, shape, dtype):
-        """Normal numbers, or some that narrower dtypes hold too."""
+        """Normal numbers, sometimes far from 1 together, or some that narrower dtypes hold too."""
         style = self.rng.random()
+        if style < 0.04:
+            return (self.rng.normal(size=shape) * 10.0 ** self.integer(-12, 12)).astype(dtype)
         if style < 0.55:
             return self.rng.normal(size=shape).astype(dtype)
         if style < 0.85:
