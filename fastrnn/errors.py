@@ -119,12 +119,14 @@ def brief(value: Any, most: int = 60) -> str:
     '[0, 1, 2, 3,...'
     """
     if isinstance(value, str):
-        return repr(value) if len(value) <= most else f"{value[:most]!r}..."
+        return str.__repr__(value) if len(value) <= most else f"{value[:most]!r}..."
     try:
-        text = " ".join(repr(value).split())
+        lines = repr(value).splitlines()
     except ValueError:  # integers of more than some thousand digits
-        return f"{type(value).__name__} that is too long to print"
-    return text if len(text) <= most else f"{text[:most]}..."
+        return "(too long to print)"
+    text = " ".join(line.strip() for line in lines)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
+    return shown if len(text) <= most else f"{shown}..."
 
 
 def brief_names(names: Iterable[Any], most: int = 12) -> str:
@@ -159,4 +161,5 @@ def briefly() -> Iterator[None]:
         message = str(error)
         if type(error) not in (TypeError, ValueError) or len(message) <= 3 * _KEPT:
             raise
-        raise type(error)(f"{message[:_KEPT]} ... {message[-_KEPT:]}") from None
+        brief_error = type(error)(f"{message[:_KEPT]} ... {message[-_KEPT:]}")
+        raise brief_error.with_traceback(error.__traceback__) from None

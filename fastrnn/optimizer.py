@@ -161,7 +161,7 @@ class Optimizer(abc.ABC):
             if hasattr(type(self), name):
                 raise
             raise AttributeError(
-                f"{type(self).__name__} has no setting {name!r}: it has {', '.join(self._arguments())}"
+                f"{type(self).__name__} has no setting {brief(name)}: it has {', '.join(self._arguments())}"
             ) from None
 
     # -- what the optimizers say of themselves ---------------------------------------------------

@@ -187,8 +187,9 @@ def test_nothing_is_meant_by_nonsense():
     [
         (["train", "", "--out", "m"], "'' is empty: the name of a file is wanted, or - for standard input."),
         (["train", "t", "--out", ""], "'--out' / '-o' / '--checkpoint': '' is empty: the name of a file is wanted."),
-        (["train", "t", "--out", "--force"], "'--force' is no name of a file, but an option. Write './--force'"),
-        (["train", "t", "-o", "-q"], "'-q' is no name of a file, but an option. Write './-q' for such a file."),
+        (["train", "t", "--out", "--force"], "a file whose name begins with - is written './--force', got '--force'."),
+        (["train", "t", "-o", "-q"], "a file whose name begins with - is written './-q', got '-q'."),
+        (["train", "t", "--out=-"], "a file whose name begins with - is written './-', got '-'."),
         (["train", "t", "--out", "m", "--seconds", "0"], "'0' is not a positive, finite number, nor the word none."),
         (["train", "t", "--out", "m", "--lr", "fast"], "'--lr': 'fast' is not a positive, finite number."),
         (["eval", "", "t"], "'MODEL': '' is empty"),

@@ -237,6 +237,20 @@ def test_a_mean_does_not_depend_on_the_unit_of_the_weights(end, smoothing, dtype
     assert_close(F.cross_entropy_backward(logits, targets, weight=scaled, **options), gradient, 1e-6)
 
 
+def test_smoothing_over_weights_of_other_sizes():
+    """The class of the target counts next to nothing beside the other one, and its quotients are large numbers."""
+    logits, options = np.array([[1, 2]], np.float32), {"label_smoothing": 0.1}
+    for weight in ([1e-36, 1e3], [1e-30, 1e6], [1e3, 1e-36]):
+        wide = np.float32(weight).astype(np.float64)
+        loss = F.cross_entropy(logits, [0], weight=np.float32(weight), **options)
+        assert loss == pytest.approx(
+            F.cross_entropy(logits.astype(float), [0], weight=wide, **options), rel=1e-5
+        )
+        got = F.cross_entropy_backward(logits, [0], weight=np.float32(weight), **options)
+        want = F.cross_entropy_backward(logits.astype(float), [0], weight=wide, **options)
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 def test_what_does_not_count_may_be_anything(dtype):
     """Rows of NaN and infinity, whose target says that they do not count."""
     logits = np.array([[0, 0], [math.nan, 1], [math.inf, -math.inf]], dtype)

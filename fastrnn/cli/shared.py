@@ -68,18 +68,16 @@ class FileName(click.Path):
     """The name of a file.
 
     An empty one names none, and Python would read it as the folder one is in.  After an option whose value was left out
-    the next option is no name.
+    the next option is no name, and - is one for standard input alone.
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not value:
             more = ", or - for standard input" if self.allow_dash else ""
             self.fail(f"{value!r} is empty: the name of a file is wanted{more}.", param, ctx)
-        name = str(value)
-        if name.startswith("-") and name != "-" and isinstance(param, click.Option):
-            self.fail(
-                f"{name!r} is no name of a file, but an option. Write './{name}' for such a file.", param, ctx
-            )
+        name, dash = str(value), self.allow_dash and value == "-"
+        if name.startswith("-") and not dash and isinstance(param, click.Option):
+            self.fail(f"a file whose name begins with - is written './{name}', got {name!r}.", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -420,7 +420,8 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         if self.class_weight is None:
             return None
         classes = fitted["classes_"]
-        each = compute_class_weight(self.class_weight, classes=classes, y=classes[targets])
+        with briefly():
+            each = compute_class_weight(self.class_weight, classes=classes, y=classes[targets])
         dtype = check_dtype(self.dtype)
         with np.errstate(over="ignore"):
             rounded = np.asarray(each, np.float64).astype(dtype)

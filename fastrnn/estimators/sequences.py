@@ -83,8 +83,10 @@ def _shape(X: Any) -> tuple[int, ...]:
 
 def check_table(X: Any) -> None:
     """Refuse, in fewer words than scikit-learn, what has no rows: one array of numbers, or one number."""
-    flat = isinstance(X, (list, tuple)) and not any(np.ndim(row) for row in X)
-    shape = (len(X),) if flat else _shape(X)
+    is_list = isinstance(X, (list, tuple))
+    if is_list and X and np.ndim(X[0]):
+        return
+    shape = (len(X),) if is_list else _shape(X)
     if len(shape) < 2:
         got = f"shape {shape}" if shape else describe(X)
         raise ValueError(

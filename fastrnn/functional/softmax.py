@@ -31,6 +31,9 @@ __all__ = ["cross_entropy", "cross_entropy_backward", "log_softmax", "sample", "
 
 _REDUCTIONS = ("mean", "sum", "none")
 
+#: Powers of two between the largest factor of a class and the largest number: sums of products with losses need them.
+_ROOM = 30
+
 
 def softmax(x: ArrayLike, axis: int = -1) -> np.ndarray:
     r"""Probabilities from logits, :math:`p_i = e^{x_i} / \sum_j e^{x_j}` (eqs. 16, 17).
@@ -305,7 +308,15 @@ class _Targets:
             with np.errstate(all="ignore"):
                 if reduction == "mean":
                     largest = np.abs(self.factors[self.classes[self.counts]]).max(initial=0)
-                    self.factors = np.ldexp(self.factors, -np.frexp(largest)[1])
+                    power = -np.frexp(largest)[1]
+                    if self.smoothing:  # which takes those of all classes
+                        room = (
+                            np.finfo(self.factors.dtype).maxexp
+                            - _ROOM
+                            - np.frexp(np.abs(self.factors).max())[1]
+                        )
+                        power = min(power, room)
+                    self.factors = np.ldexp(self.factors, power)
                 self.divisor = float(self.factors[self.classes[self.counts]].sum(dtype=np.float64))
 
 

@@ -92,6 +92,10 @@ class Pair:
         """All that a refused call leaves as it was."""
         return {}
 
+    def weights(self):
+        """The parameters."""
+        return {}
+
     def outcome(self, subject):
         """What a call has made of a subject, beside its results."""
         return {}
@@ -144,7 +148,7 @@ class Case:
         self.note(f"right {call.name}({shown(values)})")
         pair.sync()
         theirs = {name: cast(value, pair.twin_dtype) for name, value in values.items()}
-        before = picture(values)
+        before, weights = picture(values), largest(pair.weights())
         if call.prepare is not None:
             call.prepare(pair.own, values)
             call.prepare(pair.twin, theirs)
@@ -160,12 +164,12 @@ class Case:
             return
         want = call.run(pair.twin, theirs)
         self.counts.compared += 1
-        self.same(pair, call, got, want, theirs)
+        self.same(pair, call, got, want, theirs, weights)
 
-    def same(self, pair, call, got, want, theirs):
+    def same(self, pair, call, got, want, theirs, weights):
         """Nearly the same numbers.
 
-        Those that are further off must change by as much where weights change by some roundings, or be as
+        `weights` is the largest of the parameters.  Those that are further off must change by as much where weights change by some roundings, or be as
         small, beside the arguments, the weights and the other results, as what rounding leaves of 1 - h^2 where h is
         nearly 1."""
         tolerance = TOLERANCE[pair.dtype] * call.tolerance
@@ -186,7 +190,7 @@ class Case:
             other = dict(leaves(call.run(near, nudged)))
             for path in moved:
                 moved[path] = max(moved[path], error_of(other[path], wanted[path]))
-        rounding = tolerance / 10 * largest((theirs, want, list(pair.watched().values())))
+        rounding = tolerance / 10 * largest((theirs, want, weights))
         for path, error, allowed in bad:
             whole = np.asarray(wanted[path]).dtype.kind in "iu"
             if not (moved[path] > 0 if whole else error <= 4 * moved[path] + rounding):

@@ -38,6 +38,9 @@ class SimplePair(Pair):
             setattr(near, name, W * (1 + size * draw.rng.normal(size=W.shape)))
         return near
 
+    def weights(self):
+        return self.watched()
+
     def watched(self):
         return {name: getattr(self.own, name) for name in PARAMETERS}
 

@@ -52,6 +52,9 @@ class StackPair(Pair):
             W *= 1 + size * draw.rng.normal(size=W.shape)
         return near
 
+    def weights(self):
+        return dict(self.own.model.parameters)
+
     def watched(self):
         model = self.own.model
         things = {"parameters": model.parameters, "gradients": model.grads, "random stream": model.rng,

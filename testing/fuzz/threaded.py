@@ -153,7 +153,14 @@ def layer(case):
     )  # fmt: skip
     pair = SimpleNamespace(own=SimpleNamespace(model=model), dtype=model.dtype)
     readers = [lambda: layers.forward(draw, pair, d, h), lambda: measured(draw, pair, d, h)]
-    return model, readers, [lambda: layers.backward(draw, pair, d, h)]
+    return model, readers, [lambda: backward(draw, pair, d, h)]
+
+
+def backward(draw, pair, d, h):
+    """Without the gradients in the model's attribute, which the next call may change before they are read."""
+    made = layers.backward(draw, pair, d, h)
+    made.run = lambda subject, given: subject.model.backward(given["grad_output"], given["grad_h_n"])
+    return made
 
 
 def measured(draw, pair, d, h):
