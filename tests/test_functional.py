@@ -720,7 +720,7 @@ BAD_LAYERS = [
     ({"h0": "zero"}, TypeError, "h0 must hold real numbers"),
     ({"parameters": [1]}, TypeError, "parameters must be a mapping from name to array, got list"),
     ({"parameters": {}}, ValueError, "parameters must hold weight_ih, weight_hh.*; got none"),
-    ({"parameters": parameters(bias_ih=...)}, ValueError, "biases both or neither; got weight_ih, weight_hh, bias_hh"),
+    ({"parameters": parameters(bias_ih=...)}, ValueError, "biases both or neither; got 'weight_ih', 'weight_hh', 'bias_hh'"),
     ({"parameters": parameters(weight_ih_l0=np.ones(1))}, ValueError, "got .*weight_ih_l0"),
     ({"parameters": parameters(weight_ih=[[1.0]])}, TypeError, r"parameters\['weight_ih'\] must be an ndarray, got list"),
     ({"parameters": parameters(weight_ih=np.ones((5, 3), int))}, TypeError, r"\['weight_ih'\].*float32 or float64, got int64"),

@@ -393,10 +393,9 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
     # -- targets ---------------------------------------------------------------------------------
 
     def _check_targets(self, y: Any) -> np.ndarray:
+        warn = not HEADS[self.head].per_step  # its words are of y (n, 1)
         with briefly():
-            labels: np.ndarray = column_or_1d(
-                y, warn=not HEADS[self.head].per_step
-            )  # its words are of y (n, 1)
+            labels: np.ndarray = column_or_1d(y, warn=warn)
         return labels
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:

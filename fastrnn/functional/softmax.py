@@ -307,15 +307,11 @@ class _Targets:
         else:
             with np.errstate(all="ignore"):
                 if reduction == "mean":
-                    largest = np.abs(self.factors[self.classes[self.counts]]).max(initial=0)
-                    power = -np.frexp(largest)[1]
+                    sizes = np.abs(self.factors)
+                    power = -np.frexp(sizes[self.classes[self.counts]].max(initial=0))[1]
                     if self.smoothing:  # which takes those of all classes
-                        room = (
-                            np.finfo(self.factors.dtype).maxexp
-                            - _ROOM
-                            - np.frexp(np.abs(self.factors).max())[1]
-                        )
-                        power = min(power, room)
+                        most = np.finfo(sizes.dtype).maxexp - _ROOM
+                        power = min(power, most - np.frexp(sizes.max())[1])
                     self.factors = np.ldexp(self.factors, power)
                 self.divisor = float(self.factors[self.classes[self.counts]].sum(dtype=np.float64))
 
